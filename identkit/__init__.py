@@ -1,0 +1,78 @@
+"""Which latents of a generative model can the data see, and which does the posterior hand back as the prior?
+
+The public names load on first use, so that `import identkit` needs neither torch nor sympy.
+
+>>> import identkit as ik
+>>> {"check", "collapse", "verify"} <= set(dir(ik))
+True
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    # What type checkers and editors see; tests/test_imports.py holds it equal to the table below.
+    from identkit import plot as plot, zoo as zoo
+    from identkit.classical.gaussian_mixture import GaussianMixture as GaussianMixture
+    from identkit.classical.linear_gaussian import PPCA as PPCA
+    from identkit.classical.mixture_weight import MixtureWeight as MixtureWeight
+    from identkit.dispatch import check as check
+    from identkit.model.compiled import compiled as compiled
+    from identkit.model.families import (
+        Bernoulli as Bernoulli,
+        Beta as Beta,
+        Binomial as Binomial,
+        Categorical as Categorical,
+        Mixture as Mixture,
+        MvNormal as MvNormal,
+        Normal as Normal,
+        Poisson as Poisson,
+        select as select,
+    )
+    from identkit.model.language import parse as parse
+    from identkit.model.model import Model as Model
+    from identkit.posterior.information import Collapse as Collapse, collapse as collapse
+    from identkit.theorem import TheoremCheck as TheoremCheck, verify as verify
+    from identkit.verdict import (
+        Certificate as Certificate,
+        Invariance as Invariance,
+        Level as Level,
+        Verdict as Verdict,
+    )
+else:
+    from importlib import import_module
+
+    _SUBMODULES = ("plot", "zoo")
+    _NAMES = {
+        "identkit.verdict": ("Certificate", "Invariance", "Level", "Verdict"),
+        "identkit.model.families": (
+            *("Bernoulli", "Beta", "Binomial", "Categorical", "Mixture"),
+            *("MvNormal", "Normal", "Poisson", "select"),
+        ),
+        "identkit.model.model": ("Model",),
+        "identkit.model.language": ("parse",),
+        "identkit.model.compiled": ("compiled",),
+        "identkit.dispatch": ("check",),
+        "identkit.classical.gaussian_mixture": ("GaussianMixture",),
+        "identkit.classical.linear_gaussian": ("PPCA",),
+        "identkit.classical.mixture_weight": ("MixtureWeight",),
+        "identkit.posterior.information": ("Collapse", "collapse"),
+        "identkit.theorem": ("TheoremCheck", "verify"),
+    }
+    _HOME = {name: home for home, names in _NAMES.items() for name in names}
+    __all__ = sorted((*_SUBMODULES, *_HOME))
+
+    def __getattr__(name: str) -> object:
+        if name in _SUBMODULES:
+            return import_module(f"identkit.{name}")
+        if name not in _HOME:
+            raise AttributeError(f"module 'identkit' has no attribute {name!r}")
+        value = getattr(import_module(_HOME[name]), name)
+        globals()[name] = value  # found without this function from now on
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
