@@ -1,0 +1,298 @@
+"""`check` on given data: one number ℓ(z) = log p(x | z) per latent value, so a coarser ladder (theory/T2).
+
+A latent is CONSTANT when ℓ ignores it, PARTIAL when an ignored direction (or a merging of states that the law
+itself makes) moves it, else INFORMED. Two points with a gap in ℓ that ball arithmetic confirms prove "not CONSTANT";
+gradients at a few points whose span has full rank, by a minor that balls keep away from 0, prove that no further
+direction is ignored.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sympy
+from sympy import Expr, Rational, Symbol
+
+from identkit.model import balls
+from identkit.model.model import Model, Statement, constant, marginal
+from identkit.model.tape import Tape
+from identkit.symbolic.certificates import (
+    Claim,
+    FlatOnData,
+    GapOnData,
+    Proof,
+    SpanOnData,
+    State,
+    certified_rank,
+)
+from identkit.symbolic.checker import analyse, is_finite, refuse_or_assume, supported_states
+from identkit.symbolic.field import analytic, points, vanishes
+from identkit.symbolic.summary import all_domains, conditional_law
+from identkit.symbolic.symmetry import Vector, null_directions
+from identkit.verdict import Level, Verdict, overall
+
+Row = Mapping[Symbol, Expr]
+
+
+def check_data(
+    model: Model, data: Mapping[Any, Any], at: Mapping[Any, Any] | None = None, pooled: bool = False
+) -> Verdict:
+    """Which latents these data speak about (theory/T1: the definition is per data set).
+
+    Args:
+        model: the model.
+        data: every observation's value, by symbol or name; columns of several numbers are several rows.
+        at: values of parameters; those not named are generic.
+        pooled: whether the rows share their latents, ℓ being summed.
+
+    Raises:
+        ValueError: for incomplete data, unknown names, or values that the observation cannot take.
+
+    >>> import identkit as ik
+    >>> m = ik.parse("k ~ Bernoulli(1/2); observe x ~ Normal(0, select(k + 1, 1, 2))")
+    >>> check_data(m, {"x": "sqrt(4/3*log(4))"}).level, check_data(m, {"x": 1.2}).level
+    (<Level.CONSTANT: 'CONSTANT'>, <Level.INFORMED: 'INFORMED'>)
+    """
+    started = time.perf_counter()
+    fixed = model.at(at)
+    assumptions = refuse_or_assume(fixed)
+    rows = exact_rows(fixed, data)
+    likelihood = LikelihoodOnData(fixed)
+    findings = [likelihood.on(group) for group in ([rows] if pooled else [[row] for row in rows])]
+    levels = {name: overall(found.levels[name] for found in findings) for name in fixed.latent_names}
+    claims = [*likelihood.law.claims, *[claim for found in findings for claim in found.claims]]
+    proof = Proof(fixed, tuple(claims), dict(levels))
+    tried = [found.tried for found in findings if found.tried]
+    if not proof.verify():
+        levels = dict.fromkeys(levels, Level.UNKNOWN)
+        tried.append("a proof was found but its independent verification failed")
+    proved = any(level is not Level.UNKNOWN for level in levels.values())
+    unknown = Level.UNKNOWN in levels.values()
+    return Verdict(
+        model=model.name,
+        about="latents",
+        scope="data",
+        level=overall(levels.values()),
+        latents=levels,
+        invariances=tuple(likelihood.law.invariances),
+        assumptions=tuple(dict.fromkeys([*fixed.notes, *assumptions, *(tried if unknown else [])])),
+        certificate=proof if proved else None,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def exact_rows(model: Model, data: Mapping[Any, Any]) -> list[dict[Symbol, Expr]]:
+    """Rows of exact values from columns by name; a scalar is a column of one.
+
+    Raises:
+        ValueError: if an observation has no value or a name is unknown, or columns differ in length.
+    """
+    columns: dict[Symbol, list[Expr]] = {}
+    symbols = {symbol.name: symbol for symbol in model.observation_symbols}
+    for key, value in _elementwise(model, data).items():
+        if key not in symbols:
+            raise ValueError(f"data names {key!r}, which is none of: {', '.join(symbols)}")
+        values = value.tolist() if hasattr(value, "tolist") else value
+        column = values if isinstance(values, list | tuple) else [values]
+        columns[symbols[key]] = [constant(entry, f"data for {key}") for entry in column]
+    missing = [name for name, symbol in symbols.items() if symbol not in columns]
+    if missing:
+        raise ValueError(f"data should give every observation; missing: {', '.join(missing)}")
+    lengths = {len(column) for column in columns.values()}
+    if len(lengths) != 1:
+        raise ValueError(f"data should have columns of one length, got lengths {sorted(lengths)}")
+    rows = [dict(zip(columns, entries, strict=True)) for entries in zip(*columns.values(), strict=True)]
+    for row in rows:
+        refuse_impossible(model, row)
+    return rows
+
+
+def refuse_impossible(model: Model, row: Row) -> None:
+    """Refuse a value that its observation's family cannot produce."""
+    for statement in model.observations:
+        support = statement.family.support
+        for symbol in statement.symbols:
+            if symbol in row and support.contains(row[symbol]) == sympy.false:
+                raise ValueError(
+                    f"data for {symbol} should lie in the support of {statement.family.name}, {support}, got {row[symbol]}"
+                )
+
+
+def _elementwise(model: Model, data: Mapping[Any, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in data.items():
+        name = key.name if isinstance(key, Symbol) else str(key).replace(" ", "")
+        elements = [s.name for s in model.observation_symbols if s.name.startswith(f"{name}[")]
+        if elements and name not in model.observation_names:
+            values = value.tolist() if hasattr(value, "tolist") else value
+            if not isinstance(values, list | tuple) or len(values) != len(elements):
+                raise ValueError(f"data for {name} should have {len(elements)} values, one an element, got {value!r}")
+            found.update(zip(elements, values, strict=True))
+        else:
+            found[name] = value
+    return found
+
+
+@dataclass
+class OnRow:
+    """What one data set says about each latent, with evidence."""
+
+    levels: dict[str, Level]
+    claims: list[Claim] = field(default_factory=list)
+    gaps: dict[str, GapOnData] = field(default_factory=dict)
+    """for each latent seen: two prior points that differ in it alone, and in ℓ"""
+    tried: str = ""
+
+    @property
+    def gap(self) -> GapOnData | None:
+        """Two prior points at which ℓ differs, or None."""
+        return next(iter(self.gaps.values()), None)
+
+
+class LikelihoodOnData:
+    """ℓ as tapes, prepared once, so that thousands of rows can be judged one by one."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.law = analyse(model)
+        self._finite = [s for s in model.latent_symbols if is_finite(model.support(s))]
+        self._rest = [s for s in model.latent_symbols if s not in self._finite]
+        self._states: list[State] = supported_states(model, self._finite) if self._finite else [{}]
+        self._tapes: dict[tuple[int, frozenset[Symbol]], Tape] = {}
+        kappa = conditional_law(model).expressions
+        self._ignored: list[list[Vector]] = [
+            null_directions([e.subs(list(state.items())) for e in kappa], self._rest) if self._rest else []
+            for state in self._states
+        ]
+        self._kinked = bool(model.parameters) and not analytic(model.log_likelihood())
+        others = {s: d for s, d in all_domains(model).items() if s not in self._finite}
+        self._bases = list(points(others, 4, seed=1))
+        self._moves = list(points({s: others[s] for s in self._rest}, 4, seed=2))
+
+    def on(self, rows: Sequence[Row]) -> OnRow:
+        """Levels on one data set: one row, or several that share their latents."""
+        found = OnRow({name: self.law.levels[name] for name in self.model.latent_names})
+        for latent in self.model.latent_symbols:
+            if self.law.levels[latent.name] is Level.CONSTANT:
+                continue
+            gap = self._gap(latent, rows)
+            if gap is not None and self._kinked:
+                found.levels[latent.name] = Level.UNKNOWN
+                found.tried = f"a gap along {latent.name} at one parameter value; kinks may hide it at others"
+            elif gap is not None:
+                found.gaps[latent.name] = gap
+                found.claims.append(gap)
+                if self.law.levels[latent.name] is not Level.PARTIAL:
+                    found.levels[latent.name] = Level.INFORMED
+            elif self._flat(latent, rows):
+                found.levels[latent.name] = Level.CONSTANT
+                found.claims.append(FlatOnData(tuple(map(_frozen, rows)), latent, tuple(self._states)))
+            else:
+                found.levels[latent.name] = Level.UNKNOWN
+                found.tried = f"neither a gap in the likelihood nor its absence was proved along {latent.name}"
+        self._look_for_directions(rows, found)
+        return found
+
+    def _tape(self, place: int, present: Iterable[Symbol]) -> Tape:
+        key = (place, frozenset(present))
+        if key not in self._tapes:
+            density = self._density(place, key[1])
+            self._tapes[key] = Tape([density, *[density.diff(latent) for latent in self._continuous]])
+        return self._tapes[key]
+
+    @property
+    def _continuous(self) -> list[Symbol]:
+        return [s for s in self._rest if not self.model.support(s).is_subset(sympy.S.Integers)]
+
+    def _density(self, place: int, present: frozenset[Symbol]) -> Expr:
+        held = self.model.given(self._states[place]) if self._states[place] else self.model
+        return sympy.Add(*[_given_present(statement, present) for statement in held.observations])
+
+    def _values(self, place: int, rows: Sequence[Row], point: Mapping[Symbol, Rational], precision: int) -> list[Any]:
+        """ℓ and its slopes at a point, summed over the rows."""
+        totals: list[Any] = []
+        for row in rows:
+            values = balls.run_or_nan(self._tape(place, row), {**point, **row}, precision)
+            totals = values if not totals else [a + b for a, b in zip(totals, values, strict=True)]
+        return totals
+
+    def _gap(self, latent: Symbol, rows: Sequence[Row]) -> GapOnData | None:
+        frozen = tuple(map(_frozen, rows))
+        for precision in balls.PRECISIONS[:2]:
+            for one, other, place, second in self._pairs(latent):
+                here = self._values(place, rows, one, precision)[0]
+                there = self._values(second, rows, other, precision)[0]
+                if balls.excludes_zero(here - there):
+                    full = ({**one, **self._states[place]}, {**other, **self._states[second]})
+                    return GapOnData(frozen, latent, *full)
+        return None
+
+    def _pairs(self, latent: Symbol) -> Iterable[tuple[dict[Symbol, Any], dict[Symbol, Any], int, int]]:
+        """Points that differ in one latent alone, with the places of their states."""
+        for base, move in zip(self._bases, self._moves, strict=True):
+            if latent in self._rest:
+                for place in range(len(self._states)):
+                    yield base, {**base, latent: move[latent]}, place, place
+            else:
+                for place, state in enumerate(self._states):
+                    for second in range(place + 1, len(self._states)):
+                        other = self._states[second]
+                        if all((state[s] == other[s]) is (s != latent) for s in state):
+                            yield base, base, place, second
+            if not self._rest and not self.model.parameters:
+                return
+
+    def _flat(self, latent: Symbol, rows: Sequence[Row]) -> bool:
+        if sum(1 for _ in rows) > 50:
+            return False
+        second = Symbol(f"{latent.name}'", **latent.assumptions0)
+        densities = [
+            sympy.Add(*[self._density(place, frozenset(row)).subs(list(row.items())) for row in rows])
+            for place in range(len(self._states))
+        ]
+        if latent in self._rest:
+            return all(vanishes(density - density.subs(latent, second)) for density in densities)
+        pairs = [
+            (i, j)
+            for i, one in enumerate(self._states)
+            for j, other in enumerate(self._states)
+            if i < j and all((one[s] == other[s]) is (s != latent) for s in one)
+        ]
+        return bool(pairs) and all(vanishes(densities[i] - densities[j]) for i, j in pairs)
+
+    def _look_for_directions(self, rows: Sequence[Row], found: OnRow) -> None:
+        """Whether ℓ ignores more directions than the law does; only then is "INFORMED" in doubt."""
+        latents = self._continuous
+        if len(latents) < 2 or not any(level is Level.INFORMED for level in found.levels.values()):
+            return
+        for place in range(len(self._states)):
+            ignored = [d for d in self._ignored[place] if set(d) <= set(latents)]
+            wanted = len(latents) - len(ignored)
+            places = self._spread(len(latents))
+            slopes = [self._values(place, rows, point, 128)[1:] for point in places]
+            if certified_rank(slopes) >= wanted:
+                state = self._states[place]
+                span = SpanOnData(tuple(map(_frozen, rows)), tuple(latents), state, tuple(places), wanted)
+                found.claims.append(span)
+                continue
+            for latent in latents:
+                if found.levels[latent.name] is Level.INFORMED:
+                    found.levels[latent.name] = Level.UNKNOWN
+            found.tried = "whether these data ignore a further direction was not decided"
+
+    def _spread(self, size: int) -> list[dict[Symbol, Rational]]:
+        base, move = self._bases[0], self._moves[0]
+        steps = [{**base, latent: move[latent]} for latent in self._continuous]
+        return [base, *steps, *self._bases[1:]]
+
+
+def _given_present(statement: Statement, present: frozenset[Symbol]) -> Expr:
+    kept = marginal(statement, [symbol in present for symbol in statement.symbols])
+    return sympy.S.Zero if kept is None else kept.log_density()
+
+
+def _frozen(row: Row) -> tuple[tuple[Symbol, Expr], ...]:
+    return tuple(row.items())

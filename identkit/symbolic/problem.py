@@ -1,0 +1,33 @@
+"""The question behind every check: which unknowns does a summary κ of the law determine?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sympy import Expr, Set, Symbol
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Unknowns u with their domains, and κ(u): equal κ means equal law.
+
+    Attributes:
+        unknowns: what is asked about; continuous, each with an open domain.
+        domains: where unknowns and known symbols lie.
+        summary: κ, expressions of unknowns and known symbols.
+        known: generic but known: fixed parameters in the latent question, covariates.
+        exhaustive: whether equal laws also mean equal κ; without it only invariances of κ prove anything.
+        constraints: expressions of the unknowns that are 0.
+        log_prior: ``log p(z; θ)`` of the latents among the unknowns, where symmetries are to be compared with it.
+        latents: which of the unknowns are latents.
+    """
+
+    unknowns: tuple[Symbol, ...]
+    domains: Mapping[Symbol, Set]
+    summary: tuple[Expr, ...]
+    known: tuple[Symbol, ...] = ()
+    exhaustive: bool = True
+    constraints: tuple[Expr, ...] = ()
+    log_prior: Expr | None = None
+    latents: tuple[Symbol, ...] = ()

@@ -1,0 +1,109 @@
+"""The law of the data given the latents, as expressions: κ(z, θ) with equal κ *iff* equal law.
+
+Minimal exponential families are read off their arguments. A finite mixture needs more: its components are
+merged where their laws agree, and the weights of what remains determine the law when the component densities
+are linearly independent (Teicher 1963; Yakowitz & Spragins 1968: normals, Poissons; any two distinct laws).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import sympy
+from sympy import Expr, Set, Symbol
+
+from identkit.model.families import Bernoulli, Binomial, Categorical, Family, Mixture, MvNormal, Normal, Poisson
+from identkit.model.model import Model, Statement
+from identkit.symbolic.field import analytic, nonzero_point, vanishes
+
+_INDEPENDENT = (Normal, MvNormal, Poisson)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """κ as a tuple of expressions.
+
+    Equal κ always means equal law. The converse holds when `incomplete` is empty; else it says what is missing.
+    """
+
+    expressions: tuple[Expr, ...]
+    assumptions: tuple[str, ...] = ()
+    incomplete: str = ""
+
+    def __add__(self, other: Summary) -> Summary:
+        return Summary(
+            tuple(dict.fromkeys(self.expressions + other.expressions)),
+            tuple(dict.fromkeys(self.assumptions + other.assumptions)),
+            self.incomplete or other.incomplete,
+        )
+
+
+def conditional_law(model: Model) -> Summary:
+    """κ of ``p(x | z; θ)``: everything that the observations' law depends on."""
+    domains = all_domains(model)
+    total = Summary(())
+    for statement in model.observations:
+        total += _law_of(statement, model.latent_symbols, domains)
+    return total
+
+
+def all_domains(model: Model) -> dict[Symbol, Set]:
+    """The domain of every parameter and the support of every latent."""
+    supports = {symbol: statement.family.support for statement in model.latents for symbol in statement.symbols}
+    return {**model.parameters, **supports}
+
+
+def _law_of(statement: Statement, latents: Collection[Symbol], domains: Mapping[Symbol, Set]) -> Summary:
+    family = statement.family
+    if not isinstance(family, Mixture):
+        return Summary(tuple(family.law))
+    names = ", ".join(symbol.name for symbol in statement.symbols)
+    groups, assumptions, undecided = _merged(family, domains)
+    if len(groups) == 1:
+        return Summary(tuple(groups[0][1].law))
+    kind = family.components[0]
+    table = _finite_table(groups)
+    if table is not None:
+        return Summary(table)
+    pieces = tuple(e for weight, component in groups for e in (weight, *component.law))
+    if undecided:
+        return Summary(pieces, (), f"whether two components of {names} are the same law was not decided")
+    if any(expression.has(*latents) for _, component in groups for expression in component.law):
+        return Summary(pieces, (), f"the components of the mixture {names} change with the latents")
+    if len(groups) > 2 and not isinstance(kind, _INDEPENDENT):
+        return Summary(pieces, (), f"linear independence of {kind.name} components is not known")
+    return Summary(tuple(weight for weight, _ in groups), tuple(assumptions))
+
+
+def _merged(family: Mixture, domains: Mapping[Symbol, Set]) -> tuple[list[tuple[Expr, Family]], list[str], bool]:
+    groups: list[tuple[Expr, Family]] = []
+    assumptions: list[str] = []
+    undecided = False
+    for weight, component in zip(family.weights, family.components, strict=True):
+        for position, (total, other) in enumerate(groups):
+            gaps = [one - two for one, two in zip(component.law, other.law, strict=True)]
+            if all(vanishes(gap) for gap in gaps):
+                groups[position] = (sympy.expand(total + weight), other)
+                break
+            apart = [gap for gap in gaps if analytic(gap) and nonzero_point(gap, domains) is not None]
+            undecided |= not apart
+            if apart and not any(not gap.free_symbols for gap in apart):
+                assumptions.append(" or ".join(f"{sympy.factor(gap)} != 0" for gap in apart))
+        else:
+            groups.append((weight, component))
+    return groups, assumptions, undecided
+
+
+def _finite_table(groups: list[tuple[Expr, Family]]) -> tuple[Expr, ...] | None:
+    kind = groups[0][1]
+    if isinstance(kind, Bernoulli | Categorical):
+        size = len(kind.law)
+        return tuple(sympy.Add(*[weight * part.law[i] for weight, part in groups]) for i in range(size))
+    if isinstance(kind, Binomial) and all(part.arguments[0] == kind.arguments[0] for _, part in groups):
+        trials = kind.arguments[0]
+        if trials.is_Integer:
+            counts = range(1, int(trials) + 1)
+            # The factorial moments Σ w pʲ determine the cells of the table linearly, and are determined by them.
+            return tuple(sympy.Add(*[weight * part.arguments[1] ** j for weight, part in groups]) for j in counts)
+    return None
