@@ -13,17 +13,19 @@ def check(
     *,
     at: Mapping[Any, Any] | None = None,
     data: Mapping[Any, Any] | None = None,
-    about: str = "latents",
+    about: str | None = None,
     pooled: bool = False,
 ) -> Verdict:
-    """Which latents does the likelihood see? (theory/T1–T3)
+    """Which latents does the likelihood see, which parameters do the data determine? (theory/T1–T3, T6)
 
     Args:
         model: a `Model`, its text, or anything with ``.symbolic()`` such as `GaussianMixture`.
-        at: values of parameters, by symbol or name; those not named are generic (almost every value).
+        at: values by symbol or name; what is not named is generic (almost every value). In the latent question
+            they fix parameters; otherwise they are the point whose fibre is asked for.
         data: observed values by name, numbers or exact constant expressions as text; then the answer is about
             these data alone. Columns of several numbers are rows, each with latents of its own.
-        about: "latents".
+        about: "latents" at fixed parameters, "parameters" with the latents integrated out, or "joint"; latents if
+            there are any, else parameters.
         pooled: whether the rows of `data` share their latents.
 
     Raises:
@@ -35,6 +37,9 @@ def check(
     """
     if about != "latents":
         raise ValueError(f"about should be 'latents', got {about!r}")
+    for argument, values in (("at", at), ("data", data)):
+        if values is not None and not isinstance(values, Mapping):
+            raise TypeError(f"{argument} should be a mapping from names to values, got {type(values).__name__}")
     model = as_symbolic(model)
     if data is not None:
         from identkit.symbolic.on_data import check_data
@@ -42,6 +47,10 @@ def check(
         return check_data(model, data, at=at, pooled=pooled)
     if pooled:
         raise ValueError("pooled=True needs data: it says that the rows share their latents")
+    if about != "latents":
+        from identkit.symbolic.parameters import check_fibre
+
+        return check_fibre(model, about, at=at)
     from identkit.symbolic.checker import check_latents
 
     return check_latents(model, at=at)

@@ -1,0 +1,529 @@
+"""Proofs about parameters and about latents and parameters together: claims on κ, re-checked without the search.
+
+`FibreProof.verify` builds κ again from the model, checks every claim on it with SymPy's rings and with balls (the
+search works in flint and over a prime field), and derives the levels from the claims alone.
+"""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import sympy
+from sympy import Expr, Interval, Matrix, S, Symbol
+
+from identkit.model import balls
+from identkit.model.model import Model
+from identkit.model.tape import Tape
+from identkit.symbolic.certificates import certified_rank, never_negative, zero
+from identkit.symbolic.fractions import annihilated, rational_zero
+from identkit.symbolic.modular import PRIMES, Evaluator
+from identkit.symbolic.problem import Problem
+from identkit.symbolic.questions import Question, question
+from identkit.symbolic.rank import row_space
+from identkit.symbolic.regularity import analytic, from_half_line, positive, regular
+from identkit.verdict import Certificate, Level
+
+Values = Mapping[Symbol, Expr]
+
+
+class FibreClaim(ABC):
+    """One provable sentence about κ."""
+
+    @abstractmethod
+    def holds(self, asked: Question) -> bool:
+        """Whether the claim is true of this κ."""
+
+    @property
+    @abstractmethod
+    def sentence(self) -> str:
+        """The claim in words."""
+
+    @property
+    @abstractmethod
+    def supports(self) -> dict[Symbol, tuple[Level, ...]]:
+        """The levels for which the claim is evidence, by unknown."""
+
+    @property
+    def known(self) -> tuple[Symbol, ...]:
+        """Unknowns that must be determined already for the claim to say something."""
+        return ()
+
+
+@dataclass(frozen=True)
+class FibreProof(Certificate):
+    """Claims about a question on a model, in an order in which each builds on those before it.
+
+    `slice_claims` are claims on the model with the coordinates of `point` written in: what they free is free at the
+    point; what they determine is determined once all those coordinates are.
+    """
+
+    model: Model
+    about: str
+    claims: tuple[FibreClaim, ...]
+    levels: Mapping[str, Level]
+    point: Values = field(default_factory=dict)
+    slice_claims: tuple[FibreClaim, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        return " + ".join(dict.fromkeys(type(claim).__name__ for claim in (*self.claims, *self.slice_claims)))
+
+    @property
+    def statement(self) -> str:
+        here = [claim.sentence for claim in self.claims]
+        where = ", ".join(f"{s.name} = {v}" for s, v in self.point.items())
+        sliced = [f"where {where}: {claim.sentence}" for claim in self.slice_claims]
+        return "; ".join(dict.fromkeys([*here, *sliced])) + "."
+
+    def verify(self) -> bool:
+        asked = question(self.model, self.about)
+        if not all(claim.holds(asked) for claim in self.claims):
+            return False
+        inner: dict[Symbol, set[Level]] = {}
+        if self.slice_claims:
+            sliced = question(self.model.at({s.name: v for s, v in self.point.items()}), self.about)
+            if not all(claim.holds(sliced) for claim in self.slice_claims):
+                return False
+            inner = _evidence(self.slice_claims, sliced)
+        found = _evidence(self.claims, asked)
+        pinned = all(Level.GLOBAL in found.get(s, ()) for s in self.point)
+        for unknown in asked.problem.unknowns:
+            level = self.levels[unknown.name]
+            if level is not Level.UNKNOWN and not self._follows(unknown, level, found, inner, pinned):
+                return False
+        return True
+
+    def _follows(
+        self,
+        unknown: Symbol,
+        level: Level,
+        found: Mapping[Symbol, set[Level]],
+        inner: Mapping[Symbol, set[Level]],
+        pinned: bool,
+    ) -> bool:
+        evidence = set(found.get(unknown, ()))
+        if self.point:
+            sliced = inner.get(unknown, set())
+            if sliced & {Level.PARTIAL, Level.CONSTANT}:
+                evidence.add(Level.PARTIAL)
+            if pinned:
+                evidence |= sliced - {Level.CONSTANT, Level.PARTIAL}
+            evidence -= {Level.CONSTANT}
+        return level in evidence
+
+
+def _evidence(claims: tuple[FibreClaim, ...], asked: Question) -> dict[Symbol, set[Level]]:
+    found: dict[Symbol, set[Level]] = {u: set() for u in asked.problem.unknowns}
+    for claim in claims:
+        if all(Level.GLOBAL in found.get(k, ()) for k in claim.known):
+            for unknown, levels in claim.supports.items():
+                if unknown in found:
+                    found[unknown] |= set(levels)
+    if not asked.problem.exhaustive:
+        # What is known of the law can determine unknowns; that it leaves some free proves nothing.
+        return {u: levels - {Level.CONSTANT, Level.PARTIAL} for u, levels in found.items()}
+    if asked.components:
+        return _up_to_labels(claims, found, asked)
+    return found
+
+
+def _up_to_labels(
+    claims: tuple[FibreClaim, ...], found: dict[Symbol, set[Level]], asked: Question
+) -> dict[Symbol, set[Level]]:
+    """κ lists the components in one order, but the law does not: what a relabelling moves is LOCAL, not GLOBAL."""
+    relabelled = [claim for claim in claims if isinstance(claim, Relabelled)]
+    settled = _exchanges(len(asked.components)) <= {claim.pair for claim in relabelled}
+    moved = {u for claim in relabelled for u in claim.change}
+    for unknown, levels in found.items():
+        if Level.GLOBAL in levels and (not settled or unknown in moved):
+            levels.discard(Level.GLOBAL)
+            levels.add(Level.LOCAL)
+    return found
+
+
+def _exchanges(size: int) -> set[tuple[int, int]]:
+    return {(i, i + 1) for i in range(size - 1)}
+
+
+@dataclass(frozen=True)
+class Unseen(FibreClaim):
+    """No entry of κ contains these unknowns."""
+
+    unknowns: tuple[Symbol, ...]
+
+    @property
+    def supports(self) -> dict[Symbol, tuple[Level, ...]]:
+        return dict.fromkeys(self.unknowns, (Level.CONSTANT,))
+
+    @property
+    def sentence(self) -> str:
+        return f"the law of the data does not contain {', '.join(u.name for u in self.unknowns)}"
+
+    def holds(self, asked: Question) -> bool:
+        seen = (*asked.problem.summary, *asked.problem.constraints)
+        return all(not e.has(*self.unknowns) for e in seen)
+
+
+@dataclass(frozen=True)
+class NullField(FibreClaim):
+    """A vector field along which κ does not change; `alive` are the unknowns that it moves at the point asked about."""
+
+    components: Mapping[Symbol, Expr]
+    alive: tuple[Symbol, ...]
+    point: Values = field(default_factory=dict)
+
+    @property
+    def supports(self) -> dict[Symbol, tuple[Level, ...]]:
+        return dict.fromkeys(self.alive, (Level.PARTIAL,))
+
+    @property
+    def sentence(self) -> str:
+        return f"{field_in_words(self.components)} leaves the law unchanged"
+
+    def holds(self, asked: Question) -> bool:
+        for expression in (*asked.problem.summary, *asked.problem.constraints):
+            null = annihilated(expression, self.components)
+            if null is None:
+                touched = {s: e for s, e in self.components.items() if expression.has(s)}
+                null = zero(sympy.Add(*[e * expression.diff(s) for s, e in touched.items()]))
+            if not null:
+                return False
+        values = [self.components[u].subs(list(self.point.items())) for u in self.alive]
+        everything = [e.subs(list(self.point.items())) for e in self.components.values()]
+        if any(e.has(S.NaN, S.ComplexInfinity) for e in everything):
+            return False
+        return all(_not_zero_somewhere(value, asked.problem) for value in values)
+
+
+@dataclass(frozen=True)
+class Rank(FibreClaim):
+    """The generic rank of κ, and which unknowns a generic fibre moves: at fresh points of fresh prime fields.
+
+    Full rank is proved by one point; a deficiency holds with the stated probability of error.
+    """
+
+    rank: int
+    free: tuple[Symbol, ...]
+    fixed: tuple[Symbol, ...]
+    error: float
+
+    @property
+    def supports(self) -> dict[Symbol, tuple[Level, ...]]:
+        return {u: (Level.PARTIAL,) for u in self.free} | {u: (Level.LOCAL,) for u in self.fixed}
+
+    @property
+    def sentence(self) -> str:
+        doubt = f" (probability of error below {self.error:.0e})" if self.free else ""
+        return f"the Jacobian of the law has generic rank {self.rank} of {len(self.free) + len(self.fixed)}{doubt}"
+
+    def holds(self, asked: Question) -> bool:
+        problem = asked.problem
+        if not all(analytic(e, problem.domains) for e in problem.summary):
+            return False
+        chance = random.Random(2026)
+        for prime in PRIMES[2:]:
+            evaluator = Evaluator(problem.summary, problem.unknowns, problem.constraints, prime)
+            if evaluator.opaque or evaluator.constants:
+                return not self.free and self._by_balls(problem)
+            rank, fixed = row_space(evaluator.at(evaluator.draw(chance))[1], prime)
+            if rank != self.rank or {problem.unknowns[i] for i in fixed} != set(self.fixed):
+                return False
+        return set(self.free) | set(self.fixed) == set(problem.unknowns)
+
+    def _by_balls(self, problem: Problem) -> bool:
+        slopes = [[e.diff(u) for u in problem.unknowns] for e in problem.summary]
+        tape = Tape([entry for row in slopes for entry in row])
+        width = len(problem.unknowns)
+        for point in _points(problem, 4):
+            flat = balls.run_or_nan(tape, point, 256)
+            if certified_rank([flat[i : i + width] for i in range(0, len(flat), width)]) == width:
+                return not problem.constraints
+        return False
+
+
+@dataclass(frozen=True)
+class ReadOff(FibreClaim):
+    """A formula of κ, and of what is known, for an unknown or for the square of one of known sign."""
+
+    unknown: Symbol
+    target: Expr
+    formula: Expr
+    summary: Mapping[Symbol, Expr]
+    needs: tuple[Symbol, ...]
+    divisor: Expr
+    point: Values = field(default_factory=dict)
+
+    @property
+    def known(self) -> tuple[Symbol, ...]:
+        return self.needs
+
+    @property
+    def supports(self) -> dict[Symbol, tuple[Level, ...]]:
+        return {self.unknown: (Level.GLOBAL,)}
+
+    @property
+    def sentence(self) -> str:
+        used = ", ".join(f"{s} = {e}" for s, e in self.summary.items())
+        return f"{self.target} = {self.formula}" + (f", where the law has {used}" if used else "")
+
+    def holds(self, asked: Question) -> bool:
+        problem = asked.problem
+        if not set(self.summary.values()) <= set(problem.summary):
+            return False
+        if not self.formula.free_symbols <= {*self.summary, *self.needs, *problem.known} or self.unknown in self.needs:
+            return False
+        domain = problem.domains[self.unknown]
+        signed = domain.inf >= 0 or domain.sup <= 0
+        if self.target != self.unknown and not (self.target == self.unknown**2 and signed):
+            return False
+        gap = self.formula.subs(list(self.summary.items())) - self.target
+        null = rational_zero(gap)
+        if not (zero(gap) if null is None else null):
+            return False
+        bottom = sympy.fraction(sympy.together(self.formula))[1].subs(list(self.summary.items()))
+        return _not_zero_somewhere(bottom.subs(list(self.point.items())), problem)
+
+
+@dataclass(frozen=True)
+class Rising(FibreClaim):
+    """κ determines an expression that is strictly monotone in one unknown, everything else in it being known."""
+
+    unknown: Symbol
+    inner: Expr
+    sign: int
+    formula: Expr
+    summary: Mapping[Symbol, Expr]
+    needs: tuple[Symbol, ...]
+
+    @property
+    def known(self) -> tuple[Symbol, ...]:
+        return self.needs
+
+    @property
+    def supports(self) -> dict[Symbol, tuple[Level, ...]]:
+        return {self.unknown: (Level.GLOBAL,)}
+
+    @property
+    def sentence(self) -> str:
+        return f"the law determines {self.inner}, which is strictly monotone in {self.unknown.name}"
+
+    def holds(self, asked: Question) -> bool:
+        problem = asked.problem
+        if not set(self.summary.values()) <= set(problem.summary):
+            return False
+        if not self.formula.free_symbols <= {*self.summary, *self.needs, *problem.known}:
+            return False
+        if not self.inner.free_symbols <= {self.unknown, *self.needs, *problem.known}:
+            return False
+        domain = problem.domains[self.unknown]
+        if not isinstance(domain, Interval) or not zero(self.formula.subs(list(self.summary.items())) - self.inner):
+            return False
+        # A derivative with isolated zeros at most, on an interval without poles.
+        slope = self.sign * self.inner.diff(self.unknown)
+        t = Symbol("t", positive=True)
+        half = domain.inf.is_finite or domain.sup.is_finite
+        curve = self.inner.subs(self.unknown, from_half_line(domain, t)) if half else self.inner
+        moved = slope.subs(self.unknown, from_half_line(domain, t)) if half else slope
+        return regular(curve) and never_negative(moved, t if half else self.unknown) and _not_zero_somewhere(slope, problem)
+
+
+@dataclass(frozen=True)
+class Definite(FibreClaim):
+    """The symmetric part of the Jacobian of these entries of κ is positive definite on a convex domain."""
+
+    unknowns: tuple[Symbol, ...]
+    entries: tuple[Expr, ...]
+
+    @property
+    def supports(self) -> dict[Symbol, tuple[Level, ...]]:
+        return dict.fromkeys(self.unknowns, (Level.GLOBAL,))
+
+    @property
+    def sentence(self) -> str:
+        return f"the Jacobian of ({', '.join(map(str, self.entries))}) has a positive definite symmetric part"
+
+    def holds(self, asked: Question) -> bool:
+        problem = asked.problem
+        inside = set(problem.summary) | {-e for e in problem.summary}
+        intervals = all(isinstance(problem.domains[u], Interval) for u in self.unknowns)
+        if not (set(self.entries) <= inside and intervals and all(regular(e) for e in self.entries)):
+            return False
+        if set(self.unknowns) != set(problem.unknowns):
+            return False
+        direction = [sympy.Dummy(f"d{i}", real=True) for i in range(len(self.unknowns))]
+        jacobian = Matrix(self.entries).jacobian(list(self.unknowns))
+        # Sylvester, by eliminating from the last unknown where the search eliminates from the first.
+        symmetric = (jacobian + jacobian.T)[::-1, ::-1]
+        minors = [symmetric[:k, :k].det() for k in range(1, len(direction) + 1)]
+        return all(positive(sympy.expand(minor)) for minor in minors)
+
+
+@dataclass(frozen=True)
+class Pinned(FibreClaim):
+    """At the point, κ has an expression whose value allows one value of an unknown only."""
+
+    unknown: Symbol
+    value: Expr
+    expression: Expr
+    cofactor: Expr
+    point: Values
+
+    @property
+    def supports(self) -> dict[Symbol, tuple[Level, ...]]:
+        return {self.unknown: (Level.GLOBAL,)}
+
+    @property
+    def sentence(self) -> str:
+        return f"the law determines {self.expression}, and only {self.unknown.name} = {self.value} gives its value"
+
+    def holds(self, asked: Question) -> bool:
+        problem = asked.problem
+        inside = set(problem.summary)
+        ratios = sympy.fraction(self.expression)
+        if self.expression not in inside and not any(a / b == self.expression for a in inside for b in inside if b != 0):
+            return False
+        value = self.expression.subs(list(self.point.items()))
+        if value.free_symbols or self.point.get(self.unknown) != self.value or not regular(self.expression):
+            return False
+        moved = _in_domain(self.cofactor, problem)
+        if not (positive(moved) or positive(-moved)) or ratios[1] == 0:
+            return False
+        gaps = [
+            self.expression - value - (self.unknown - self.value) ** power * self.cofactor for power in range(1, 9)
+        ]
+        return any(rational_zero(gap) for gap in gaps)
+
+
+@dataclass(frozen=True)
+class Mirrored(FibreClaim):
+    """A map of the unknowns, other than the identity, that keeps κ and the domains."""
+
+    change: Mapping[Symbol, Expr]
+
+    @property
+    def supports(self) -> dict[Symbol, tuple[Level, ...]]:
+        return {}
+
+    @property
+    def sentence(self) -> str:
+        return f"the law is the same at ({', '.join(f'{s.name} -> {e}' for s, e in self.change.items())})"
+
+    def holds(self, asked: Question) -> bool:
+        if all(e == s for s, e in self.change.items()):
+            return False
+        gaps = [e.subs(self.change, simultaneous=True) - e for e in asked.problem.summary]
+        return all(_gone(gap) for gap in gaps) and _stays(self.change, asked.problem)
+
+
+@dataclass(frozen=True)
+class Relabelled(FibreClaim):
+    """Two components of the mixture change places under a map of the unknowns, or cannot change places at all."""
+
+    pair: tuple[int, int]
+    change: Mapping[Symbol, Expr]
+
+    @property
+    def supports(self) -> dict[Symbol, tuple[Level, ...]]:
+        return {}
+
+    @property
+    def sentence(self) -> str:
+        one, other = (i + 1 for i in self.pair)
+        if not self.change:
+            return f"components {one} and {other} cannot change places"
+        moves = ", ".join(f"{s.name} -> {e}" for s, e in self.change.items())
+        return f"components {one} and {other} change places under ({moves})"
+
+    def holds(self, asked: Question) -> bool:
+        rows = list(asked.components)
+        i, j = self.pair
+        if not self.change:
+            return _cannot_swap(rows[i], rows[j], asked.problem)
+        swapped = list(rows)
+        swapped[i], swapped[j] = rows[j], rows[i]
+        inside = {entry for row in rows for entry in row}
+        rest = [e for e in asked.problem.summary if e not in inside]
+        pairs = [(a, b) for before, after in zip(rows, swapped, strict=True) for a, b in zip(before, after, strict=True)]
+        pairs += [(e, e) for e in rest]
+        same = all(_gone(a.subs(self.change, simultaneous=True) - b) for a, b in pairs)
+        return same and _stays(self.change, asked.problem)
+
+
+def _cannot_swap(one: tuple[Expr, ...], other: tuple[Expr, ...], problem: Problem) -> bool:
+    # A fixed number in one component would have to be met by an expression that generically misses it.
+    for a, b in zip(one, other, strict=True):
+        for fixed, moving in ((a, b), (b, a)):
+            gap = moving - fixed
+            if not fixed.free_symbols and moving.free_symbols and _not_zero_somewhere(gap, problem):
+                return True
+            if not fixed.free_symbols and not moving.free_symbols and gap != 0 and not zero(gap):
+                return True
+    return False
+
+
+def field_in_words(components: Mapping[Symbol, Expr]) -> str:
+    """The vector field as text, e.g. ``w*d/dw - s*d/ds``."""
+    terms = []
+    for symbol, entry in components.items():
+        text = {S.One: "", S.NegativeOne: "-"}.get(entry, f"({entry})*" if entry.is_Add else f"{entry}*")
+        terms.append(f"{text}d/d{symbol.name}")
+    return " + ".join(terms).replace("+ -", "- ")
+
+
+def _gone(gap: Expr) -> bool:
+    null = rational_zero(gap)
+    return zero(gap) if null is None else null
+
+
+def _points(problem: Problem, count: int) -> list[dict[Symbol, Expr]]:
+    # Inside the domains, by a scheme of its own.
+    found = []
+    for attempt in range(1, count + 1):
+        point = {}
+        for place, symbol in enumerate((*problem.unknowns, *problem.known), 1):
+            part = sympy.Rational(3 * attempt + 2 * place, 8 * attempt + 5 * place + 11)
+            point[symbol] = _placed(part, problem.domains[symbol])
+        found.append(point)
+    return found
+
+
+def _placed(part: Expr, domain: sympy.Set) -> Expr:
+    low, high = domain.inf, domain.sup
+    if not isinstance(domain, Interval):
+        return list(domain)[0] if domain.is_FiniteSet else sympy.Integer(2)
+    if low.is_finite and high.is_finite:
+        return low + (high - low) * part
+    if low.is_finite or high.is_finite:
+        return low + 2 * part if low.is_finite else high - 2 * part
+    return 3 * part - 1
+
+
+def _not_zero_somewhere(expression: Expr, problem: Problem) -> bool:
+    if expression.has(S.NaN, S.ComplexInfinity):
+        return False
+    if not expression.free_symbols:
+        return balls.nonzero(expression)
+    if not analytic(expression, problem.domains):
+        return False
+    tape = Tape([expression])
+    return any(balls.excludes_zero(balls.run_or_nan(tape, point, 256)[0]) for point in _points(problem, 4))
+
+
+def _stays(change: Mapping[Symbol, Expr], problem: Problem) -> bool:
+    """Whether the map keeps the domains at random points, so on an open set of unknowns."""
+    for point in _points(problem, 3):
+        for symbol, entry in change.items():
+            if problem.domains[symbol].contains(entry.subs(point)) != sympy.true:
+                return False
+    return True
+
+
+def _in_domain(expression: Expr, problem: Problem) -> Expr:
+    for symbol in expression.free_symbols:
+        domain = problem.domains.get(symbol)
+        if isinstance(domain, Interval) and (domain.inf.is_finite or domain.sup.is_finite):
+            expression = expression.subs(symbol, from_half_line(domain, sympy.Dummy("t", positive=True)))
+    return expression

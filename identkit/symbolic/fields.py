@@ -1,0 +1,358 @@
+"""Continuous invariances: vector fields X with X κ = 0, found by a weight-graded ansatz, checked exactly.
+
+The coefficients of ``X = Σ ξᵢ(u) ∂ᵢ`` are sought among monomials of rising degree. Scalings under which every κₖ is
+homogeneous split the ansatz into small independent systems, one a weight (factor analysis 20 × 5: 520 unknowns in
+place of 14,520). If X is a null field so is f·X, hence what counts is the *module* rank: the rank of the evaluated
+fields at a generic point, to be compared with κ's deficiency.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations_with_replacement
+
+import flint
+import sympy
+from sympy import Expr, Rational, S, Symbol
+
+from identkit.symbolic.field import vanishes
+from identkit.symbolic.linear import nullspace, rationals
+from identkit.symbolic.modular import PRIMES, Dual, Evaluator
+from identkit.symbolic.polynomials import NotRational, Ring
+from identkit.symbolic.problem import Problem
+
+Field = dict[Symbol, Expr]
+"""The non-zero components of a vector field, by unknown."""
+_STABLE = 3
+_MOST_COLUMNS = 1500
+_PRIME = PRIMES[0]
+
+
+@dataclass(frozen=True)
+class Monomial:
+    """A Laurent monomial, as exponents by symbol."""
+
+    powers: tuple[tuple[Symbol, int], ...]
+
+    @property
+    def expression(self) -> Expr:
+        return sympy.Mul(*[symbol**power for symbol, power in self.powers])
+
+    def value(self, values: dict[Symbol, int]) -> int:
+        product = 1
+        for symbol, power in self.powers:
+            product = product * pow(values[symbol], power, _PRIME) % _PRIME
+        return product
+
+    def weight(self, weights: dict[Symbol, tuple[int, ...]], size: int) -> tuple[int, ...]:
+        return tuple(sum(power * weights[symbol][k] for symbol, power in self.powers) for k in range(size))
+
+
+def null_fields(problem: Problem, deficiency: int, free: Sequence[Symbol], seconds: float = 10.0) -> list[Field]:
+    """Independent null fields of κ, each verified exactly; as many as `deficiency` where the ansatz suffices.
+
+    Args:
+        problem: the unknowns and κ.
+        deficiency: the dimension of the generic fibre, where the search stops.
+        free: the unknowns that vary along the fibre; no other has a component.
+        seconds: time allowed.
+
+    >>> a, b = sympy.symbols("a b", real=True)
+    >>> null_fields(Problem((a, b), {}, (a * b,)), 1, (a, b))
+    [{a: -a, b: b}]
+    """
+    changed = _Coordinates.of(problem)
+    search = _Search(changed.problem, [changed.new(u) for u in free], deficiency, time.monotonic() + seconds)
+    for degree in (1, 2, 3):
+        search.extend(degree, deficiency)
+        if len(search.found) >= deficiency or search.late:
+            break
+    return [changed.back(field) for field in search.found]
+
+
+class _Search:
+    """The ansatz, degree by degree; `found` holds fields that are independent at a generic point."""
+
+    def __init__(self, problem: Problem, free: Sequence[Symbol], deficiency: int, deadline: float) -> None:
+        self._problem, self._free, self._deadline = problem, list(free), deadline
+        self._chance = random.Random(7)
+        self._variables = [s for s in (*problem.unknowns, *problem.known)]
+        self._all = Evaluator(problem.summary, self._variables, problem.constraints, _PRIME)
+        self._weights, self._size = self._torus()
+        self._rank = max(1, len(self._problem.unknowns) - deficiency)
+        self._points: list[tuple[dict[Symbol, int], list[list[int]]]] = []
+        self.found: list[Field] = []
+        self._rows: list[list[int]] = []
+        self._tried: set[tuple[Symbol, Monomial]] = set()
+
+    @property
+    def late(self) -> bool:
+        return time.monotonic() > self._deadline
+
+    def extend(self, degree: int, wanted: int) -> None:
+        groups: dict[tuple[int, ...], list[tuple[Symbol, Monomial]]] = {}
+        monomials = list(_monomials(self._variables, degree))
+        if len(monomials) * len(self._free) > 60_000 and self._size == 0:
+            return
+        for monomial in monomials:
+            heavy = monomial.weight(self._weights, self._size)
+            for unknown in self._free:
+                weight = tuple(a - b for a, b in zip(heavy, self._weights[unknown], strict=True))
+                groups.setdefault(weight, []).append((unknown, monomial))
+        # Weight 0 first: rotations, scalings and shears live there; then the small systems.
+        for weight in sorted(groups, key=lambda w: (any(w), len(groups[w]))):
+            columns = groups[weight]
+            if len(self.found) >= wanted or self.late:
+                return
+            if len(columns) <= _MOST_COLUMNS and set(columns) - self._tried:
+                self._solve(columns)
+                self._tried |= set(columns)
+
+    def _solve(self, columns: Sequence[tuple[Symbol, Monomial]]) -> None:
+        places = {u: i for i, u in enumerate(self._variables)}
+        involved = {places[unknown] for unknown, _ in columns}
+        rows: list[list[int]] = []
+        nullity, stable, used = len(columns) + 1, 0, 0
+        while stable < _STABLE:
+            # Each point gives rank(J) rows only: take as many points as could pin everything down, then a few more.
+            for _ in range(max(1, (nullity - 1) // max(self._rank, 1)) if used == 0 else 1):
+                values, jacobian = self._point(used)
+                used += 1
+                weights = {monomial: monomial.value(values) for _, monomial in columns}
+                entries = [(places[unknown], weights[monomial]) for unknown, monomial in columns]
+                touched = [row for row in jacobian if any(row[i] for i in involved)]
+                rows += [[row[i] * w % _PRIME for i, w in entries] for row in touched]
+            rows = _row_basis(rows)
+            now = len(columns) - len(rows)
+            stable = stable + 1 if now == nullity else 0
+            nullity = now
+            if nullity == 0 or self.late:
+                return
+        fields = []
+        for vector in nullspace(rows, len(columns), _PRIME):
+            exact = rationals(vector, _PRIME)
+            if exact is not None:
+                fields.append(_primitive(_field(columns, exact)))
+        for field in sorted(fields, key=_complexity):
+            self._keep(field)
+
+    def _keep(self, field: Field) -> None:
+        values, _ = self._point(0)
+        row = [int(_evaluate(field.get(u, S.Zero), values)) for u in self._variables]
+        if len(_row_basis([*self._rows, row])) == len(self._rows):
+            return
+        if is_null(field, (*self._problem.summary, *self._problem.constraints)):
+            self._rows.append(row)
+            self.found.append(field)
+
+    def _point(self, index: int) -> tuple[dict[Symbol, int], list[list[int]]]:
+        while len(self._points) <= index:
+            point = self._all.draw(self._chance)
+            _, jacobian = self._all.at(point)
+            self._points.append(({u: point[u].value for u in self._variables}, jacobian))
+        return self._points[index]
+
+    def _torus(self) -> tuple[dict[Symbol, tuple[int, ...]], int]:
+        """Weights w of the variables under which every κₖ is homogeneous: ``Σ wᵢ uᵢ ∂ᵢκₖ = cₖ κₖ``."""
+        width, height = len(self._variables), len(self._problem.summary)
+        rows: list[list[int]] = []
+        for _ in range(max(3, (width + height) // max(height, 1) + 3)):
+            point: dict[Symbol, Dual] = self._all.draw(self._chance)
+            values, jacobian = self._all.at(point)
+            for k in range(height):
+                row = [point[u].value * jacobian[k][i] % _PRIME for i, u in enumerate(self._variables)]
+                row += [-values[k] % _PRIME if j == k else 0 for j in range(height)]
+                rows.append(row)
+        vectors = []
+        for vector in nullspace(rows, width + height, _PRIME):
+            exact = rationals(vector, _PRIME, largest=64)
+            if exact is not None:
+                scale = sympy.ilcm(*[entry.q for entry in exact])
+                vectors.append([int(entry * scale) for entry in exact[:width]])
+        return {u: tuple(v[i] for v in vectors) for i, u in enumerate(self._variables)}, len(vectors)
+
+
+def _monomials(variables: Sequence[Symbol], degree: int) -> Iterable[Monomial]:
+    """Affine monomials; then inverses and products of two; then products of three."""
+    yield Monomial(())
+    for variable in variables:
+        yield Monomial(((variable, 1),))
+    if degree < 2:
+        return
+    for variable in variables:
+        yield Monomial(((variable, -1),))
+    for one, other in combinations_with_replacement(variables, 2):
+        yield Monomial(((one, 2),)) if one == other else Monomial(((one, 1), (other, 1)))
+    if degree < 3 or len(variables) > 12:
+        return
+    for triple in combinations_with_replacement(variables, 3):
+        yield Monomial(tuple((s, triple.count(s)) for s in dict.fromkeys(triple)))
+
+
+def _row_basis(rows: list[list[int]]) -> list[list[int]]:
+    if not rows:
+        return []
+    width = len(rows[0])
+    reduced, rank = flint.nmod_mat(len(rows), width, [e % _PRIME for row in rows for e in row], _PRIME).rref()
+    return [[int(reduced[i, j]) for j in range(width)] for i in range(rank)]
+
+
+def _field(columns: Sequence[tuple[Symbol, Monomial]], coefficients: Sequence[Rational]) -> Field:
+    terms: dict[Symbol, list[Expr]] = {}
+    for (unknown, monomial), coefficient in zip(columns, coefficients, strict=True):
+        if coefficient != 0:
+            terms.setdefault(unknown, []).append(coefficient * monomial.expression)
+    return {unknown: sympy.Add(*parts) for unknown, parts in terms.items()}
+
+
+def _primitive(field: Field) -> Field:
+    """The field without a common factor of its components: f·X says no more than X."""
+    together = {u: sympy.fraction(sympy.together(e)) for u, e in field.items()}
+    common = sympy.lcm_list([bottom for _, bottom in together.values()])
+    cleared = {u: sympy.cancel(top * common / bottom) for u, (top, bottom) in together.items()}
+    content = sympy.gcd_list(list(cleared.values()))
+    return {u: sympy.expand(sympy.cancel(e / content)) for u, e in cleared.items()}
+
+
+def _complexity(field: Field) -> tuple[int, int]:
+    return sum(len(sympy.Add.make_args(e)) for e in field.values()), sum(sympy.count_ops(e) for e in field.values())
+
+
+def _evaluate(expression: Expr, values: dict[Symbol, int]) -> int:
+    total = 0
+    for term in sympy.Add.make_args(sympy.sympify(expression)):
+        coefficient, rest = term.as_coeff_Mul()
+        product = int(coefficient.p) * pow(int(coefficient.q), -1, _PRIME)
+        for factor in sympy.Mul.make_args(rest):
+            base, exponent = factor.as_base_exp()
+            if base.is_Symbol:
+                product = product * pow(values[base], int(exponent), _PRIME) % _PRIME
+        total = (total + product) % _PRIME
+    return total
+
+
+def is_null(field: Field, summary: Sequence[Expr]) -> bool:
+    """Whether the field annihilates every expression, exactly: in flint where these are rational functions."""
+    for expression in summary:
+        inside = expression.free_symbols
+        touched = {u: component for u, component in field.items() if u in inside}
+        if not touched:
+            continue
+        try:
+            ring = Ring(inside.union(*[c.free_symbols for c in touched.values()]))  # type: ignore[arg-type]
+            null = ring.annihilates(touched, expression)
+        except NotRational:
+            null = vanishes(sympy.Add(*[c * expression.diff(u) for u, c in touched.items()]))
+        if not null:
+            return False
+    return True
+
+
+@dataclass(frozen=True)
+class _Coordinates:
+    """Coordinates in which κ is as simple as can be: an ansatz of low degree may exist in these alone.
+
+    ``t = exp(u)`` for an unknown that occurs only inside exponentials; then ``g = u v`` for an unknown u that occurs
+    only together with a factor v.
+    """
+
+    problem: Problem
+    exponents: dict[Symbol, Symbol]
+    products: dict[Symbol, tuple[Symbol, Symbol]]
+
+    @classmethod
+    def of(cls, problem: Problem) -> _Coordinates:
+        exponents = {u: Symbol(f"exp({u.name})", positive=True) for u in problem.unknowns if _only_exp(u, problem)}
+        moved = problem
+        if exponents:
+            logs = {u: sympy.log(t) for u, t in exponents.items()}
+            moved = _renamed(problem, exponents, lambda e: _algebraic(e.rewrite(sympy.exp), logs))
+        products = _products(moved)
+        if products:
+            quotients = {u: g / v for u, (g, v) in products.items()}
+            names = {u: g for u, (g, _) in products.items()}
+            moved = _renamed(moved, names, lambda e: sympy.cancel(e.subs(quotients)))
+        return cls(moved, exponents, products)
+
+    def new(self, unknown: Symbol) -> Symbol:
+        moved = self.exponents.get(unknown, unknown)
+        return self.products[moved][0] if moved in self.products else moved
+
+    def back(self, field: Field) -> Field:
+        # ξ_u = (ξ_g − u ξ_v) / v for g = u v, and ξ_u = ξ_t / t for t = exp(u).
+        named = {g: u * v for u, (g, v) in self.products.items()}
+        first: Field = {}
+        for u, (g, v) in self.products.items():
+            if g in field or v in field:
+                first[u] = ((field.get(g, S.Zero) - u * field.get(v, S.Zero)) / v).subs(named)
+        first |= {s: e.subs(named) for s, e in field.items() if s not in named}
+        logs = {t: u for u, t in self.exponents.items()}
+        exps = {t: sympy.exp(u) for u, t in self.exponents.items()}
+        second = {logs.get(s, s): sympy.expand((e / s if s in logs else e)).subs(exps) for s, e in first.items()}
+        return {s: e for s, e in second.items() if e != 0}
+
+
+def _renamed(problem: Problem, names: dict[Symbol, Symbol], change: Callable[[Expr], Expr]) -> Problem:
+    return replace(
+        problem,
+        unknowns=tuple(names.get(u, u) for u in problem.unknowns),
+        summary=tuple(change(e) for e in problem.summary),
+        constraints=tuple(change(e) for e in problem.constraints),
+    )
+
+
+def _algebraic(expression: Expr, logs: dict[Symbol, Expr]) -> Expr:
+    """Put ``u = log t`` into the exponentials, each of which becomes a product of powers of t."""
+    found = {e: _exp_of(e.args[0].subs(logs)) for e in expression.atoms(sympy.exp) if e.free_symbols & set(logs)}
+    return expression.xreplace(found)
+
+
+def _exp_of(argument: Expr) -> Expr:
+    factors = []
+    for term in sympy.Add.make_args(sympy.expand(argument)):
+        coefficient, rest = term.as_coeff_Mul()
+        factors.append(rest.args[0] ** coefficient if isinstance(rest, sympy.log) else sympy.exp(term))
+    return sympy.Mul(*factors)
+
+
+def _only_exp(unknown: Symbol, problem: Problem) -> bool:
+    seen = False
+    for expression in (*problem.summary, *problem.constraints):
+        if not expression.has(unknown):
+            continue
+        written = expression.rewrite(sympy.exp)
+        exps = [e for e in written.atoms(sympy.exp) if e.has(unknown)]
+        hidden = written.xreplace({e: sympy.Dummy() for e in exps})
+        if hidden.has(unknown) or not all(e.args[0].diff(unknown).is_Integer for e in exps):
+            return False
+        seen = True
+    return seen
+
+
+def _products(problem: Problem) -> dict[Symbol, tuple[Symbol, Symbol]]:
+    """For an unknown u that occurs in products ``u v`` with one and the same v only: a symbol for u v, and v."""
+    if len(problem.unknowns) > 40:
+        return {}
+    partners: dict[Symbol, set[Symbol]] = {}
+    for expression in problem.summary:
+        for product in expression.atoms(sympy.Mul):
+            for u in product.free_symbols & set(problem.unknowns):  # type: ignore[operator]
+                others = {f for f in product.args if isinstance(f, Symbol) and f != u and f in problem.unknowns}
+                if u in product.args:
+                    partners[u] = partners.get(u, others) & others
+    found: dict[Symbol, tuple[Symbol, Symbol]] = {}
+    for u, choices in partners.items():
+        bare = any(u in e.args for x in problem.summary for e in x.atoms(sympy.Add, sympy.Pow)) or u in problem.summary
+        for v in sorted(choices, key=str):
+            if not bare and v not in found and not any(v == w for _, w in found.values() if w == u):
+                found[u] = (Symbol(f"{u.name}*{v.name}", real=True), v)
+                break
+    return {u: pair for u, pair in found.items() if pair[1] not in found and _also_alone(pair[1], u, problem)}
+
+
+def _also_alone(v: Symbol, u: Symbol, problem: Problem) -> bool:
+    # If v never occurs without u either, the product alone matters and new coordinates gain nothing.
+    return any(not e.has(u) and e.has(v) for x in problem.summary for e in x.atoms(sympy.Add, sympy.Pow) | {x})

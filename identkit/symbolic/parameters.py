@@ -1,0 +1,284 @@
+"""`check` about the parameters, and about latents and parameters together: from κ to a verdict (theory/T6)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
+
+import sympy
+from sympy import Expr, Symbol
+
+from identkit.model.model import Model
+from identkit.symbolic.discrete import Map, candidates, in_words
+from identkit.symbolic.fibre_proof import (
+    Definite,
+    FibreClaim,
+    FibreProof,
+    Mirrored,
+    NullField,
+    Pinned,
+    Rank,
+    ReadOff,
+    Relabelled,
+    Rising,
+    Unseen,
+    field_in_words,
+)
+from identkit.symbolic.field import vanishes
+from identkit.symbolic.fields import Field, is_null
+from identkit.symbolic.modular import Unsupported
+from identkit.symbolic.prior import keeps_prior, prior_identified
+from identkit.symbolic.problem import Problem
+from identkit.symbolic.questions import Question, question
+from identkit.symbolic.recovery import Recovery
+from identkit.symbolic.solver import Outcome, solve, solve_at
+from identkit.verdict import Invariance, Level, Verdict, overall
+
+_MOST_PAIRS = 10
+
+
+def check_fibre(
+    model: Model, about: str, at: Mapping[Any, Any] | None = None, seconds: float = 30.0
+) -> Verdict:
+    """Which parameters the law of the data determines, or which latents and parameters together.
+
+    Args:
+        model: the model.
+        about: "parameters" (latents integrated out) or "joint" (latents as unknowns beside the parameters).
+        at: the point whose fibre is asked for: unknowns stay unknown, those not named are generic; values of
+            `known` numbers are simply written in.
+        seconds: time for the searches.
+
+    Raises:
+        ValueError: for a model without such unknowns, an unknown name in `at`, or a value outside its domain.
+
+    >>> import identkit as ik
+    >>> m = ik.parse("z ~ Normal(0, 1); observe x ~ Normal(w*z, s)")
+    >>> check_fibre(m, "parameters").parameters
+    {'w': <Level.PARTIAL: 'PARTIAL'>, 's': <Level.PARTIAL: 'PARTIAL'>}
+    """
+    started = time.perf_counter()
+    model, point = _point(model, about, at)
+    asked = question(model, about)
+    unknowns = asked.problem.unknowns
+    outcome = solve(asked.problem, seconds)
+    claims = _claims(asked.problem, outcome, {})
+    claims += _relabelled(asked, outcome)
+    sliced: list[FibreClaim] = []
+    if point:
+        generic = outcome
+        inner = question(model.at({s.name: v for s, v in point.items()}), about) if _partly(point, unknowns) else None
+        outcome = solve_at(asked.problem, point, generic, None if inner is None else inner.problem, seconds)
+        claims = _claims(asked.problem, outcome, point)
+        if inner is not None and outcome.inside is not None:
+            sliced = _claims(inner.problem, outcome.inside, {}) + _relabelled(inner, outcome.inside)
+        if asked.components:
+            _unsettle(outcome, asked)
+    levels = {u.name: outcome.levels[u] for u in unknowns}
+    proof = FibreProof(model, about, tuple(claims), levels, point, tuple(sliced))
+    tried = [*outcome.tried, *([f"the law is not known completely: {asked.incomplete}"] if asked.incomplete else [])]
+    if not proof.verify():
+        levels, outcome = _withdrawn(proof, levels, outcome)
+        proof = replace(proof, levels=levels)
+        tried.append("a proof was found but its independent verification failed")
+    return _verdict(model, about, point, asked, outcome, levels, proof, tried, started)
+
+
+def _point(model: Model, about: str, at: Mapping[Any, Any] | None) -> tuple[Model, dict[Symbol, Expr]]:
+    """Values of known numbers are written in; those of unknowns make the point."""
+    if not at:
+        return model, {}
+    free = tuple(model.parameters) + (model.latent_symbols if about == "joint" else ())
+    values = model.resolve(at, "at", (*free, *model.knowns))
+    for symbol, value in values.items():
+        domain = model.parameters.get(symbol) or model.knowns.get(symbol) or model.support(symbol)
+        if domain.contains(value) == sympy.false:
+            raise ValueError(f"at for {symbol} should be in {domain}, got {value}")
+    written = {s.name: v for s, v in values.items() if s in model.knowns}
+    return model.at(written), {s: v for s, v in values.items() if s not in model.knowns}
+
+
+def _partly(point: Mapping[Symbol, Expr], unknowns: Sequence[Symbol]) -> bool:
+    return any(u not in point for u in unknowns)
+
+
+def _claims(problem: Problem, outcome: Outcome, point: Mapping[Symbol, Expr]) -> list[FibreClaim]:
+    claims: list[FibreClaim] = []
+    constant = tuple(u for u in problem.unknowns if outcome.levels.get(u) is Level.CONSTANT)
+    if constant:
+        claims.append(Unseen(constant))
+    claims += [Pinned(pin.unknown, pin.value, pin.expression, pin.cofactor, point) for pin in outcome.pins]
+    for move in outcome.fields:
+        alive = tuple(u for u in move if not vanishes(move[u].subs(list(point.items()))))
+        claims.append(NullField(move, alive, dict(point)))
+    report = outcome.report
+    if report is not None and not point and not (report.upper_only and report.free):
+        fixed = tuple(u for u in problem.unknowns if u not in report.free)
+        claims.append(Rank(report.rank, report.free, fixed, report.error))
+    if outcome.convex is not None:
+        claims.append(Definite(outcome.convex.unknowns, outcome.convex.entries))
+    steps: list[tuple[int, FibreClaim]] = []
+    for unknown, formula, known in outcome.formulas:
+        claim = ReadOff(unknown, formula.target, formula.formula, formula.outer, known, formula.divisor, dict(point))
+        steps.append((len(known), claim))
+    for rise in outcome.increases:
+        steps.append(
+            (len(rise.known), Rising(rise.unknown, rise.inner, rise.sign, rise.formula, rise.outer, rise.known))
+        )
+    claims += [claim for _, claim in sorted(steps, key=lambda pair: pair[0])]
+    claims += [Mirrored(change) for _, change in outcome.maps]
+    return claims
+
+
+def _relabelled(asked: Question, outcome: Outcome) -> list[FibreClaim]:
+    """For a mixture: how its components change places; what that moves is LOCAL."""
+    rows = asked.components
+    if not rows:
+        return []
+    found: list[FibreClaim] = []
+    for i in range(len(rows) - 1):
+        claim = next((c for c in _exchanges(i, asked) if c.holds(asked)), None)
+        if claim is not None:
+            found.append(claim)
+    settled = len(found) == len(rows) - 1
+    moved = {u for claim in found if isinstance(claim, Relabelled) for u in claim.change}
+    for unknown, level in outcome.levels.items():
+        if level is Level.GLOBAL and (not settled or unknown in moved):
+            outcome.levels[unknown] = Level.LOCAL
+            if unknown not in moved and not any(unknown in change for _, change in outcome.maps):
+                outcome.at_least.append(unknown)
+        elif level is Level.LOCAL and unknown in moved and unknown in outcome.at_least:
+            outcome.at_least.remove(unknown)
+    if moved:
+        outcome.tried = [reason for reason in outcome.tried if outcome.at_least]
+    outcome.maps += [("permutation", dict(c.change)) for c in found if isinstance(c, Relabelled) and c.change]
+    return found
+
+
+def _exchanges(i: int, asked: Question) -> Any:
+    yield Relabelled((i, i + 1), {})
+    for count, (kind, change) in enumerate(candidates(asked.problem)):
+        if count > 400:
+            return
+        if kind == "permutation":
+            yield Relabelled((i, i + 1), change)
+
+
+def _unsettle(outcome: Outcome, asked: Question) -> None:
+    # At a special point components may coincide, and then κ lists more than the law determines.
+    for unknown, level in outcome.levels.items():
+        if level in (Level.GLOBAL, Level.LOCAL):
+            outcome.levels[unknown] = Level.UNKNOWN
+    outcome.tried.append("at a special point of a mixture its components may coincide")
+
+
+def _withdrawn(proof: FibreProof, levels: dict[str, Level], outcome: Outcome) -> tuple[dict[str, Level], Outcome]:
+    """Keep the levels that still follow one by one; the others become UNKNOWN."""
+    unknown = dict.fromkeys(levels, Level.UNKNOWN)
+    kept = dict(unknown)
+    for name, level in levels.items():
+        if level is not Level.UNKNOWN and replace(proof, levels={**unknown, name: level}).verify():
+            kept[name] = level
+    return kept, outcome
+
+
+def _verdict(
+    model: Model,
+    about: str,
+    point: Mapping[Symbol, Expr],
+    asked: Question,
+    outcome: Outcome,
+    levels: dict[str, Level],
+    proof: FibreProof,
+    tried: list[str],
+    started: float,
+) -> Verdict:
+    latents = {s.name for s in asked.problem.latents}
+    proved = any(level is not Level.UNKNOWN for level in levels.values())
+    fields = [f for f in outcome.fields if any(levels.get(u.name) is Level.PARTIAL for u in f)]
+    invariances = [_continuous(move, asked.problem) for move in fields]
+    invariances += [_discrete(kind, change, asked.problem) for kind, change in outcome.maps]
+    doubts = [f"{', '.join(u.name for u in outcome.by_rank)}: by the rank alone, with the probability of error that the proof states"] if outcome.by_rank else []
+    unsettled = Level.UNKNOWN in levels.values() or bool(outcome.at_least)
+    return Verdict(
+        model=model.name,
+        about=about,
+        scope="at" if point else "generic",
+        level=overall(levels.values()),
+        latents={name: level for name, level in levels.items() if name in latents},
+        parameters={name: level for name, level in levels.items() if name not in latents},
+        at_least=tuple(u.name for u in outcome.at_least if levels[u.name] is Level.LOCAL),
+        prior_identified=prior_identified(asked.problem, fields) if about == "joint" else (),
+        invariances=tuple(invariances),
+        identifiable=tuple(_identifiable(asked, outcome)) if proved and not point else (),
+        assumptions=tuple(
+            dict.fromkeys([*model.notes, *asked.assumptions, *_divisors(asked, outcome), *doubts, *(tried if unsettled else [])])
+        ),
+        certificate=proof if proved else None,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _divisors(asked: Question, outcome: Outcome) -> list[str]:
+    found = []
+    for _, formula, _ in outcome.formulas:
+        for factor, _ in sympy.factor_list(sympy.fraction(sympy.together(formula.divisor))[0])[1]:
+            if factor.is_nonzero is not True and factor.free_symbols and len(sympy.Add.make_args(factor)) <= 4:
+                found.append(f"{factor} != 0")
+    return list(dict.fromkeys(found))[:8]
+
+
+def _continuous(move: Field, problem: Problem) -> Invariance:
+    return Invariance(
+        kind=kind_of(move),
+        about=tuple(u.name for u in move),
+        generator=field_in_words(move),
+        preserves_prior=keeps_prior(move, problem),
+    )
+
+
+def _discrete(kind: str, change: Map, problem: Problem) -> Invariance:
+    return Invariance(kind=kind, about=tuple(u.name for u in change), map=in_words(change))
+
+
+def kind_of(move: Field) -> str:
+    """Translation, scaling, rotation, shear or other, by the form of the vector field."""
+    symbols = set(move)
+    if not any(e.free_symbols & symbols for e in move.values()):
+        return "translation"
+    if all((e / u).is_number for u, e in move.items()):
+        return "scaling"
+    slopes = {(u, v): e.diff(v) for u, e in move.items() for v in symbols}
+    linear = all(not s.free_symbols for s in slopes.values()) and all(
+        sympy.expand(e - sympy.Add(*[slopes[u, v] * v for v in symbols])) == 0 for u, e in move.items()
+    )
+    if not linear:
+        return "other"
+    if all(slopes[u, v] == -slopes[v, u] for u in symbols for v in symbols):
+        return "rotation"
+    square = sympy.Matrix([[slopes[u, v] for v in symbols] for u in symbols]) ** 2
+    return "shear" if square.is_zero_matrix else "other"
+
+
+def _identifiable(asked: Question, outcome: Outcome) -> list[str]:
+    """Short functions of free unknowns that every field leaves alone and that κ determines by a formula."""
+    free = [u for u, level in outcome.levels.items() if level is Level.PARTIAL]
+    if not free:
+        return []
+    entries = [e for e in asked.problem.summary if e.free_symbols & set(free) and sympy.count_ops(e) <= 6]
+    found = [str(e) for e in dict.fromkeys(entries)][:8]
+    if not outcome.fields or len(free) > _MOST_PAIRS:
+        return found
+    recovery = Recovery(asked.problem, 3.0)
+    for u, v in combinations(free, 2):
+        for candidate in (u * v, u / v, u + v, u - v):
+            if str(candidate) not in found and all(is_null(move, [candidate]) for move in outcome.fields):
+                try:
+                    if recovery.find(candidate) is not None:
+                        found.append(str(candidate))
+                except Unsupported:
+                    return found
+    return found

@@ -1,0 +1,66 @@
+"""Symmetries of the likelihood against the prior: which survive, and which unknowns only the prior holds (theory/T6)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sympy
+from sympy import Expr, S, Symbol
+from sympy.polys.matrices import DomainMatrix
+
+from identkit.symbolic.field import Kernels, nonzero_point, vanishes
+from identkit.symbolic.fields import Field
+from identkit.symbolic.problem import Problem
+
+
+def defect(move: Field, problem: Problem) -> Expr | None:
+    """``X log p(z; θ) + div_z ξ_z``: 0 iff the field leaves the joint density's marginal alone; None without latents."""
+    if problem.log_prior is None:
+        return None
+    drift = sympy.Add(*[e * problem.log_prior.diff(u) for u, e in move.items()])
+    return drift + sympy.Add(*[e.diff(u) for u, e in move.items() if u in problem.latents])
+
+
+def keeps_prior(move: Field, problem: Problem) -> bool | None:
+    """Whether one field preserves the prior; None where that was not settled or there is none."""
+    change = defect(move, problem)
+    if change is None:
+        return None
+    if vanishes(change):
+        return True
+    return False if nonzero_point(change, problem.domains) is not None else None
+
+
+def prior_identified(problem: Problem, fields: Sequence[Field]) -> tuple[str, ...]:
+    """The unknowns that only fields which break the prior set free.
+
+    A family may keep the prior only in combinations (none of gl(2)'s elementary fields does, their differences
+    do): the sub-basis that keeps it is solved for linearly.
+    """
+    if problem.log_prior is None or not fields:
+        return ()
+    kept = _combinations(problem, fields)
+    moved = {u for move in fields for u in move}
+    still = {u for move in kept for u in move}
+    return tuple(u.name for u in problem.unknowns if u in moved and u not in still)
+
+
+def _combinations(problem: Problem, fields: Sequence[Field]) -> list[Field]:
+    kernels = Kernels()
+    numerators = kernels.numerators([defect(move, problem) or S.Zero for move in fields])
+    symbols = sorted(set().union(*[n.free_symbols for n in numerators], set()), key=str)
+    if not symbols:
+        return [move for move, n in zip(fields, numerators, strict=True) if n == 0]
+    table: dict[tuple[int, ...], list[Expr]] = {}
+    for column, numerator in enumerate(numerators):
+        for monomial, coefficient in sympy.Poly(numerator, *symbols).terms():
+            table.setdefault(monomial, [S.Zero] * len(fields))[column] = coefficient
+    matrix = DomainMatrix.from_Matrix(sympy.Matrix(list(table.values()))).to_field()
+    kept = []
+    for vector in matrix.nullspace().to_Matrix().tolist():
+        total: dict[Symbol, Expr] = {}
+        for weight, move in zip(vector, fields, strict=True):
+            for u, e in move.items():
+                total[u] = sympy.expand(total.get(u, S.Zero) + weight * e)
+        kept.append({u: e for u, e in total.items() if e != 0})
+    return kept

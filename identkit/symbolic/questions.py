@@ -1,0 +1,87 @@
+"""The two questions beyond the latents, as Problems: the parameters, and latents and parameters together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sympy import Expr, FiniteSet, S, Set, Symbol
+
+from identkit.model.model import Model
+from identkit.symbolic.marginal import marginal_law
+from identkit.symbolic.problem import Problem
+from identkit.symbolic.summary import conditional_law
+from identkit.symbolic.support import all_domains, is_discrete
+
+
+@dataclass(frozen=True)
+class Question:
+    """A Problem with what its summary rests on.
+
+    Attributes:
+        problem: unknowns and κ; for a mixture κ lists the components in order.
+        components: the rows of κ that the law determines only up to permutation.
+        assumptions: conditions under which κ is the law.
+        incomplete: what is missing for κ to be exhaustive, else empty.
+        sufficient: where κ is not exhaustive: expressions that fix the law, so that parameters which leave them
+            alone are not identifiable.
+        method: how κ was found.
+    """
+
+    problem: Problem
+    components: tuple[tuple[Expr, ...], ...] = ()
+    assumptions: tuple[str, ...] = ()
+    incomplete: str = ""
+    sufficient: tuple[Expr, ...] = ()
+    method: str = ""
+
+
+def question(model: Model, about: str) -> Question:
+    """The Problem behind ``about="parameters"`` (latents integrated out) or ``about="joint"``.
+
+    Raises:
+        ValueError: if the model has no such unknowns.
+    """
+    return _parameters(model) if about == "parameters" else _joint(model)
+
+
+def _open(model: Model) -> dict[Symbol, Set]:
+    domains = {**all_domains(model), **model.knowns}
+    return {symbol: domain.interior if domain.is_Interval else domain for symbol, domain in domains.items()}
+
+
+def _equalities(model: Model) -> tuple[Expr, ...]:
+    """Stated constraints, and probabilities that sum to one only if their parameters see to it."""
+    stated = [c.expression for c in model.constraints if c.relation == "= 0"]
+    sums = [c.expression - 1 for c in model.conditions() if c.domain == FiniteSet(1)]
+    return tuple(dict.fromkeys([*stated, *sums]))
+
+
+def _parameters(model: Model) -> Question:
+    if not model.parameters:
+        raise ValueError(f"{model.name} has no free parameters to ask about")
+    law = marginal_law(model)
+    unknowns = tuple(model.parameters)
+    equalities = _equalities(model)
+    problem = Problem(unknowns, _open(model), law.local, tuple(model.knowns), law.exhaustive, equalities)
+    components = law.components if law.needs_components else ()
+    return Question(problem, components, law.assumptions, law.incomplete, law.sufficient, law.method)
+
+
+def _joint(model: Model) -> Question:
+    if not model.latents:
+        return _parameters(model)
+    law = conditional_law(model)
+    latents = model.latent_symbols
+    unknowns = (*latents, *model.parameters)
+    prior = model.log_prior() if not any(is_discrete(model.support(s)) for s in latents) else None
+    problem = Problem(
+        unknowns,
+        _open(model),
+        tuple(e for e in law.expressions if e != S.Zero),
+        tuple(model.knowns),
+        not law.incomplete,
+        _equalities(model),
+        prior,
+        tuple(latents),
+    )
+    return Question(problem, (), law.assumptions, law.incomplete, (), "the law given latents and parameters")
