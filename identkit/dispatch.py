@@ -35,12 +35,15 @@ def check(
     >>> check("z ~ Normal(0, 1); observe x ~ Normal(w*z, 1)", at={"w": 0}).latents
     {'z': <Level.CONSTANT: 'CONSTANT'>}
     """
-    if about != "latents":
-        raise ValueError(f"about should be 'latents', got {about!r}")
+    if about not in (None, "latents", "parameters", "joint"):
+        raise ValueError(f"about should be 'latents', 'parameters' or 'joint', got {about!r}")
     for argument, values in (("at", at), ("data", data)):
         if values is not None and not isinstance(values, Mapping):
             raise TypeError(f"{argument} should be a mapping from names to values, got {type(values).__name__}")
     model = as_symbolic(model)
+    about = about or ("latents" if model.latents else "parameters")
+    if data is not None and about != "latents":
+        raise ValueError(f"data goes with about='latents', got about={about!r}: parameters are asked about in law")
     if data is not None:
         from identkit.symbolic.on_data import check_data
 
@@ -54,6 +57,17 @@ def check(
     from identkit.symbolic.checker import check_latents
 
     return check_latents(model, at=at)
+
+
+def remedies(model: Any, verdict: Verdict) -> list[dict[str, str]]:
+    """Constraints that make more identifiable, each re-checked on the constrained model (``{"constraint", "level"}``).
+
+    >>> remedies("observe x ~ Normal(a + b, 1)", check("observe x ~ Normal(a + b, 1)"))[0]
+    {'constraint': 'a = 0', 'level': 'GLOBAL'}
+    """
+    from identkit.symbolic.remedy import remedies as search
+
+    return search(as_symbolic(model), verdict)
 
 
 def as_symbolic(model: Any) -> Any:

@@ -208,7 +208,8 @@ class Verdict:
             "at": "at the given values",
             "data": "on the given data",
         }[self.scope]
-        return f"{self.level} ({self.about}, {where}): {_MEANING[self.level, self.scope == 'data']}"
+        meaning = _MEANING[self.level, self.scope == "data"] if self.about == "latents" else _OF_PARAMETERS[self.level]
+        return f"{self.level} ({self.about}, {where}): {meaning}"
 
     def _per_unknown(self) -> list[str]:
         unknowns = {**self.latents, **self.parameters}
@@ -238,10 +239,13 @@ def invariance_in_words(invariance: Invariance) -> str:
         None: "",
     }[invariance.preserves_prior]
     if invariance.generator is not None:
-        return f"moving ({moved}) along {invariance.generator} ({invariance.kind}) leaves the likelihood unchanged.{prior}"
-    return f"{invariance.map} ({invariance.kind}) leaves the likelihood unchanged.{prior}"
+        verb = _VERBS.get(invariance.kind, "moving")
+        together = " together" if len(invariance.about) > 1 else ""
+        return f"{verb} ({moved}){together}, along {invariance.generator}, changes nothing in the likelihood.{prior}"
+    return f"{invariance.map} ({invariance.kind}) changes nothing in the likelihood.{prior}"
 
 
+_VERBS = {"translation": "shifting", "scaling": "rescaling", "rotation": "rotating", "shear": "shearing"}
 _MEANING = {
     (Level.CONSTANT, False): "the likelihood does not change with them at all, so the posterior is the prior, whatever the data.",
     (Level.PARTIAL, False): "some of what is asked about is invisible to the data: there the posterior repeats the prior.",
@@ -252,6 +256,13 @@ _MEANING = {
     (Level.PARTIAL, True): "on these data the likelihood ignores a coordinate or a direction: there the posterior repeats the prior.",
     (Level.INFORMED, True): "these data change the beliefs about every coordinate and direction.",
     (Level.UNKNOWN, True): "not settled on these data; what was tried is listed below. This is no claim either way.",
+}
+_OF_PARAMETERS = {
+    Level.CONSTANT: "the law of the data does not contain them at all.",
+    Level.PARTIAL: "a continuum of values gives the same law of the data, however many of these there are.",
+    Level.LOCAL: "finitely or countably many values give the same law of the data, no continuum.",
+    Level.GLOBAL: "different values give different laws of the data.",
+    Level.UNKNOWN: "not settled; what was tried is listed below. This is no claim either way.",
 }
 _ONE = {
     (Level.CONSTANT, False): "the likelihood ignores it",

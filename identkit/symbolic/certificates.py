@@ -1,9 +1,9 @@
 """Proofs that re-check themselves. Nothing here calls the search: not `field`, `symmetry` nor `injectivity`;
 only the definition of the law (`summary`) is shared.
 
-A `Proof` holds claims about a model; each claim is re-derived from the model's statements: laws are compared through
-their natural parameters (the search compares arguments), zeros are proved by SymPy's own simplifier after a try at
-refuting them in ball arithmetic, and non-zeros by balls. At the end the levels are derived from the claims alone.
+Each claim is re-derived from the model's statements: laws are compared through their natural parameters (the search
+compares arguments), zeros are proved by SymPy's own simplifier after a try at refuting them in ball arithmetic, and
+non-zeros by balls. What the claims amount to, `proof` derives from them alone.
 """
 
 from __future__ import annotations
@@ -11,22 +11,25 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, product
 
 import flint
 import sympy
 from flint import arb
-from sympy import Expr, Integer, Rational, S, Symbol
+from sympy import Dummy, Expr, Integer, Interval, Rational, S, Set, Symbol
 
 from identkit.model import balls
 from identkit.model.families import Family, Mixture
 from identkit.model.model import Model, marginal
 from identkit.model.tape import Tape
+from identkit.symbolic.regularity import analytic, from_half_line, positive, regular
 from identkit.symbolic.summary import conditional_law
-from identkit.verdict import Certificate, Level
+from identkit.symbolic.support import State, all_domains, is_discrete, is_finite, supported_states, takes_every_value
+from identkit.verdict import Level
 
 Point = Mapping[Symbol, Rational]
-State = Mapping[Symbol, Integer]
+MOST_OPERATIONS = 150
+"""Size of an expression from which on SymPy's `simplify`, which may take minutes, is not asked."""
 
 
 class Claim(ABC):
@@ -48,50 +51,15 @@ class Claim(ABC):
 
 
 @dataclass(frozen=True)
-class Proof(Certificate):
-    """Claims about a model, and the levels that follow from them."""
-
-    model: Model
-    claims: tuple[Claim, ...]
-    levels: Mapping[str, Level] = field(default_factory=dict)
-
-    @property
-    def kind(self) -> str:
-        return " + ".join(dict.fromkeys(type(claim).__name__ for claim in self.claims))
-
-    @property
-    def statement(self) -> str:
-        return "; ".join(dict.fromkeys(claim.sentence for claim in self.claims)) + "."
-
-    def verify(self) -> bool:
-        if not all(claim.holds(self.model) for claim in self.claims):
-            return False
-        return all(self._follows(name, level) for name, level in self.levels.items() if level is not Level.UNKNOWN)
-
-    def _follows(self, name: str, level: Level) -> bool:
-        evidence = [claim for claim in self.claims if level in claim.supports.get(name, ())]
-        read_off = [claim for claim in evidence if isinstance(claim, Recovered | Monotone)]
-        if level is Level.GLOBAL and len(read_off) == len(evidence):
-            # One formula in every state of the finite latents, each built on what was known by then.
-            states = [tuple(claim.state.items()) for claim in read_off]
-            needed = {tuple(s.items()) for claim in self.claims if isinstance(claim, AllDiffer) for s in claim.states}
-            earlier = {(k.name, *s) for c, s in zip(read_off, states, strict=True) for k in c.known}
-            known = {(c.latent.name, *c.state.items()) for c in self.claims if isinstance(c, Recovered | Monotone)}
-            return bool(evidence) and needed <= set(states) and earlier <= known
-        return bool(evidence)
-
-
-@dataclass(frozen=True)
 class Ignored(Claim):
     """The law does not change when these latents do (theory/T1, T3)."""
 
     latents: tuple[Symbol, ...]
     state: State = field(default_factory=dict)
-    level: Level = Level.CONSTANT
 
     @property
     def supports(self) -> dict[str, tuple[Level, ...]]:
-        return {latent.name: (self.level,) for latent in self.latents}
+        return {latent.name: (Level.CONSTANT, Level.PARTIAL) for latent in self.latents}
 
     @property
     def sentence(self) -> str:
@@ -105,6 +73,26 @@ class Ignored(Claim):
             options = states if states is not None else [Symbol(f"{latent.name}'", **latent.assumptions0)]
             moved = [{**change, latent: option} for change in moved for option in options]
         return all(_same_law(model, {**self.state}, {**self.state, **change}) for change in moved)
+
+
+@dataclass(frozen=True)
+class OneValue(Claim):
+    """The prior leaves a latent one value only, so that there is nothing to learn about it."""
+
+    latent: Symbol
+
+    @property
+    def supports(self) -> dict[str, tuple[Level, ...]]:
+        return {self.latent.name: (Level.CONSTANT,)}
+
+    @property
+    def sentence(self) -> str:
+        return f"the prior leaves {self.latent.name} one value only"
+
+    def holds(self, model: Model) -> bool:
+        finite = [s for s in model.latent_symbols if is_finite(model.support(s))]
+        states = supported_states(model, finite) if self.latent in finite else None
+        return states is not None and len({state[self.latent] for state in states}) == 1
 
 
 @dataclass(frozen=True)
@@ -124,7 +112,7 @@ class Invisible(Claim):
         return f"the law of the data is the same at ({steps}) for every t"
 
     def holds(self, model: Model) -> bool:
-        t = Symbol("t", real=True)
+        t = Dummy("t", real=True)
         moved = {latent: latent + t * entry for latent, entry in self.direction.items()}
         return any(entry != 0 for entry in self.direction.values()) and _same_law(
             model, dict(self.state), {**self.state, **moved}
@@ -137,11 +125,11 @@ class Merged(Claim):
 
     one: State
     other: State
-    level: Level = Level.PARTIAL
 
     @property
     def supports(self) -> dict[str, tuple[Level, ...]]:
-        return {latent.name: (self.level,) for latent in self.one if self.one[latent] != self.other[latent]}
+        moved = [latent for latent in self.one if self.one[latent] != self.other[latent]]
+        return {latent.name: (Level.CONSTANT, Level.PARTIAL) for latent in moved}
 
     @property
     def sentence(self) -> str:
@@ -196,12 +184,21 @@ class Monotone(Claim):
         return f"the law determines {self.inner}, which strictly {'in' if self.sign > 0 else 'de'}creases in {self.latent.name}"
 
     def holds(self, model: Model) -> bool:
-        if not self.inner.free_symbols <= {*self.known, *model.parameters, self.latent}:
+        if not self.inner.free_symbols <= {*self.known, *model.domains, self.latent}:
             return False
         if not _read_off(self, model, self.inner):
             return False
-        slope = self.sign * self.inner.diff(self.latent)
-        return _never_negative(slope, self.latent, model.support(self.latent)) and _somewhere_not_zero(slope, model)
+        support = _line(model.support(self.latent))
+        t = Dummy("t", positive=True)
+        bounded = support.inf.is_finite or support.sup.is_finite
+        variable, place = (t, from_half_line(support, t)) if bounded else (self.latent, self.latent)
+        domains = all_domains(model)
+        if not analytic(self.inner, domains) or not regular(self.inner.subs(self.latent, place), variable):
+            return False
+        slope = (self.sign * self.inner.diff(self.latent)).subs(self.latent, place)
+        if any(is_discrete(domains[s]) for s in slope.free_symbols - {variable, self.latent}):
+            return positive(slope)
+        return never_negative(slope, variable) and _somewhere_not_zero(slope, model)
 
 
 @dataclass(frozen=True)
@@ -221,7 +218,13 @@ class AllDiffer(Claim):
         return f"the laws of all {len(self.states)} states differ"
 
     def holds(self, model: Model) -> bool:
-        if not set(self.summary) <= set(conditional_law(model).expressions):
+        law, domains = conditional_law(model), all_domains(model)
+        moving = {s for e in self.summary for s in e.free_symbols} - set(self.states[0])
+        if law.incomplete or not set(self.summary) <= set(law.expressions) or not moving <= set(model.domains):
+            return False
+        if moving and not all(analytic(e, domains) for e in self.summary):
+            return False
+        if any(is_discrete(domains[symbol]) for symbol in moving):
             return False
         tape = Tape(self.summary)
         table = [balls.run_or_nan(tape, {**self.parameters, **state}, 192) for state in self.states]
@@ -244,7 +247,11 @@ class Folded(Claim):
 
     def holds(self, model: Model) -> bool:
         moves = any(entry - latent != 0 for latent, entry in self.change.items())
-        return moves and _same_law(model, {}, dict(self.change))
+        inside = all(
+            model.support(latent) == S.Reals or (entry == -latent and model.support(latent).inf == -model.support(latent).sup)
+            for latent, entry in self.change.items()
+        )
+        return moves and inside and _same_law(model, {}, dict(self.change))
 
 
 @dataclass(frozen=True)
@@ -265,9 +272,15 @@ class DiscreteFibre(Claim):
         return f"{self.summary} is analytic and not constant in {self.latent.name}: at most countably many values fit"
 
     def holds(self, model: Model) -> bool:
-        kinks = self.summary.has(sympy.Abs, sympy.Max, sympy.Min, sympy.sign)
-        inside = self.summary in conditional_law(model).expressions
-        return inside and not kinks and _apart((self.summary,), self.one, self.other)
+        law, domains = conditional_law(model), all_domains(model)
+        others = self.summary.free_symbols - {self.latent}
+        if law.incomplete or self.summary not in law.expressions or not others <= set(model.domains):
+            return False
+        if any(is_discrete(domains[symbol]) for symbol in self.summary.free_symbols):
+            return False
+        if not _differ_in(self.latent, self.one, self.other) or not _inside(domains, self.one, self.other):
+            return False
+        return analytic(self.summary, domains) and _apart((self.summary,), self.one, self.other)
 
 
 Data = tuple[tuple[tuple[Symbol, Expr], ...], ...]
@@ -292,14 +305,18 @@ class GapOnData(Claim):
         return f"the data's likelihoods at ({_named(self.one)}) and ({_named(self.other)}) differ"
 
     def holds(self, model: Model) -> bool:
-        if any(self.one[s] != self.other[s] for s in model.latent_symbols if s != self.latent):
+        domains = all_domains(model)
+        if not _differ_in(self.latent, self.one, self.other) or not _inside(domains, self.one, self.other):
+            return False
+        if model.domains and not _generic_on_data(model):
             return False
         return any(balls.excludes_zero(self.gap(model, precision)) for precision in balls.PRECISIONS)
 
     def gap(self, model: Model, precision: int = 128) -> arb:
         """``ℓ(one) − ℓ(other)`` in nats, as a ball."""
         here, there = (_log_likelihood(model, self.data, point, precision)[0] for point in (self.one, self.other))
-        return here - there
+        with flint.ctx.workprec(precision):
+            return here - there
 
 
 @dataclass(frozen=True)
@@ -328,7 +345,7 @@ class FlatOnData(Claim):
             )
             options = [second] if values is None else values
             base = self.latent if values is None else values[0]
-            if not all(_zero(density.subs(self.latent, base) - density.subs(self.latent, to)) for to in options):
+            if not all(zero(density.subs(self.latent, base) - density.subs(self.latent, to)) for to in options):
                 return False
         return True
 
@@ -352,6 +369,8 @@ class SpanOnData(Claim):
         return f"the gradients of the data's log-likelihood span {self.rank} directions"
 
     def holds(self, model: Model) -> bool:
+        if not _inside(all_domains(model), *self.points):
+            return False
         slopes = [
             _log_likelihood(model, self.data, {**point, **self.state}, 256, self.latents)[1:] for point in self.points
         ]
@@ -387,17 +406,23 @@ def _log_likelihood(
         held = density.subs([(s, v) for s, v in point.items() if s not in along and s.is_integer])
         tape = Tape([held, *[held.diff(latent) for latent in along]])
         values = balls.run_or_nan(tape, {**dict(row), **point}, precision)
-        totals = [a + b for a, b in zip(totals, values, strict=True)]
+        with flint.ctx.workprec(precision):  # else the sum would be rounded to 53 bits
+            totals = [a + b for a, b in zip(totals, values, strict=True)]
     return totals
 
 
 def _read_off(claim: Recovered | Monotone, model: Model, target: Expr) -> bool:
     """Whether the claim's formula of the law, and of what is known, is identically the target."""
-    allowed = {*claim.known, *claim.summary, *model.parameters}
-    here = [e.subs(list(claim.state.items())) for e in conditional_law(model).expressions]
-    if not claim.formula.free_symbols <= allowed or not set(claim.summary.values()) <= set(here):
+    law = conditional_law(model)
+    allowed = {*claim.known, *claim.summary, *model.domains}
+    here = [e.subs(list(claim.state.items())) for e in law.expressions]
+    if law.incomplete or not claim.formula.free_symbols <= allowed or not set(claim.summary.values()) <= set(here):
         return False
-    return _zero(claim.formula.subs(list(claim.summary.items())) - target)
+    written = list(claim.summary.items())
+    divisors = [power.base for power in claim.formula.atoms(sympy.Pow) if not power.exp.is_positive]
+    if not all(_almost_never_zero(divisor.subs(written).replace(sympy.log, _log_of_tidy), model) for divisor in divisors):
+        return False
+    return zero(claim.formula.subs(written) - target)
 
 
 # Laws
@@ -423,8 +448,8 @@ def _equal_families(one: Family, two: Family) -> bool:
     if first is None or second is None:
         pairs = zip(one.law, two.law, strict=True)
     else:
-        pairs = zip(first.natural, second.natural, strict=True)
-    return all(_zero(a - b) for a, b in pairs)
+        pairs = zip((*first.natural, first.log_base), (*second.natural, second.log_base), strict=True)
+    return all(zero(a - b) for a, b in pairs)
 
 
 def _equal_mixtures(one: Mixture, two: Mixture) -> bool:
@@ -439,19 +464,96 @@ def _equal_mixtures(one: Mixture, two: Mixture) -> bool:
                 break
         else:
             totals.append((weight, component))
-    return all(_zero(total) for total, _ in totals)
+    return all(zero(total) for total, _ in totals)
 
 
 def _values(model: Model, latent: Symbol) -> list[Expr] | None:
     support = model.support(latent)
-    finite = support.is_FiniteSet or isinstance(support, sympy.Range) and support.size.is_finite
-    return list(support) if finite else None
+    return list(support) if is_finite(support) else None
+
+
+def _line(support: Set) -> Interval:
+    # What is monotone on the line is so on the counts.
+    return Interval.open(-1, S.Infinity) if is_discrete(support) else support
+
+
+def law_moves(model: Model, latent: Symbol) -> bool:
+    """Whether the law is proved to change with a latent alone: some datum has another likelihood at another value."""
+    domains = all_domains(model)
+    finite = [s for s in model.latent_symbols if is_finite(model.support(s))]
+    rest = [s for s in model.latent_symbols if s not in finite]
+    states = supported_states(model, finite)
+    if states is None or not all(takes_every_value(model, s) for s in rest) or not _generic_on_data(model):
+        return False
+    density = Tape([model.log_likelihood()])
+    for scale, attempt in product((1, 20, 1000), (1, 2, 3)):
+        point = _point({s: domains[s] for s in (*model.domains, *rest)}, attempt, scale)
+        data = _point({s: st.family.support for st in model.observations for s in st.symbols}, attempt, 1)
+        places = [{**point, **state} for state in states[:64]]
+        if latent in rest:
+            moved = _point({latent: domains[latent]}, -attempt - 3, scale)
+            pairs = [(place, {**place, **moved}) for place in places]
+        else:
+            pairs = [(one, other) for one in places for other in places if _differ_in(latent, one, other)]
+        for one, other in pairs:
+            here, there = (balls.run_or_nan(density, {**place, **data}, 384)[0] for place in (one, other))
+            if balls.excludes_zero(here - there):
+                return True
+    return False
+
+
+def _point(domains: Mapping[Symbol, Set], attempt: int, scale: int) -> dict[Symbol, Expr]:
+    """A point of the domains, the further out the larger the scale."""
+    point: dict[Symbol, Expr] = {}
+    for place, symbol in enumerate(sorted(domains, key=str), 1):
+        low, high = domains[symbol].inf, domains[symbol].sup
+        step = Rational(scale * (7 * abs(attempt) + 3 * place), 31 + 2 * place)
+        if is_finite(domains[symbol]):
+            values = list(domains[symbol])
+            point[symbol] = values[(attempt + place) % len(values)]
+        elif is_discrete(domains[symbol]):
+            point[symbol] = low + (attempt + place) % 5
+        elif low.is_finite or high.is_finite:
+            point[symbol] = from_half_line(domains[symbol], step)
+        else:
+            point[symbol] = -step if (attempt + place) % 2 else step
+    return point
+
+
+def _differ_in(latent: Symbol, one: Mapping[Symbol, Expr], other: Mapping[Symbol, Expr]) -> bool:
+    return set(one) == set(other) and [s for s in one if one[s] != other[s]] == [latent]
+
+
+def _inside(domains: Mapping[Symbol, Set], *points: Mapping[Symbol, Expr]) -> bool:
+    return all(
+        s in domains and domains[s].contains(value) == sympy.true for point in points for s, value in point.items()
+    )
+
+
+def _generic_on_data(model: Model) -> bool:
+    """Whether a gap at one value of the parameters shows one at almost every value."""
+    if any(is_discrete(domain) for domain in model.domains.values()):
+        return False
+    return not model.domains or analytic(model.log_likelihood(), all_domains(model))
+
+
+def _almost_never_zero(expression: Expr, model: Model) -> bool:
+    if isinstance(expression, sympy.Abs | sympy.Mul | sympy.Pow):
+        parts = expression.args[:1] if not expression.is_Mul else expression.args
+        return all(_almost_never_zero(part, model) for part in parts)
+    if expression.is_nonzero is True:
+        return True
+    domains = all_domains(model)
+    if any(is_discrete(domains[symbol]) for symbol in expression.free_symbols):
+        return False
+    return analytic(expression, domains) and _somewhere_not_zero(expression, model)
 
 
 # Zero and not zero
 
 
-def _zero(expression: Expr) -> bool:
+def zero(expression: Expr) -> bool:
+    """Whether the expression is proved to be identically 0, by SymPy's simplifier after a try at refuting it."""
     if expression == 0:
         return True
     if expression.has(S.NaN, S.ComplexInfinity, S.Infinity):
@@ -465,16 +567,25 @@ def _zero(expression: Expr) -> bool:
         if balls.excludes_zero(value):
             return False
     plain = sympy.expand(expression)
-    if plain == 0 or sympy.cancel(sympy.together(plain)) == 0:
+    if plain == 0 or sympy.expand(expression.replace(sympy.log, _log_of_tidy)) == 0:
+        return True
+    if sympy.cancel(sympy.together(plain)) == 0:
         return True
     through_exp = sympy.powsimp(sympy.expand(sympy.expand_log(expression.rewrite(sympy.exp), force=False)))
-    return through_exp == 0 or sympy.simplify(through_exp) == 0 or sympy.simplify(expression) == 0
+    if through_exp == 0:
+        return True
+    small = expression.count_ops() <= MOST_OPERATIONS
+    return small and (sympy.simplify(through_exp) == 0 or sympy.simplify(expression) == 0)
+
+
+def _log_of_tidy(argument: Expr) -> Expr:
+    return sympy.expand_log(sympy.log(sympy.cancel(sympy.together(argument.rewrite(sympy.exp)))))
 
 
 def _trial(expression: Expr, attempt: int) -> dict[Symbol, Rational]:
     point = {}
     for place, symbol in enumerate(sorted(expression.free_symbols, key=str), 1):
-        size = Integer(abs(attempt)) if symbol.is_integer else Rational(7 * abs(attempt) + 3 * place + 1, 31 + 2 * place)
+        size = Integer(abs(attempt) + place - 1) if symbol.is_integer else Rational(7 * abs(attempt) + 3 * place + 1, 31 + 2 * place)
         point[symbol] = -size if attempt < 0 and not symbol.is_nonnegative else size
     return point
 
@@ -516,30 +627,23 @@ def _split(rows: list[list[arb]], column: int) -> bool:
 
 def _somewhere_not_zero(expression: Expr, model: Model) -> bool:
     tape = Tape([expression])
-    domains = {**model.parameters, **{s: st.family.support for st in model.latents for s in st.symbols}}
+    domains = all_domains(model)
     for attempt in range(1, 6):
-        point = _trial(expression, attempt)
-        if any(domains[symbol].contains(value) == sympy.false for symbol, value in point.items()):
-            point = {symbol: Rational(attempt, 7) for symbol in point}
+        # A half-line's own variable is no symbol of the model.
+        point = _point({s: domains.get(s, Interval.open(0, S.Infinity)) for s in expression.free_symbols}, attempt, 1)
         if balls.excludes_zero(balls.run_or_nan(tape, point, 192)[0]):
             return True
     return False
 
 
-def _never_negative(slope: Expr, latent: Symbol, support: sympy.Set) -> bool:
-    """A derivative is ≥ 0 on the support: each monomial is, in positive variables and even powers; or by real roots."""
-    low, high = support.inf, support.sup
-    t = Symbol("t", positive=True)
-    if low.is_finite and high.is_finite:
-        slope = slope.subs(latent, (low + high * t) / (1 + t))
-    elif low.is_finite or high.is_finite:
-        slope = slope.subs(latent, low + t if low.is_finite else high - t)
+def never_negative(slope: Expr, variable: Symbol) -> bool:
+    """A derivative is ≥ 0 on the line: each monomial is, in positive variables and even powers; or by real roots."""
     top, bottom = sympy.fraction(sympy.cancel(sympy.together(slope.rewrite(sympy.exp))))
     if all(_plainly_positive(side) for side in (top, bottom)):
         return True
     if all(_plainly_positive(-side) for side in (top, bottom)):
         return True
-    return _no_sign_change(sympy.expand(top * bottom), latent if slope.has(latent) else t)
+    return _no_sign_change(sympy.expand(top * bottom), variable)
 
 
 def _plainly_positive(polynomial: Expr) -> bool:
@@ -569,7 +673,7 @@ def _no_sign_change(polynomial: Expr, variable: Symbol) -> bool:
     cuts = sorted(float(root.mid()) for root in roots if start is None or not root < 0)
     low = (cuts[0] if cuts else 0.0) - 1.0 if start is None else 0.0
     marks = [low, *cuts, (cuts[-1] if cuts else 1.0) + 1.0]
-    if any(0 < b - a < 1e-6 for a, b in pairwise(marks)):
+    if any(b - a < 1e-6 * (1 + abs(a) + abs(b)) and (a, b) != (0.0, 0.0) for a, b in pairwise(marks)):
         return False
     gaps = [Rational((a + b) / 2) for a, b in pairwise(marks) if b > a]
     values = [sum(Rational(int(c)) * gap**i for i, c in enumerate(exact.coeffs())) for gap in gaps]

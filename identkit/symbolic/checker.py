@@ -8,15 +8,16 @@ step leaves a claim, and a verdict is given only if its certificate verifies.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations, product
+from itertools import combinations
 from typing import Any
 
 import sympy
 from sympy import Expr, Set, Symbol
 
 from identkit.model import balls
+from identkit.model.families import NONNEGATIVE, POSITIVE, MvNormal, select
 from identkit.model.model import Condition, Model
 from identkit.model.tape import Tape
 from identkit.symbolic.certificates import (
@@ -28,19 +29,32 @@ from identkit.symbolic.certificates import (
     Invisible,
     Merged,
     Monotone,
-    Proof,
+    OneValue,
     Recovered,
-    State,
     all_apart,
 )
-from identkit.symbolic.field import analytic, nonzero_point, points, vanishes
+from identkit.symbolic.field import nonzero_point, points, vanishes
 from identkit.symbolic.injectivity import Peeled, peel, slope_sign
-from identkit.symbolic.summary import Summary, all_domains, conditional_law
+from identkit.symbolic.proof import Proof
+from identkit.symbolic.regularity import analytic, on_open_box, positive
+from identkit.symbolic.summary import Summary, conditional_law
+from identkit.symbolic.support import (
+    State,
+    all_domains,
+    almost_never_zero,
+    is_discrete,
+    is_finite,
+    supported_states,
+    takes_every_value,
+    varies,
+)
 from identkit.symbolic.symmetry import Vector, in_words, left_inverse, null_directions
 from identkit.verdict import Invariance, Level, Verdict, overall
 
 MOST_STATES = 4096
 """Joint states of the finite latents beyond which the comparison is refused."""
+MOST_MINORS = 4
+"""Leading minors of a covariance matrix of symbols that are written out as conditions."""
 
 
 @dataclass
@@ -54,6 +68,8 @@ class Findings:
     assumptions: list[str] = field(default_factory=list)
     at_least: list[str] = field(default_factory=list)
     tried: list[str] = field(default_factory=list)
+    pinned: set[Symbol] = field(default_factory=set)
+    """counts that may not take every value, so that no translation of them is known to stay in the support"""
 
 
 def check_latents(model: Model, at: Mapping[Any, Any] | None = None) -> Verdict:
@@ -116,7 +132,9 @@ def refuse_or_assume(model: Model) -> list[str]:
         raise ValueError(f"{model.name} has no observations; declare one, as in observe x ~ Normal(z, 1)")
     domains = all_domains(model)
     assumed = []
-    for condition in model.conditions():
+    for condition in [*model.conditions(), *_real(model)]:
+        if _holds(condition.expression, condition.domain, domains):
+            continue
         broken = _broken(condition, domains, model)
         if broken is not None:
             where = ", ".join(f"{symbol} = {value}" for symbol, value in broken.items())
@@ -125,25 +143,52 @@ def refuse_or_assume(model: Model) -> list[str]:
     return assumed
 
 
+def _real(model: Model) -> Iterator[Condition]:
+    # The arguments' own domains say nothing of a mean such as log(z), nor of a covariance such as [[1, z], [z, 1]].
+    for statement in [*model.latents, *model.observations]:
+        subject = ", ".join(symbol.name for symbol in statement.symbols)
+        for name, expression, _ in statement.family.expressions():
+            for log in expression.atoms(sympy.log):
+                yield Condition(log.args[0], POSITIVE, f"inside the {name} of {subject}")
+            for power in expression.atoms(sympy.Pow):
+                if not power.exp.is_integer:
+                    yield Condition(power.base, NONNEGATIVE, f"inside the {name} of {subject}")
+        if isinstance(statement.family, MvNormal) and statement.family.arguments[1].free_symbols:
+            cov = statement.family.arguments[1]
+            for size in range(1, min(len(statement.symbols), MOST_MINORS) + 1):
+                yield Condition(cov[:size, :size].det(), POSITIVE, f"a leading minor of the cov of {subject}")
+
+
+def _holds(expression: Expr, domain: Set, domains: Mapping[Symbol, Set]) -> bool:
+    if isinstance(expression, select):
+        return all(_holds(choice, domain, domains) for choice in expression.args[1:])
+    moved = on_open_box(expression, domains)
+    gaps = [moved - domain.inf] * domain.inf.is_finite + [domain.sup - moved] * domain.sup.is_finite
+    closed = not domain.is_open
+    return bool(gaps) and all(positive(gap) or (closed and sympy.factor(gap).is_nonnegative is True) for gap in gaps)
+
+
 def _broken(condition: Condition, domains: Mapping[Symbol, Set], model: Model) -> dict[Symbol, Any] | None:
     # Free parameters may be chosen so that the condition holds; a latent cannot be told to keep away.
     if not condition.expression.free_symbols <= set(model.latent_symbols):
         return None
-    relevant = {symbol: domains[symbol] for symbol in condition.expression.free_symbols}  # type: ignore[index]
+    finite = [s for s in model.latent_symbols if is_finite(domains[s])]
+    rest = {s: domains[s] for s in model.latent_symbols if s not in finite}
+    states = supported_states(model, finite)
+    if states is None or not all(takes_every_value(model, s) for s in rest):
+        return None
     tape = Tape([condition.expression])
-    for point in points(relevant, 40):
-        value = balls.run_or_nan(tape, point, 128)[0]
-        low, high = condition.domain.inf, condition.domain.sup
+    low, high = condition.domain.inf, condition.domain.sup
+    for place, point in enumerate(points(rest, max(40, len(states)))):
+        scale = (1, 1, 30, 10**6)[place % 4]
+        far = {s: value * scale if domains[s] == sympy.S.Reals else value for s, value in point.items()}
+        here = {s: v for s, v in {**far, **states[place % len(states)]}.items() if s in condition.expression.free_symbols}
+        value = balls.run_or_nan(tape, here, 128)[0]
         below = low.is_finite and value < balls.to_ball(low)
         above = high.is_finite and value > balls.to_ball(high)
         if below or above or (condition.domain.is_open and low.is_finite and value == balls.to_ball(low)):
-            return point
+            return here
     return None
-
-
-def is_finite(support: Set) -> bool:
-    """Whether a latent has finitely many values."""
-    return support.is_FiniteSet or isinstance(support, sympy.Range) and bool(support.size.is_finite)
 
 
 def analyse(model: Model) -> Findings:
@@ -152,33 +197,29 @@ def analyse(model: Model) -> Findings:
     rest = [s for s in model.latent_symbols if s not in finite]
     law = conditional_law(model)
     if not finite:
-        return _continuous(model, law, rest, {})
+        found = _continuous(model, law, rest, {})
+        _refuse_one_value(found, rest, [model])
+        return found
     count = 1
     for symbol in finite:
         count *= len(list(model.support(symbol)))
     if count > MOST_STATES:
         return _undecided(model, f"{count} joint states of the finite latents are more than {MOST_STATES}")
     states = supported_states(model, finite)
+    if states is None:
+        return _undecided(model, "which joint states the prior allows was not decided")
     if not rest:
         return _finite(model, law, finite, states)
     return _mixed(model, law, finite, rest, states)
 
 
-def supported_states(model: Model, finite: Sequence[Symbol]) -> list[State]:
-    """The joint states of the finite latents that the prior does not exclude."""
-    states = []
-    for values in product(*[list(model.support(symbol)) for symbol in finite]):
-        state = dict(zip(finite, values, strict=True))
-        if not any(_excluded(statement.family, statement.symbols, state) for statement in model.latents):
-            states.append(state)
-    return states
-
-
-def _excluded(family: Any, symbols: Sequence[Symbol], state: State) -> bool:
-    if not set(symbols) <= set(state):
-        return False
-    mass = sympy.exp(family.log_density(*symbols).subs(list(state.items())))
-    return bool(mass.is_zero) or mass is sympy.nan or mass.has(sympy.zoo)
+def _refuse_one_value(found: Findings, latents: Sequence[Symbol], held: Sequence[Model]) -> None:
+    # "Determined" would be an empty word for a count that the prior may fix, such as Poisson(0).
+    for latent in latents:
+        claimed = found.levels[latent.name] in (Level.GLOBAL, Level.LOCAL)
+        if claimed and not any(varies(model, latent) for model in held):
+            found.levels[latent.name] = Level.UNKNOWN
+            found.tried.append(f"whether the prior leaves {latent.name} more than one value was not decided")
 
 
 def _undecided(model: Model, reason: str) -> Findings:
@@ -192,7 +233,8 @@ def _continuous(model: Model, law: Summary, latents: Sequence[Symbol], state: St
     """Latents on intervals (or counts), at one state of the finite ones."""
     found = Findings(assumptions=list(law.assumptions), levels=dict.fromkeys((s.name for s in latents), Level.UNKNOWN))
     domains = {symbol: domain for symbol, domain in all_domains(model).items() if symbol not in state}
-    counts = {s for s in latents if model.support(s).is_subset(sympy.S.Integers)}
+    counts = {s for s in latents if is_discrete(model.support(s))}
+    found.pinned = {s for s in counts if not takes_every_value(model, s)}
     kappa = [expression for expression in law.expressions if expression.has(*latents)]
     directions = null_directions(kappa, latents)
     ignored = [s for s in latents if {s: sympy.S.One} in [_unit(direction) for direction in directions]]
@@ -206,7 +248,7 @@ def _continuous(model: Model, law: Summary, latents: Sequence[Symbol], state: St
     if law.incomplete:
         found.tried.append(f"no proof that a latent is determined: {law.incomplete}")
     elif seen:
-        left = _recover(model, found, kappa, seen, counts, domains, state)
+        left = _recover(model, found, kappa, seen, domains, state)
         _discrete_fibre(model, found, kappa, left, counts, domains)
     return found
 
@@ -220,6 +262,9 @@ def _translations(
 ) -> None:
     for direction in directions:
         touched = set(direction) & counts
+        if touched & found.pinned:
+            found.tried.append(f"{in_words(direction)} may lead out of the prior's support")
+            continue
         if touched and touched != set(direction):
             found.tried.append(f"{in_words(direction)} mixes counts with continuous latents")
             continue
@@ -245,21 +290,17 @@ def _recover(
     found: Findings,
     kappa: Sequence[Expr],
     latents: Sequence[Symbol],
-    counts: set[Symbol],
     domains: Mapping[Symbol, Set],
     state: State,
 ) -> list[Symbol]:
     """Find latents that the law determines, one after another; what is found counts as known in the next round."""
-    outer = {Symbol(f"kappa[{i}]", real=True): expression for i, expression in enumerate(kappa, 1)}
+    # With round brackets, which no name of a model has.
+    outer = {Symbol(f"kappa({i})", real=True): expression for i, expression in enumerate(kappa, 1)}
     known: list[Symbol] = []
     left = list(latents)
 
-    def may_divide(factor: Expr) -> bool:
-        # A count can be 0 with positive probability, so a factor that contains one may vanish.
-        return not factor.has(*counts) if counts else True
-
     def safe(factor: Expr) -> bool:
-        return may_divide(factor) and analytic(factor) and nonzero_point(factor, domains) is not None
+        return almost_never_zero(factor, domains)
 
     progress = True
     while progress and left:
@@ -267,7 +308,7 @@ def _recover(
         peeled = [p for p in peeled if p.inner.has(*left)]
         claims, used = _affine(peeled, outer, left, known, safe, state)
         if not claims:
-            claims, used = _monotone(model, peeled, outer, left, known, state)
+            claims, used = _monotone(model, peeled, outer, left, known, domains, state)
         for claim in claims:
             found.claims.append(claim)
             found.levels[claim.latent.name] = Level.GLOBAL  # type: ignore[attr-defined]
@@ -293,8 +334,9 @@ def _still_open(outer: Mapping[Symbol, Expr], left: Sequence[Symbol], safe: Any)
 def _assumed(factors: Sequence[Expr], model: Model) -> list[str]:
     # A factor that contains a latent is non-zero for almost every latent value: nothing to assume about θ.
     parameters = set(model.parameters)
-    wanted = [sympy.factor(f) for f in factors if f.free_symbols <= parameters and f.is_nonzero is not True]
-    named = [piece for factor in wanted for piece, _ in sympy.factor_list(factor)[1] if piece.is_nonzero is not True]
+    wanted = [sympy.together(f) for f in factors if f.free_symbols <= parameters and f.is_nonzero is not True]
+    sides = [side for factor in wanted for side in sympy.fraction(factor) if side.free_symbols]
+    named = [piece for side in sides for piece, _ in sympy.factor_list(side)[1] if piece.is_nonzero is not True]
     return [f"{piece if not piece.could_extract_minus_sign() else -piece} != 0" for piece in named]
 
 
@@ -319,7 +361,7 @@ def _affine(
         constant = [p.inner.subs(dict.fromkeys(left, 0)) for p in straight]
         terms = [c * (p.inverse - b) for c, p, b in zip(coefficients, straight, constant, strict=True) if c != 0]
         denominators = [sympy.fraction(sympy.together(c))[1] for c in coefficients]
-        if all(safe(d) for d in denominators if d.free_symbols):
+        if all(safe(d) for d in denominators):
             summary = {p.outer: outer[p.outer] for p, c in zip(straight, coefficients, strict=True) if c != 0}
             claims.append(Recovered(left[column], sympy.Add(*terms), summary, tuple(known), state))
             divided += [d for d in denominators if d.free_symbols]
@@ -333,15 +375,18 @@ def _monotone(
     outer: Mapping[Symbol, Expr],
     left: Sequence[Symbol],
     known: Sequence[Symbol],
+    domains: Mapping[Symbol, Set],
     state: State,
 ) -> tuple[list[Monotone], list[Peeled]]:
     for p in peeled:
         unknown = [latent for latent in left if p.inner.has(latent)]
         if len(unknown) == 1:
             support = model.support(unknown[0])
-            line = sympy.Interval.open(-1, sympy.oo) if support.is_subset(sympy.S.Integers) else support
+            line = sympy.Interval.open(-1, sympy.oo) if is_discrete(support) else support
             sign = slope_sign(p.inner, unknown[0], line)
-            if sign:
+            # A slope of 0 is harmless at isolated points, not at one value of a count, which has positive mass.
+            strict = any(is_discrete(domains[s]) for s in p.inner.free_symbols - {unknown[0]})  # type: ignore[index]
+            if sign and (not strict or positive(sign * p.inner.diff(unknown[0]))):
                 claim = Monotone(
                     unknown[0], p.inner, sign, p.inverse, {p.outer: outer[p.outer]}, tuple(known), state
                 )
@@ -364,7 +409,9 @@ def _discrete_fibre(
     seen = [e for e in kappa if e.has(latent)]
     if any(other in e.free_symbols for e in seen for other in model.latent_symbols if other != latent):
         return
-    if not seen or not all(analytic(expression) for expression in seen):
+    if not seen or not all(analytic(expression, domains) for expression in seen):
+        return
+    if any(is_discrete(domains[s]) for expression in seen for s in expression.free_symbols):  # type: ignore[index]
         return
     second = Symbol(f"{latent.name}'", **latent.assumptions0)
     for expression in seen:
@@ -401,77 +448,96 @@ def _at(expressions: Sequence[Expr], state: State) -> list[Expr]:
 
 def _finite(model: Model, law: Summary, finite: Sequence[Symbol], states: Sequence[State]) -> Findings:
     found = Findings(assumptions=list(law.assumptions), levels=dict.fromkeys((s.name for s in finite), Level.UNKNOWN))
-    table = [_at(law.expressions, state) for state in states]
-    same = _classes(table)
-    labels = _labels(same, len(states))
+    labels = _labels(model, law, states)
+    found.claims += _merges(states, labels)
     distinct = _distinct(model, law, states, labels)
     if distinct is None:
         found.tried.append(
             f"whether two states have one law was not decided: {law.incomplete or 'neither equality nor difference proved'}"
         )
-    for latent in finite:
-        pairs = [
-            (i, j) for i, j in combinations(range(len(states)), 2) if states[i][latent] != states[j][latent]
-        ]
-        neighbours = [(i, j) for i, j in pairs if _only(latent, states[i], states[j])]
-        merged = [(i, j) for i, j in pairs if labels[i] == labels[j]]
-        ignores = all(labels[i] == labels[j] for i, j in neighbours) if neighbours else not _mentions(law, latent)
-        if len(set(labels)) == 1 or (ignores and not _mentions(law, latent)) or (ignores and neighbours):
-            found.levels[latent.name] = Level.CONSTANT
-            found.claims += [Merged(states[i], states[j], Level.CONSTANT) for i, j in neighbours]
-            if not neighbours:
-                found.claims.append(Ignored((latent,)))
-            found.invariances.append(
-                Invariance(kind="merged states", about=(latent.name,), map=f"{latent.name} -> any other state")
-            )
-        elif merged:
-            found.levels[latent.name] = Level.PARTIAL
-            found.claims += [Merged(states[i], states[j]) for i, j in merged]
-        elif distinct is not None:
-            found.levels[latent.name] = Level.GLOBAL
-            found.claims.append(distinct)
-    _name_merged(found, states, labels)
-    if distinct is not None:
+    else:
+        found.claims.append(distinct)
         found.assumptions += _difference_assumptions(law, states, labels, model)
+    for latent in finite:
+        _ignored_or_merged(found, law, latent, states, labels)
+        if found.levels[latent.name] is Level.UNKNOWN and distinct is not None:
+            found.levels[latent.name] = Level.GLOBAL
+    _name_merged(found, states, labels)
     return found
 
 
-def _only(latent: Symbol, one: State, other: State) -> bool:
-    return all(one[s] == other[s] for s in one if s != latent)
+def _ignored_or_merged(
+    found: Findings, law: Summary, latent: Symbol, states: Sequence[State], labels: Sequence[int]
+) -> None:
+    """CONSTANT or PARTIAL for a finite latent, where its states' laws say so."""
+    groups: dict[tuple[Expr, ...], list[int]] = {}
+    values: dict[int, set[Expr]] = {}
+    for state, label in zip(states, labels, strict=True):
+        groups.setdefault(tuple(v for s, v in state.items() if s != latent), []).append(label)
+        values.setdefault(label, set()).add(state[latent])
+    neighbours = [group for group in groups.values() if len(group) > 1]
+    if len({state[latent] for state in states}) == 1:
+        found.levels[latent.name] = Level.CONSTANT
+        found.claims.append(OneValue(latent))
+    elif (
+        len(set(labels)) == 1
+        or (neighbours and all(len(set(group)) == 1 for group in neighbours))
+        or not _mentions(law, latent)
+    ):
+        found.levels[latent.name] = Level.CONSTANT
+        if not _mentions(law, latent):
+            found.claims.append(Ignored((latent,)))
+        found.invariances.append(
+            Invariance(kind="merged states", about=(latent.name,), map=f"{latent.name} -> any other state")
+        )
+    elif any(len(seen) > 1 for seen in values.values()):
+        found.levels[latent.name] = Level.PARTIAL
 
 
 def _mentions(law: Summary, latent: Symbol) -> bool:
     return any(expression.has(latent) for expression in law.expressions)
 
 
-def _classes(table: Sequence[Sequence[Expr]]) -> list[list[int]]:
-    """Rows that are proved equal, grouped; equality is tested exactly, after a quick look at the written form."""
-    groups: list[list[int]] = []
-    for row in range(len(table)):
-        for group in groups:
-            if all(a == b or vanishes(a - b) for a, b in zip(table[row], table[group[0]], strict=True)):
-                group.append(row)
+def _labels(model: Model, law: Summary, states: Sequence[State]) -> list[int]:
+    """A number for each state, the same for states whose laws are proved equal."""
+    table = [_at(law.expressions, state) for state in states]
+    # Values at one point rule out most pairs before any algebra is done.
+    point = next(iter(points({s: d for s, d in all_domains(model).items() if s not in states[0]}, 1, seed=3)))
+    tape = Tape(list(law.expressions))
+    values = [balls.run_or_nan(tape, {**point, **state}, 128) for state in states]
+    leaders: list[int] = []
+    labels: list[int] = []
+    for row in range(len(states)):
+        for leader in leaders:
+            if _same(table[row], table[leader], values[row], values[leader]):
+                labels.append(leader)
                 break
         else:
-            groups.append([row])
-    return groups
-
-
-def _labels(groups: Sequence[Sequence[int]], count: int) -> list[int]:
-    labels = [0] * count
-    for label, group in enumerate(groups):
-        for row in group:
-            labels[row] = label
+            leaders.append(row)
+            labels.append(row)
     return labels
+
+
+def _same(one: Sequence[Expr], other: Sequence[Expr], here: Sequence[Any], there: Sequence[Any]) -> bool:
+    if any(balls.excludes_zero(a - b) for a, b in zip(here, there, strict=True)):
+        return False
+    return all(a == b or vanishes(a - b) for a, b in zip(one, other, strict=True))
+
+
+def _merges(states: Sequence[State], labels: Sequence[int]) -> list[Claim]:
+    return [Merged(states[label], state) for state, label in zip(states, labels, strict=True) if states[label] != state]
 
 
 def _distinct(model: Model, law: Summary, states: Sequence[State], labels: Sequence[int]) -> AllDiffer | None:
     """A claim that states of different label have different laws, at one parameter point and so at almost all."""
-    if law.incomplete or not all(analytic(expression) for expression in law.expressions):
+    domains = all_domains(model)
+    if law.incomplete or not all(analytic(expression, domains) for expression in law.expressions):
         return None
     representatives = [states[labels.index(label)] for label in dict.fromkeys(labels)]
     tape = Tape(list(law.expressions))
-    for point in points(model.parameters, 6 if model.parameters else 1):
+    if any(is_discrete(domains[s]) for e in law.expressions for s in e.free_symbols if s in model.domains):  # type: ignore[operator]
+        return None
+    for point in points(model.domains, 6 if model.domains else 1):
         table = [balls.run_or_nan(tape, {**point, **state}, 192) for state in representatives]
         if all_apart(table):
             return AllDiffer(tuple(representatives), law.expressions, point)
@@ -518,32 +584,17 @@ def _mixed(
     model: Model, law: Summary, finite: Sequence[Symbol], rest: Sequence[Symbol], states: Sequence[State]
 ) -> Findings:
     found = Findings(levels=dict.fromkeys(model.latent_names, Level.UNKNOWN), assumptions=list(law.assumptions))
-    for latent in finite:
-        if not _mentions(law, latent):
-            found.levels[latent.name] = Level.CONSTANT
-            found.claims.append(Ignored((latent,)))
-            found.invariances.append(
-                Invariance(kind="merged states", about=(latent.name,), map=f"{latent.name} -> any other state")
-            )
-    table = [_at(law.expressions, state) for state in states]
+    held = [model.given(state) for state in states]
     per_state = []
-    for state, row in zip(states, table, strict=True):
-        here = Summary(tuple(row), law.assumptions, law.incomplete)
-        per_state.append(_continuous(model.given(state), here, rest, state))
-    _worst_over_states(found, rest, states, per_state)
-    labels = _labels(_classes(table), len(states))
+    for state, here in zip(states, held, strict=True):
+        row = Summary(tuple(_at(law.expressions, state)), law.assumptions, law.incomplete)
+        per_state.append(_continuous(here, row, rest, state))
+    _worst_over_states(found, rest, per_state)
+    _refuse_one_value(found, rest, held)
+    labels = _labels(model, law, states)
+    found.claims += _merges(states, labels)
     for latent in finite:
-        merged = [
-            (i, j)
-            for i, j in combinations(range(len(states)), 2)
-            if labels[i] == labels[j] and states[i][latent] != states[j][latent]
-        ]
-        if merged and found.levels[latent.name] is Level.UNKNOWN:
-            neighbours = [(i, j) for i, j in combinations(range(len(states)), 2) if _only(latent, states[i], states[j])]
-            every = bool(neighbours) and all(labels[i] == labels[j] for i, j in neighbours)
-            level = Level.CONSTANT if every else Level.PARTIAL
-            found.levels[latent.name] = level
-            found.claims += [Merged(states[i], states[j], level) for i, j in merged]
+        _ignored_or_merged(found, law, latent, states, labels)
     _name_merged(found, states, labels)
     told = _told_apart(model, law, rest, states, labels)
     if told is None:
@@ -552,37 +603,28 @@ def _mixed(
             if found.levels[latent.name] in (Level.GLOBAL, Level.LOCAL):
                 found.levels[latent.name] = Level.UNKNOWN
         return found
+    found.claims.append(told)
     for latent in finite:
         if found.levels[latent.name] is Level.UNKNOWN:
             found.levels[latent.name] = Level.GLOBAL
-            found.claims.append(told)
     return found
 
 
-def _worst_over_states(
-    found: Findings, rest: Sequence[Symbol], states: Sequence[State], per_state: Sequence[Findings]
-) -> None:
+def _worst_over_states(found: Findings, rest: Sequence[Symbol], per_state: Sequence[Findings]) -> None:
     for part in per_state:
-        found.claims += [claim for claim in part.claims if isinstance(claim, Ignored | Invisible)]
+        found.claims += part.claims
         found.invariances += [i for i in part.invariances if i not in found.invariances]
         found.assumptions += part.assumptions
         found.tried += part.tried
     for latent in rest:
-        levels = {part.levels[latent.name] for part in per_state}
-        if levels == {Level.CONSTANT}:
+        levels = [part.levels[latent.name] for part in per_state]
+        free = [level for level, part in zip(levels, per_state, strict=True) if latent not in part.pinned]
+        if set(levels) == {Level.CONSTANT}:
             found.levels[latent.name] = Level.CONSTANT
-        elif levels & {Level.CONSTANT, Level.PARTIAL}:
+        elif Level.CONSTANT in free or Level.PARTIAL in free:
             found.levels[latent.name] = Level.PARTIAL
-            found.claims += [
-                Ignored((latent,), state, Level.PARTIAL)
-                for state, part in zip(states, per_state, strict=True)
-                if part.levels[latent.name] is Level.CONSTANT
-            ]
-        elif levels == {Level.GLOBAL}:
+        elif set(levels) == {Level.GLOBAL}:
             found.levels[latent.name] = Level.GLOBAL
-            found.claims += [
-                claim for part in per_state for claim in part.claims if latent.name in claim.supports
-            ]
 
 
 def _told_apart(

@@ -33,7 +33,26 @@ def vanishes(expression: Expr) -> bool:
     >>> vanishes(sympy.sqrt(z**2) - z)
     False
     """
-    return expression.is_zero is True or Kernels().numerator(expression) == 0
+    if expression.has(S.NaN, S.ComplexInfinity, S.Infinity, S.NegativeInfinity):
+        return False
+    if expression.is_zero is not None:
+        return expression.is_zero
+    # Most expressions do not vanish, and one point says so long before the algebra does.
+    return not _refuted(expression) and Kernels().numerator(expression) == 0
+
+
+def _refuted(expression: Expr) -> bool:
+    return any(balls.nonzero(expression, some_point(expression.free_symbols, attempt)) for attempt in (1, 2))
+
+
+def some_point(symbols: Iterable[Symbol], attempt: int) -> dict[Symbol, Rational]:
+    """A rational point that suits the symbols' assumptions; numbers in (0, 1) where there is a sign."""
+    point = {}
+    for place, symbol in enumerate(sorted(symbols, key=str), 1):
+        size = Integer(place + attempt) if symbol.is_integer else Rational(37 * attempt + 11 * place, 97 + 13 * place)
+        signed = -size if symbol.is_negative or (symbol.is_nonnegative is None and (place + attempt) % 2) else size
+        point[symbol] = signed if symbol.is_integer else signed % 1 if symbol.is_nonnegative else signed
+    return point
 
 
 class Kernels:
@@ -41,6 +60,7 @@ class Kernels:
 
     def __init__(self) -> None:
         self._table: dict[tuple[str, Expr], Dummy] = {}
+        self._turning: set[Symbol] = {UNIT}
         self._relations: list[tuple[Dummy, int, Expr]] = []
 
     def numerator(self, expression: Expr) -> Expr:
@@ -91,6 +111,10 @@ class Kernels:
                 return self.rational(base) ** exponent
             if isinstance(exponent, Rational):
                 return self._magnitude(base, exponent)
+            if base.is_nonnegative is not True and exponent.is_integer is not False:
+                # (-1)^k is no exponential: a whole number in the exponent lets the base be negative.
+                pair = sympy.Tuple(*[self._canonical(self.rational(part)) for part in (base, exponent)])
+                return self._kernel("pow", pair)
             return self._exponential(sympy.expand(self.rational(exponent) * self._log(base)))
         if expression is S.Exp1:
             return self._exponential(S.One)
@@ -127,7 +151,11 @@ class Kernels:
 
     def _kernel(self, kind: str, content: Expr) -> Dummy:
         if (kind, content) not in self._table:
-            self._table[kind, content] = Dummy(kind, positive=True if kind in ("exp", "abs", "positive") else None)
+            turns = kind == "exp" and bool(content.free_symbols & self._turning)
+            positive = True if kind in ("exp", "abs", "positive") and not turns else None
+            self._table[kind, content] = Dummy(kind, positive=positive)
+            if turns:
+                self._turning.add(self._table[kind, content])
         return self._table[kind, content]
 
     def _exponential(self, exponent: Expr) -> Expr:
@@ -168,8 +196,12 @@ class Kernels:
 
     def _magnitude(self, base: Expr, exponent: Rational) -> Expr:
         # |base|^exponent over irreducible factors; a factor known to be positive stands for itself.
+        if isinstance(base, sympy.Mul):
+            return sympy.Mul(*[self._magnitude(factor, exponent) for factor in base.args])
         result = S.One
         for factor, power in self._factors(self.rational(base)):
+            if factor == 0 and exponent > 0:
+                return S.Zero
             if factor.is_positive is True and ((power * exponent).is_Integer or factor.is_Symbol):
                 result *= factor ** (power * exponent)
             else:
@@ -188,6 +220,10 @@ class Kernels:
     def _factors(self, rational: Expr) -> list[tuple[Expr, Rational]]:
         """``|rational| = Π |factor|^power`` with primes and primitive irreducible polynomials as factors."""
         powers: dict[Expr, Rational] = {}
+        if rational.free_symbols & self._turning:
+            # sin and cos are real, but their factors over exp(iz) are not, so that |·| may not be shared out.
+            whole = self._canonical(rational)
+            return [(self._canonical(-whole) if whole.could_extract_minus_sign() else whole, S.One)]
         # Fractional powers of kernels would hide factors from factor_list: give them a root of their own first.
         roots = root_orders([rational])
         opened = powers_opened(rational, roots)
@@ -195,7 +231,7 @@ class Kernels:
         for side, sign in ((top, 1), (bottom, -1)):
             constant, factors = sympy.factor_list(side)
             if constant == 0:
-                raise ZeroDivisionError("log or root of an expression that is identically zero")
+                return [(S.Zero, S.One)]
             for prime, count in sympy.factorint(abs(Rational(constant))).items():
                 powers[Integer(prime)] = powers.get(Integer(prime), S.Zero) + sign * count
             for factor, count in factors:
@@ -300,8 +336,3 @@ def nonzero_point(expression: Expr, domains: Mapping[Symbol, Set], tries: int = 
             if balls.excludes_zero(balls.run_or_nan(tape, point, precision)[0]):
                 return point
     return None
-
-
-def analytic(expression: Expr) -> bool:
-    """Whether the expression is real-analytic wherever it is defined: no kinks such as |u|, max or min."""
-    return not expression.has(sympy.Abs, sympy.Max, sympy.Min, sympy.sign, sympy.Heaviside, sympy.Piecewise)

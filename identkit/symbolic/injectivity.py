@@ -6,10 +6,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import sympy
-from sympy import Expr, Interval, Rational, S, Set, Symbol
+from sympy import Dummy, Expr, Interval, Rational, S, Set, Symbol
 
 from identkit.model.functions import sigmoid
-from identkit.symbolic.field import analytic, vanishes
+from identkit.symbolic.field import vanishes
+from identkit.symbolic.regularity import analytic, from_half_line, regular
 
 
 @dataclass(frozen=True)
@@ -88,13 +89,15 @@ def _layer(
 def slope_sign(expression: Expr, unknown: Symbol, support: Set) -> int:
     """+1 or −1 if the expression is proved strictly increasing or decreasing on the support, else 0.
 
-    An analytic function that is not constant and whose derivative never changes sign is strictly monotone.
+    A function without poles or kinks that is not constant and whose derivative never changes sign is strictly monotone.
 
     >>> z = Symbol("z", real=True)
     >>> slope_sign(z**3 + z, z, S.Reals), slope_sign(z**2, z, S.Reals), slope_sign(z**2, z, Interval.open(0, S.Infinity))
     (1, 0, 1)
     """
     if not isinstance(support, Interval) or not analytic(expression):
+        return 0
+    if not regular(*on_half_line(expression, unknown, support)):
         return 0
     slope = expression.diff(unknown)
     if vanishes(slope):
@@ -113,13 +116,10 @@ def on_half_line(expression: Expr, unknown: Symbol, support: Interval) -> tuple[
 
     A half-line is shifted, a bounded interval is mapped by ``z = low + (high − low) t/(1 + t)``, t > 0.
     """
-    low, high = support.inf, support.sup
-    if not low.is_finite and not high.is_finite:
+    if not support.inf.is_finite and not support.sup.is_finite:
         return expression, unknown
-    t = Symbol("t", positive=True)
-    if low.is_finite and high.is_finite:
-        return expression.subs(unknown, low + (high - low) * t / (1 + t)), t
-    return expression.subs(unknown, low + t if low.is_finite else high - t), t
+    t = Dummy("t", positive=True)
+    return expression.subs(unknown, from_half_line(support, t)), t
 
 
 def _polynomial_sign(expression: Expr, variable: Symbol) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import flint
 import sympy
 from sympy import Expr, Rational, Symbol
 
@@ -23,14 +24,15 @@ from identkit.symbolic.certificates import (
     Claim,
     FlatOnData,
     GapOnData,
-    Proof,
     SpanOnData,
-    State,
     certified_rank,
 )
-from identkit.symbolic.checker import analyse, is_finite, refuse_or_assume, supported_states
-from identkit.symbolic.field import analytic, points, vanishes
-from identkit.symbolic.summary import all_domains, conditional_law
+from identkit.symbolic.checker import analyse, refuse_or_assume
+from identkit.symbolic.field import points, vanishes
+from identkit.symbolic.proof import Proof
+from identkit.symbolic.regularity import analytic
+from identkit.symbolic.summary import conditional_law
+from identkit.symbolic.support import State, all_domains, is_discrete, is_finite, supported_states, takes_every_value
 from identkit.symbolic.symmetry import Vector, null_directions
 from identkit.verdict import Level, Verdict, overall
 
@@ -61,10 +63,11 @@ def check_data(
     assumptions = refuse_or_assume(fixed)
     rows = exact_rows(fixed, data)
     likelihood = LikelihoodOnData(fixed)
-    findings = [likelihood.on(group) for group in ([rows] if pooled else [[row] for row in rows])]
+    groups = [rows] if pooled else [[row] for row in rows]
+    findings = [likelihood.on(group) for group in groups]
     levels = {name: overall(found.levels[name] for found in findings) for name in fixed.latent_names}
     claims = [*likelihood.law.claims, *[claim for found in findings for claim in found.claims]]
-    proof = Proof(fixed, tuple(claims), dict(levels))
+    proof = Proof(fixed, tuple(claims), dict(levels), tuple(tuple(map(_frozen, group)) for group in groups))
     tried = [found.tried for found in findings if found.tried]
     if not proof.verify():
         levels = dict.fromkeys(levels, Level.UNKNOWN)
@@ -102,8 +105,8 @@ def exact_rows(model: Model, data: Mapping[Any, Any]) -> list[dict[Symbol, Expr]
     if missing:
         raise ValueError(f"data should give every observation; missing: {', '.join(missing)}")
     lengths = {len(column) for column in columns.values()}
-    if len(lengths) != 1:
-        raise ValueError(f"data should have columns of one length, got lengths {sorted(lengths)}")
+    if len(lengths) != 1 or lengths == {0}:
+        raise ValueError(f"data should have columns of one length, one or more, got lengths {sorted(lengths)}")
     rows = [dict(zip(columns, entries, strict=True)) for entries in zip(*columns.values(), strict=True)]
     for row in rows:
         refuse_impossible(model, row)
@@ -160,17 +163,28 @@ class LikelihoodOnData:
         self.law = analyse(model)
         self._finite = [s for s in model.latent_symbols if is_finite(model.support(s))]
         self._rest = [s for s in model.latent_symbols if s not in self._finite]
-        self._states: list[State] = supported_states(model, self._finite) if self._finite else [{}]
+        states = supported_states(model, self._finite) if self._finite else [{}]
+        self._states: list[State] = states or []
         self._tapes: dict[tuple[int, frozenset[Symbol]], Tape] = {}
         kappa = conditional_law(model).expressions
         self._ignored: list[list[Vector]] = [
             null_directions([e.subs(list(state.items())) for e in kappa], self._rest) if self._rest else []
             for state in self._states
         ]
-        self._kinked = bool(model.parameters) and not analytic(model.log_likelihood())
+        self._doubt = self._why_no_gap_counts()
         others = {s: d for s, d in all_domains(model).items() if s not in self._finite}
         self._bases = list(points(others, 4, seed=1))
         self._moves = list(points({s: others[s] for s in self._rest}, 4, seed=2))
+
+    def _why_no_gap_counts(self) -> str:
+        held = [self.model.given(state) if state else self.model for state in self._states]
+        if not held or not all(takes_every_value(model, s) for model in held for s in self._rest):
+            return "which values the prior allows was not decided, so a gap along {} may lie outside"
+        domains = all_domains(self.model)
+        whole = any(is_discrete(domain) for domain in self.model.domains.values())
+        if self.model.domains and (whole or not analytic(self.model.log_likelihood(), domains)):
+            return "a gap along {} at one parameter value; kinks or whole numbers may hide it at others"
+        return ""
 
     def on(self, rows: Sequence[Row]) -> OnRow:
         """Levels on one data set: one row, or several that share their latents."""
@@ -179,9 +193,9 @@ class LikelihoodOnData:
             if self.law.levels[latent.name] is Level.CONSTANT:
                 continue
             gap = self._gap(latent, rows)
-            if gap is not None and self._kinked:
+            if gap is not None and self._doubt:
                 found.levels[latent.name] = Level.UNKNOWN
-                found.tried = f"a gap along {latent.name} at one parameter value; kinks may hide it at others"
+                found.tried = self._doubt.format(latent.name)
             elif gap is not None:
                 found.gaps[latent.name] = gap
                 found.claims.append(gap)
@@ -205,7 +219,7 @@ class LikelihoodOnData:
 
     @property
     def _continuous(self) -> list[Symbol]:
-        return [s for s in self._rest if not self.model.support(s).is_subset(sympy.S.Integers)]
+        return [s for s in self._rest if not is_discrete(self.model.support(s))]
 
     def _density(self, place: int, present: frozenset[Symbol]) -> Expr:
         held = self.model.given(self._states[place]) if self._states[place] else self.model
@@ -216,7 +230,8 @@ class LikelihoodOnData:
         totals: list[Any] = []
         for row in rows:
             values = balls.run_or_nan(self._tape(place, row), {**point, **row}, precision)
-            totals = values if not totals else [a + b for a, b in zip(totals, values, strict=True)]
+            with flint.ctx.workprec(precision):  # else the sum would be rounded to 53 bits
+                totals = values if not totals else [a + b for a, b in zip(totals, values, strict=True)]
         return totals
 
     def _gap(self, latent: Symbol, rows: Sequence[Row]) -> GapOnData | None:
@@ -242,7 +257,7 @@ class LikelihoodOnData:
                         other = self._states[second]
                         if all((state[s] == other[s]) is (s != latent) for s in state):
                             yield base, base, place, second
-            if not self._rest and not self.model.parameters:
+            if not self._rest and not self.model.domains:
                 return
 
     def _flat(self, latent: Symbol, rows: Sequence[Row]) -> bool:
@@ -266,7 +281,7 @@ class LikelihoodOnData:
     def _look_for_directions(self, rows: Sequence[Row], found: OnRow) -> None:
         """Whether ℓ ignores more directions than the law does; only then is "INFORMED" in doubt."""
         latents = self._continuous
-        if len(latents) < 2 or not any(level is Level.INFORMED for level in found.levels.values()):
+        if self._doubt or len(latents) < 2 or not any(level is Level.INFORMED for level in found.levels.values()):
             return
         for place in range(len(self._states)):
             ignored = [d for d in self._ignored[place] if set(d) <= set(latents)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -41,7 +41,11 @@ _MOST_PAIRS = 10
 
 
 def check_fibre(
-    model: Model, about: str, at: Mapping[Any, Any] | None = None, seconds: float = 30.0
+    model: Model,
+    about: str,
+    at: Mapping[Any, Any] | None = None,
+    seconds: float = 30.0,
+    tell: Callable[[Verdict], None] | None = None,
 ) -> Verdict:
     """Which parameters the law of the data determines, or which latents and parameters together.
 
@@ -51,6 +55,7 @@ def check_fibre(
         at: the point whose fibre is asked for: unknowns stay unknown, those not named are generic; values of
             `known` numbers are simply written in.
         seconds: time for the searches.
+        tell: gets a verdict on what has been proved so far, whenever there is more.
 
     Raises:
         ValueError: for a model without such unknowns, an unknown name in `at`, or a value outside its domain.
@@ -64,7 +69,13 @@ def check_fibre(
     model, point = _point(model, about, at)
     asked = question(model, about)
     unknowns = asked.problem.unknowns
-    outcome = solve(asked.problem, seconds)
+    if tell is not None:
+        nothing = Outcome(dict.fromkeys(unknowns, Level.UNKNOWN), tried=["the search was cut short"])
+        tell(_concluded(model, about, {}, asked, nothing, [], [], started))
+    partly = None if tell is None or point else _teller(tell, model, about, asked, started)
+    # At a special point of a mixture the generic answer says nothing: components may coincide there.
+    unsolved = Outcome(dict.fromkeys(unknowns, Level.UNKNOWN))
+    outcome = unsolved if point and asked.components else solve(asked.problem, seconds, partly)
     claims = _claims(asked.problem, outcome, {})
     claims += _relabelled(asked, outcome)
     sliced: list[FibreClaim] = []
@@ -77,11 +88,36 @@ def check_fibre(
             sliced = _claims(inner.problem, outcome.inside, {}) + _relabelled(inner, outcome.inside)
         if asked.components:
             _unsettle(outcome, asked)
-    levels = {u.name: outcome.levels[u] for u in unknowns}
+    return _concluded(model, about, point, asked, outcome, claims, sliced, started)
+
+
+def _teller(
+    tell: Callable[[Verdict], None], model: Model, about: str, asked: Question, started: float
+) -> Callable[[Outcome], None]:
+    def partly(outcome: Outcome) -> None:
+        if not asked.components:
+            claims = _claims(asked.problem, outcome, {})
+            tell(_concluded(model, about, {}, asked, outcome, claims, [], started))
+
+    return partly
+
+
+def _concluded(
+    model: Model,
+    about: str,
+    point: dict[Symbol, Expr],
+    asked: Question,
+    outcome: Outcome,
+    claims: list[FibreClaim],
+    sliced: list[FibreClaim],
+    started: float,
+) -> Verdict:
+    """The verdict on an outcome, after its proof has been verified; what does not follow from it is UNKNOWN."""
+    levels = {u.name: outcome.levels[u] for u in asked.problem.unknowns}
     proof = FibreProof(model, about, tuple(claims), levels, point, tuple(sliced))
     tried = [*outcome.tried, *([f"the law is not known completely: {asked.incomplete}"] if asked.incomplete else [])]
     if not proof.verify():
-        levels, outcome = _withdrawn(proof, levels, outcome)
+        levels = _withdrawn(proof, levels)
         proof = replace(proof, levels=levels)
         tried.append("a proof was found but its independent verification failed")
     return _verdict(model, about, point, asked, outcome, levels, proof, tried, started)
@@ -175,14 +211,13 @@ def _unsettle(outcome: Outcome, asked: Question) -> None:
     outcome.tried.append("at a special point of a mixture its components may coincide")
 
 
-def _withdrawn(proof: FibreProof, levels: dict[str, Level], outcome: Outcome) -> tuple[dict[str, Level], Outcome]:
+def _withdrawn(proof: FibreProof, levels: dict[str, Level]) -> dict[str, Level]:
     """Keep the levels that still follow one by one; the others become UNKNOWN."""
-    unknown = dict.fromkeys(levels, Level.UNKNOWN)
-    kept = dict(unknown)
+    kept = unknown = dict.fromkeys(levels, Level.UNKNOWN)
     for name, level in levels.items():
         if level is not Level.UNKNOWN and replace(proof, levels={**unknown, name: level}).verify():
-            kept[name] = level
-    return kept, outcome
+            kept = {**kept, name: level}
+    return kept
 
 
 def _verdict(

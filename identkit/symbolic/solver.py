@@ -7,8 +7,8 @@ rank alone speaks, its probability of error goes with it; the rest is UNKNOWN or
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import permutations, product
 
 from sympy import Expr, Interval, Matrix, S, Symbol, cancel, div, expand, factor_list, fraction, together
@@ -79,12 +79,13 @@ class Outcome:
     tried: list[str] = field(default_factory=list)
 
 
-def solve(problem: Problem, seconds: float = 20.0) -> Outcome:
+def solve(problem: Problem, seconds: float = 20.0, tell: Callable[[Outcome], None] | None = None) -> Outcome:
     """Levels of a generic fibre of κ.
 
     Args:
         problem: unknowns, domains and κ; an inexhaustive κ can determine unknowns but free none.
         seconds: time allowed for the searches together.
+        tell: gets what has been found so far, after each step.
     """
     deadline = time.monotonic() + seconds
     found = Outcome(dict.fromkeys(problem.unknowns, Level.UNKNOWN))
@@ -105,10 +106,20 @@ def solve(problem: Problem, seconds: float = 20.0) -> Outcome:
     else:
         for unknown in fixed:
             found.levels[unknown] = Level.LOCAL
+    if tell is not None:
+        tell(_doubtful(found, fixed))
     _determined(problem, found, fixed, deadline)
+    if tell is not None:
+        tell(_doubtful(found, fixed))
     _by_convexity(problem, found)
     _mirrored(problem, found, [u for u in fixed if found.levels[u] is not Level.GLOBAL])
     return found
+
+
+def _doubtful(found: Outcome, fixed: Sequence[Symbol]) -> Outcome:
+    # Until the search is over, LOCAL is a lower bound.
+    floor = [u for u in fixed if found.levels[u] is Level.LOCAL]
+    return replace(found, levels=dict(found.levels), at_least=floor, tried=[*found.tried, "the search was cut short"])
 
 
 def _ignored(problem: Problem, found: Outcome) -> None:

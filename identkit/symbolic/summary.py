@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import sympy
-from sympy import Expr, Set, Symbol
+from sympy import Expr, S, Set, Symbol
 
 from identkit.model.families import Bernoulli, Binomial, Categorical, Family, Mixture, MvNormal, Normal, Poisson
 from identkit.model.model import Model, Statement
-from identkit.symbolic.field import analytic, nonzero_point, vanishes
+from identkit.symbolic.field import vanishes
+from identkit.symbolic.support import all_domains, almost_never_zero
 
 _INDEPENDENT = (Normal, MvNormal, Poisson)
 
@@ -48,12 +50,6 @@ def conditional_law(model: Model) -> Summary:
     return total
 
 
-def all_domains(model: Model) -> dict[Symbol, Set]:
-    """The domain of every parameter and the support of every latent."""
-    supports = {symbol: statement.family.support for statement in model.latents for symbol in statement.symbols}
-    return {**model.parameters, **supports}
-
-
 def _law_of(statement: Statement, latents: Collection[Symbol], domains: Mapping[Symbol, Set]) -> Summary:
     family = statement.family
     if not isinstance(family, Mixture):
@@ -82,11 +78,11 @@ def _merged(family: Mixture, domains: Mapping[Symbol, Set]) -> tuple[list[tuple[
     undecided = False
     for weight, component in zip(family.weights, family.components, strict=True):
         for position, (total, other) in enumerate(groups):
-            gaps = [one - two for one, two in zip(component.law, other.law, strict=True)]
+            gaps = [one - two for one, two in zip_longest(component.law, other.law, fillvalue=S.Zero)]
             if all(vanishes(gap) for gap in gaps):
                 groups[position] = (sympy.expand(total + weight), other)
                 break
-            apart = [gap for gap in gaps if analytic(gap) and nonzero_point(gap, domains) is not None]
+            apart = [gap for gap in gaps if almost_never_zero(gap, domains)]
             undecided |= not apart
             if apart and not any(not gap.free_symbols for gap in apart):
                 assumptions.append(" or ".join(f"{sympy.factor(gap)} != 0" for gap in apart))
@@ -98,8 +94,8 @@ def _merged(family: Mixture, domains: Mapping[Symbol, Set]) -> tuple[list[tuple[
 def _finite_table(groups: list[tuple[Expr, Family]]) -> tuple[Expr, ...] | None:
     kind = groups[0][1]
     if isinstance(kind, Bernoulli | Categorical):
-        size = len(kind.law)
-        return tuple(sympy.Add(*[weight * part.law[i] for weight, part in groups]) for i in range(size))
+        cells = zip_longest(*[[weight * p for p in part.law] for weight, part in groups], fillvalue=S.Zero)
+        return tuple(sympy.Add(*cell) for cell in cells)
     if isinstance(kind, Binomial) and all(part.arguments[0] == kind.arguments[0] for _, part in groups):
         trials = kind.arguments[0]
         if trials.is_Integer:

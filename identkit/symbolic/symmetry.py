@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import sympy
 from sympy import Expr, S, Symbol
 from sympy.polys.matrices import DomainMatrix
 
-from identkit.symbolic.field import Kernels, vanishes
+from identkit.model.balls import run_or_nan
+from identkit.model.tape import Tape
+from identkit.symbolic.field import Kernels, some_point, vanishes
 
 Vector = dict[Symbol, Expr]
 """A direction: the non-zero components by latent."""
@@ -23,6 +26,8 @@ def null_directions(summary: Sequence[Expr], latents: Sequence[Symbol]) -> list[
     >>> null_directions([z1 + w*z2], [z1, z2])
     [{z1: -w, z2: 1}]
     """
+    if _spanned(summary, latents):
+        return []
     rows: list[list[Expr]] = []
     for expression in summary:
         rows += _conditions([expression.diff(latent) for latent in latents], latents)
@@ -33,6 +38,28 @@ def null_directions(summary: Sequence[Expr], latents: Sequence[Symbol]) -> list[
         if direction and all(vanishes(change) for change in along):
             found.append(direction)
     return found
+
+
+def _spanned(summary: Sequence[Expr], latents: Sequence[Symbol]) -> bool:
+    # Gradients at a few points that span everything leave no direction to look for; nothing is claimed from it.
+    slopes = [[expression.diff(latent) for latent in latents] for expression in summary]
+    symbols = {symbol for expression in summary for symbol in expression.free_symbols}
+    try:
+        tape = Tape([entry for row in slopes for entry in row])
+    except NotImplementedError:
+        return False
+    for start in (1, 2, 4):
+        fixed = {symbol: value for symbol, value in some_point(symbols, start).items() if symbol not in latents}
+        gradients = []
+        for attempt in range(1, 4 + len(latents)):
+            values = [float(v.mid()) for v in run_or_nan(tape, {**some_point(symbols, attempt), **fixed}, 128)]
+            table = np.reshape(values, (len(slopes), len(latents)))
+            gradients += [row / np.linalg.norm(row) for row in table if np.isfinite(row).all() and np.any(row != 0)]
+        if len(gradients) >= len(latents):
+            sizes = np.linalg.svd(np.array(gradients), compute_uv=False)
+            if sizes[-1] > 1e-6 * sizes[0]:
+                return True
+    return False
 
 
 def _conditions(slopes: Sequence[Expr], latents: Sequence[Symbol]) -> list[list[Expr]]:

@@ -1,0 +1,119 @@
+"""Where an expression is smooth, read off its form: what the identity theorem and monotonicity need to be true of it.
+
+Both predicates are sufficient conditions; False means only that the form does not show it. They know the functions
+named here and nothing else, so that ``floor`` or a user's own function is never taken to be smooth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import sympy
+from sympy import Expr, Integer, Interval, S, Set, Symbol
+
+from identkit.model.functions import select, sigmoid, xlogy
+
+_ENTIRE = (sympy.exp, sympy.sin, sympy.cos, sympy.sinh, sympy.cosh, sympy.erf)
+_SMOOTH = (*_ENTIRE, sympy.tanh, sigmoid)
+_MEROMORPHIC = (*_SMOOTH, sympy.tan, sympy.gamma)
+
+
+def analytic(expression: Expr, domains: Mapping[Symbol, Set] | None = None) -> bool:
+    """Whether "not 0 at one point" shows "not 0 at almost every point" of the domains.
+
+    So it is for single-valued complex functions, poles included. A logarithm or a root has branches: it counts only
+    where its argument is positive throughout, or affine (then the domain stays convex). ``sqrt(z^2 - 2z + 1)`` is
+    |z − 1| in disguise, and ``tanh(log(z^2 - 2z + 1)/4)`` hides the same kink.
+
+    >>> z = Symbol("z", real=True)
+    >>> analytic(sympy.tan(z) + 1/z), analytic(abs(z)), analytic(sympy.sqrt(z**2 - 2*z + 1))
+    (True, False, False)
+    """
+    if expression.is_Symbol or expression.is_number:
+        return True
+    inside = expression.args
+    if isinstance(expression, sympy.Pow):
+        base, exponent = inside
+        if not (exponent.is_integer or _one_branch(base, domains or {})):
+            return False
+    elif isinstance(expression, sympy.log | sympy.loggamma | xlogy):
+        if not _one_branch(inside[-1], domains or {}):
+            return False
+    elif isinstance(expression, select):
+        inside = inside[1:]
+    elif not isinstance(expression, (sympy.Add, sympy.Mul, *_MEROMORPHIC)):
+        return False
+    return all(analytic(part, domains) for part in inside)
+
+
+def regular(expression: Expr, unknown: Symbol | None = None) -> bool:
+    """Whether the expression is analytic at *every* point, poles excluded, as a function of `unknown` (or of all).
+
+    A monotone function must be continuous: ``z - 1/z`` rises everywhere and takes every value twice.
+
+    >>> z, t = Symbol("z", real=True), Symbol("t", positive=True)
+    >>> regular(1/(1 + z**2)), regular(z - 1/z), regular(t - 1/t)
+    (True, False, True)
+    """
+    if expression.is_Symbol or expression.is_number or (unknown is not None and not expression.has(unknown)):
+        return True
+    inside = expression.args
+    if isinstance(expression, sympy.Pow):
+        base, exponent = inside
+        if isinstance(exponent, Integer):
+            if exponent < 0 and not (positive(base) or positive(-base)):
+                return False
+        elif not positive(base):
+            return False
+    elif isinstance(expression, sympy.log | sympy.loggamma | sympy.gamma | xlogy):
+        if not positive(inside[-1]):
+            return False
+    elif isinstance(expression, select):
+        inside = inside[1:]
+    elif not isinstance(expression, (sympy.Add, sympy.Mul, *_SMOOTH)):
+        return False
+    return all(regular(part, unknown) for part in inside)
+
+
+def positive(expression: Expr) -> bool:
+    """Whether the expression is seen to be positive at every real value of its symbols.
+
+    >>> z = Symbol("z", real=True)
+    >>> positive(1 - sympy.tanh(z)), positive(z**2 - z)
+    (True, False)
+    """
+    if expression.is_positive is True:
+        return True
+    if not expression.free_symbols or isinstance(expression, select):
+        return isinstance(expression, select) and all(positive(choice) for choice in expression.args[1:])
+    return sympy.factor(sympy.together(expression.rewrite(sympy.exp))).is_positive is True
+
+
+def on_open_box(expression: Expr, domains: Mapping[Symbol, Set]) -> Expr:
+    """The expression in variables whose assumptions say what the domains say: half-lines and intervals become t > 0."""
+    moved = {}
+    for symbol in expression.free_symbols:
+        domain = domains.get(symbol)  # type: ignore[arg-type]
+        if isinstance(domain, Interval) and (domain.inf.is_finite or domain.sup.is_finite):
+            t = sympy.Dummy("t", positive=True)
+            moved[symbol] = from_half_line(domain, t)
+    return expression.xreplace(moved) if moved else expression
+
+
+def from_half_line(domain: Interval, t: Expr) -> Expr:
+    """A one-to-one map of t in (0, ∞) onto the interior of a half-line or a bounded interval."""
+    low, high = domain.inf, domain.sup
+    if low.is_finite and high.is_finite:
+        return (low + high * t) / (1 + t)
+    return low + t if low.is_finite else high - t
+
+
+def _one_branch(argument: Expr, domains: Mapping[Symbol, Set]) -> bool:
+    return _affine(argument) or (positive(moved := on_open_box(argument, domains)) and regular(moved))
+
+
+def _affine(expression: Expr) -> bool:
+    if not expression.free_symbols:
+        return True
+    polynomial = expression.as_poly(*expression.free_symbols)
+    return polynomial is not None and polynomial.total_degree() <= 1 and S.ImaginaryUnit not in expression.atoms()

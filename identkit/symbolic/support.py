@@ -1,0 +1,134 @@
+"""Where the latents lie under the prior: the joint states of positive mass, and which counts really take every value.
+
+A claim about a latent is a claim on the support of the prior (theory/T2): states that the prior excludes can neither
+be merged nor told apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+
+import sympy
+from sympy import Expr, Integer, S, Set, Symbol
+
+from identkit.model.families import Bernoulli, Binomial, Categorical, Family, Mixture, Poisson
+from identkit.model.model import Model, Statement
+from identkit.symbolic.field import nonzero_point, vanishes
+from identkit.symbolic.regularity import analytic
+
+State = Mapping[Symbol, Integer]
+
+
+def all_domains(model: Model) -> dict[Symbol, Set]:
+    """The domain of every parameter and the support of every latent."""
+    return {**model.domains, **{symbol: model.support(symbol) for symbol in model.latent_symbols}}
+
+
+def is_finite(support: Set) -> bool:
+    """Whether a latent has finitely many values."""
+    return support.is_FiniteSet or isinstance(support, sympy.Range) and bool(support.size.is_finite)
+
+
+def is_discrete(domain: Set) -> bool:
+    """Whether a domain has isolated points, each of which may matter."""
+    return domain.is_FiniteSet is True or bool(domain.is_subset(S.Integers))
+
+
+def almost_never_zero(expression: Expr, domains: Mapping[Symbol, Set]) -> bool:
+    """Whether the expression is proved to differ from 0 at almost every point of the domains.
+
+    One point proves it for an analytic expression; not where a symbol takes whole values only, for each of these
+    has positive mass.
+    """
+    if expression.is_nonzero is True:
+        return True
+    if any(is_discrete(domains[symbol]) for symbol in expression.free_symbols):  # type: ignore[index]
+        return False
+    return analytic(expression, domains) and nonzero_point(expression, domains) is not None
+
+
+def supported_states(model: Model, finite: Sequence[Symbol]) -> list[State] | None:
+    """The joint states of the finite latents that have positive prior mass; None where that was not decided."""
+    domains = all_domains(model)
+    statements = [s for s in model.latents if set(s.symbols) <= set(finite)]
+    states: list[State] = []
+    known: dict[Expr, bool | None] = {}
+    for values in product(*[list(model.support(symbol)) for symbol in finite]):
+        state = dict(zip(finite, values, strict=True))
+        masses = [_mass(statement, state) for statement in statements]
+        for mass in masses:
+            if mass not in known:
+                known[mass] = False if vanishes(mass) else True if almost_never_zero(mass, domains) else None
+        verdicts = [known[mass] for mass in masses]
+        if False in verdicts:
+            continue
+        if None in verdicts and nonzero_point(sympy.Mul(*masses), domains) is None:
+            return None
+        states.append(state)
+    return states
+
+
+def takes_every_value(model: Model, latent: Symbol) -> bool:
+    """Whether a latent that is not finite has its whole support, whatever the values of the others.
+
+    A count with a rate that may be 0, or at most another latent, is pinned down in some states.
+    """
+    family = next(s.family for s in model.latents if latent in s.symbols)
+    if not is_discrete(model.support(latent)):
+        return True
+    domains = all_domains(model)
+    return any(
+        isinstance(part, Poisson)
+        and almost_never_zero(weight, domains)
+        and almost_never_zero(part.arguments[0], domains)
+        for weight, part in _parts(family)
+    )
+
+
+def varies(model: Model, latent: Symbol) -> bool:
+    """Whether a latent that is not finite is proved to take more than one value with positive probability."""
+    family = next(s.family for s in model.latents if latent in s.symbols)
+    if not is_discrete(model.support(latent)):
+        return True
+    domains = all_domains(model)
+    for weight, part in _parts(family):
+        spread = part.arguments[0]
+        if isinstance(part, Binomial):
+            spread *= part.arguments[1] * (1 - part.arguments[1])
+        if nonzero_point(weight * spread, domains) is not None:
+            return True
+    return False
+
+
+def _parts(family: Family) -> list[tuple[Expr, Family]]:
+    if isinstance(family, Mixture):
+        return list(zip(family.weights, family.components, strict=True))
+    return [(S.One, family)]
+
+
+def _mass(statement: Statement, state: State) -> Expr:
+    family = statement.family.map(lambda expression: expression.subs(list(state.items())))
+    return probability(family, *[state[symbol] for symbol in statement.symbols])
+
+
+def probability(family: Family, *value: Expr) -> Expr:
+    """``p(value)`` of a discrete family, with 0⁰ = 1 (a log density would say −∞ − ∞ of impossible outcomes)."""
+    if isinstance(family, Mixture):
+        parts = zip(family.weights, family.components, strict=True)
+        return sympy.Add(*[weight * probability(part, *value) for weight, part in parts if weight != 0])
+    (x,) = value
+    if isinstance(family, Bernoulli):
+        (p,) = family.arguments
+        return {S.Zero: 1 - p, S.One: p}.get(x, S.Zero)
+    if isinstance(family, Categorical):
+        return family.arguments[int(x) - 1] if 1 <= x <= len(family.arguments) else S.Zero
+    if isinstance(family, Binomial):
+        n, p = family.arguments
+        if n.is_Integer and x > n:
+            return S.Zero
+        return sympy.binomial(n, x) * p**x * (1 - p) ** (n - x)
+    if isinstance(family, Poisson):
+        (rate,) = family.arguments
+        return rate**x * sympy.exp(-rate) / sympy.factorial(x)
+    raise TypeError(f"{family.name} has a density, not probabilities of single values")
