@@ -73,6 +73,12 @@ def null_fields(problem: Problem, deficiency: int, free: Sequence[Symbol], secon
     return [changed.back(field) for field in search.found]
 
 
+def affine_fields(problem: Problem, free: Sequence[Symbol]) -> list[Field]:
+    """All null fields with affine components, not only a basis over functions: for what is linear, as priors are."""
+    search = _Search(problem, free, 0, time.monotonic() + 5.0)
+    return search.solutions(1)
+
+
 class _Search:
     """The ansatz, degree by degree; `found` holds fields that are independent at a generic point."""
 
@@ -92,16 +98,27 @@ class _Search:
     def late(self) -> bool:
         return time.monotonic() > self._deadline
 
-    def extend(self, degree: int, wanted: int) -> None:
+    def solutions(self, degree: int) -> list[Field]:
+        found = []
+        for columns in self._groups(degree).values():
+            if len(columns) <= _MOST_COLUMNS and not self.late:
+                found += [f for f in self._solved(columns) if is_null(f, self._problem.summary)]
+        return found
+
+    def _groups(self, degree: int) -> dict[tuple[int, ...], list[tuple[Symbol, Monomial]]]:
         groups: dict[tuple[int, ...], list[tuple[Symbol, Monomial]]] = {}
         monomials = list(_monomials(self._variables, degree))
         if len(monomials) * len(self._free) > 60_000 and self._size == 0:
-            return
+            return {}
         for monomial in monomials:
             heavy = monomial.weight(self._weights, self._size)
             for unknown in self._free:
                 weight = tuple(a - b for a, b in zip(heavy, self._weights[unknown], strict=True))
                 groups.setdefault(weight, []).append((unknown, monomial))
+        return groups
+
+    def extend(self, degree: int, wanted: int) -> None:
+        groups = self._groups(degree)
         # Weight 0 first: rotations, scalings and shears live there; then the small systems.
         for weight in sorted(groups, key=lambda w: (any(w), len(groups[w]))):
             columns = groups[weight]
@@ -112,6 +129,10 @@ class _Search:
                 self._tried |= set(columns)
 
     def _solve(self, columns: Sequence[tuple[Symbol, Monomial]]) -> None:
+        for field in sorted(map(_primitive, self._solved(columns)), key=_complexity):
+            self._keep(field)
+
+    def _solved(self, columns: Sequence[tuple[Symbol, Monomial]]) -> list[Field]:
         places = {u: i for i, u in enumerate(self._variables)}
         involved = {places[unknown] for unknown, _ in columns}
         rows: list[list[int]] = []
@@ -130,14 +151,13 @@ class _Search:
             stable = stable + 1 if now == nullity else 0
             nullity = now
             if nullity == 0 or self.late:
-                return
+                return []
         fields = []
         for vector in nullspace(rows, len(columns), _PRIME):
             exact = rationals(vector, _PRIME)
             if exact is not None:
-                fields.append(_primitive(_field(columns, exact)))
-        for field in sorted(fields, key=_complexity):
-            self._keep(field)
+                fields.append(_field(columns, exact))
+        return fields
 
     def _keep(self, field: Field) -> None:
         values, _ = self._point(0)

@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import Any
 
 import sympy
-from sympy import Expr, Symbol
+from sympy import Expr, S, Symbol
 
 from identkit.model.model import Model
 from identkit.symbolic.discrete import Map, candidates, in_words
@@ -268,7 +268,7 @@ def _divisors(asked: Question, outcome: Outcome) -> list[str]:
 
 def _continuous(move: Field, problem: Problem) -> Invariance:
     return Invariance(
-        kind=kind_of(move),
+        kind=kind_of(move, problem.known),
         about=tuple(u.name for u in move),
         generator=field_in_words(move),
         preserves_prior=keeps_prior(move, problem),
@@ -279,14 +279,14 @@ def _discrete(kind: str, change: Map, problem: Problem) -> Invariance:
     return Invariance(kind=kind, about=tuple(u.name for u in change), map=in_words(change))
 
 
-def kind_of(move: Field) -> str:
+def kind_of(move: Field, known: Sequence[Symbol] = ()) -> str:
     """Translation, scaling, rotation, shear or other, by the form of the vector field."""
-    symbols = set(move)
+    symbols = set(move) | set().union(*[e.free_symbols for e in move.values()]) - set(known)
     if not any(e.free_symbols & symbols for e in move.values()):
         return "translation"
     if all((e / u).is_number for u, e in move.items()):
         return "scaling"
-    slopes = {(u, v): e.diff(v) for u, e in move.items() for v in symbols}
+    slopes = {(u, v): move.get(u, S.Zero).diff(v) for u in symbols for v in symbols}
     linear = all(not s.free_symbols for s in slopes.values()) and all(
         sympy.expand(e - sympy.Add(*[slopes[u, v] * v for v in symbols])) == 0 for u, e in move.items()
     )

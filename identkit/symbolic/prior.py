@@ -9,7 +9,7 @@ from sympy import Expr, S, Symbol
 from sympy.polys.matrices import DomainMatrix
 
 from identkit.symbolic.field import Kernels, nonzero_point, vanishes
-from identkit.symbolic.fields import Field
+from identkit.symbolic.fields import Field, affine_fields
 from identkit.symbolic.problem import Problem
 
 
@@ -39,8 +39,10 @@ def prior_identified(problem: Problem, fields: Sequence[Field]) -> tuple[str, ..
     """
     if problem.log_prior is None or not fields:
         return ()
-    kept = _combinations(problem, fields)
     moved = {u for move in fields for u in move}
+    # f·X is null with X, so a basis over functions is no basis for constant combinations: take all affine fields.
+    linear = affine_fields(problem, [u for u in problem.unknowns if u in moved])
+    kept = _combinations(problem, [*fields, *linear])
     still = {u for move in kept for u in move}
     return tuple(u.name for u in problem.unknowns if u in moved and u not in still)
 

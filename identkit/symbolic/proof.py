@@ -20,13 +20,11 @@ from identkit.symbolic.certificates import (
     Data,
     DiscreteFibre,
     FlatOnData,
-    Folded,
     GapOnData,
     Ignored,
     Invisible,
     Merged,
     Monotone,
-    OneValue,
     Recovered,
     SpanOnData,
     law_moves,
@@ -34,20 +32,6 @@ from identkit.symbolic.certificates import (
 from identkit.symbolic.support import State, is_discrete, is_finite, supported_states, takes_every_value, varies
 from identkit.verdict import Certificate, Level, overall
 
-_WEIGHED = (
-    AllDiffer,
-    DiscreteFibre,
-    FlatOnData,
-    Folded,
-    GapOnData,
-    Ignored,
-    Invisible,
-    Merged,
-    Monotone,
-    OneValue,
-    Recovered,
-    SpanOnData,
-)
 _Frozen = frozenset[tuple[Symbol, Expr]]
 
 
@@ -77,11 +61,9 @@ class Proof(Certificate):
         )
 
     def _follows(self, name: str, level: Level, weighed: Weighed) -> bool:
-        if any(level in c.supports.get(name, ()) for c in self.claims if not isinstance(c, _WEIGHED)):
-            return True
         latent = next((s for s in self.model.latent_symbols if s.name == name), None)
         if latent is None:
-            return any(level in claim.supports.get(name, ()) for claim in self.claims)
+            return False
         if not self.groups:
             return weighed.of_law(latent, level)
         found = [weighed.on_data(latent, group) for group in self.groups]

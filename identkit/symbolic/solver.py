@@ -309,7 +309,7 @@ def _never_zero(factor: Expr, problem: Problem) -> bool:
 
 
 def _multiplicity(polynomial: Expr, factor: Expr) -> int:
-    return max((m for f, m in factor_list(polynomial)[1] if expand(f - factor) == 0 or expand(f + factor) == 0), default=1)
+    return max((int(m) for f, m in factor_list(polynomial)[1] if expand(f - factor) == 0 or expand(f + factor) == 0), default=1)
 
 
 def _still_determined(found: Outcome, generic: Outcome, values: Mapping[Symbol, Expr]) -> None:
