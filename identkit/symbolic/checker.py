@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
@@ -93,7 +93,29 @@ def check_latents(model: Model, at: Mapping[Any, Any] | None = None) -> Verdict:
     assumptions = refuse_or_assume(fixed)
     found = analyse(fixed)
     found.assumptions[:0] = assumptions
-    return verdict_of(fixed, found, "at" if at else "generic", started)
+    verdict = verdict_of(fixed, found, "at" if at else "generic", started)
+    return _by_the_general_method(fixed, verdict, assumptions) if _open_questions(verdict) else verdict
+
+
+def _open_questions(verdict: Verdict) -> int:
+    return len(verdict.at_least) + sum(level is Level.UNKNOWN for level in verdict.latents.values())
+
+
+def _by_the_general_method(model: Model, verdict: Verdict, assumptions: Sequence[str]) -> Verdict:
+    """Rank, fields, formulas and maps, where the latents fill an open set and the first steps left something open."""
+    if any(is_discrete(model.support(s)) or not takes_every_value(model, s) for s in model.latent_symbols):
+        return verdict
+    from identkit.symbolic.parameters import check_fibre
+
+    other = check_fibre(model, "latents")
+    if _open_questions(other) >= _open_questions(verdict):
+        return verdict
+    return replace(
+        other,
+        scope=verdict.scope,
+        assumptions=tuple(dict.fromkeys([*assumptions, *other.assumptions])),
+        seconds=verdict.seconds + other.seconds,
+    )
 
 
 def verdict_of(model: Model, found: Findings, scope: str, started: float) -> Verdict:

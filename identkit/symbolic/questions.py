@@ -36,11 +36,13 @@ class Question:
 
 
 def question(model: Model, about: str) -> Question:
-    """The Problem behind ``about="parameters"`` (latents integrated out) or ``about="joint"``.
+    """The Problem behind ``about="parameters"`` (latents integrated out), ``"joint"`` or ``"latents"``.
 
     Raises:
         ValueError: if the model has no such unknowns.
     """
+    if about == "latents":
+        return _latents(model)
     return _parameters(model) if about == "parameters" else _joint(model)
 
 
@@ -65,6 +67,22 @@ def _parameters(model: Model) -> Question:
     problem = Problem(unknowns, _open(model), law.local, tuple(model.knowns), law.exhaustive, equalities)
     components = law.components if law.needs_components else ()
     return Question(problem, components, law.assumptions, law.incomplete, law.sufficient, law.method)
+
+
+def _latents(model: Model) -> Question:
+    """Continuous latents as unknowns; parameters and known numbers are generic but known."""
+    law = conditional_law(model)
+    problem = Problem(
+        tuple(model.latent_symbols),
+        _open(model),
+        tuple(e for e in law.expressions if e.free_symbols),
+        (*model.parameters, *model.knowns),
+        not law.incomplete,
+        (),
+        model.log_prior(),
+        tuple(model.latent_symbols),
+    )
+    return Question(problem, (), law.assumptions, law.incomplete, (), "the law given the latents")
 
 
 def _joint(model: Model) -> Question:

@@ -54,9 +54,16 @@ def supported_states(model: Model, finite: Sequence[Symbol]) -> list[State] | No
     statements = [s for s in model.latents if set(s.symbols) <= set(finite)]
     states: list[State] = []
     known: dict[Expr, bool | None] = {}
+    seen: dict[tuple[int, tuple[Expr, ...]], Expr] = {}
+    enters = [[s for s in finite if s in statement.symbols or s in statement.family.free_symbols] for statement in statements]
     for values in product(*[list(model.support(symbol)) for symbol in finite]):
         state = dict(zip(finite, values, strict=True))
-        masses = [_mass(statement, state) for statement in statements]
+        masses = []
+        for place, statement in enumerate(statements):
+            key = (place, tuple(state[symbol] for symbol in enters[place]))
+            if key not in seen:
+                seen[key] = _mass(statement, state)
+            masses.append(seen[key])
         for mass in masses:
             if mass not in known:
                 known[mass] = False if vanishes(mass) else True if almost_never_zero(mass, domains) else None
