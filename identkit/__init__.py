@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from identkit.classical.gaussian_mixture import GaussianMixture as GaussianMixture
     from identkit.classical.linear_gaussian import PPCA as PPCA
     from identkit.classical.mixture_weight import MixtureWeight as MixtureWeight
-    from identkit.dispatch import check as check
+    from identkit.dispatch import check as check, remedies as remedies
     from identkit.model.compiled import compiled as compiled
     from identkit.model.families import (
         Bernoulli as Bernoulli,
@@ -55,7 +55,7 @@ else:
         "identkit.model.model": ("Model",),
         "identkit.model.language": ("parse",),
         "identkit.model.compiled": ("compiled",),
-        "identkit.dispatch": ("check",),
+        "identkit.dispatch": ("check", "remedies"),
         "identkit.classical.gaussian_mixture": ("GaussianMixture",),
         "identkit.classical.linear_gaussian": ("PPCA",),
         "identkit.classical.mixture_weight": ("MixtureWeight",),

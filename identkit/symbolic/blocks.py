@@ -50,12 +50,17 @@ class Block:
     def restricted(self, observations: Sequence[Statement]) -> Block:
         """The block that the law of some of its observations needs: these and their ancestors."""
         needed = set[Any]().union(*[statement.family.free_symbols for statement in observations])
+        return Block(self.ancestors(needed), tuple(observations))
+
+    def ancestors(self, symbols: Collection[Any]) -> tuple[Statement, ...]:
+        """The latents among the symbols, and all that are drawn on the way to them."""
+        needed = set(symbols)
         kept: list[Statement] = []
         for statement in reversed(self.latents):
             if needed & set(statement.symbols):
                 kept.append(statement)
                 needed |= statement.family.free_symbols
-        return Block(tuple(reversed(kept)), tuple(observations))
+        return tuple(reversed(kept))
 
     def parts(self, through: Collection[Symbol]) -> list[Block]:
         """The connected parts where statements are joined by the symbols of `through` only."""

@@ -20,7 +20,7 @@ from sympy import Dummy, Expr, Integer, Interval, Rational, S, Set, Symbol
 
 from identkit.model import balls
 from identkit.model.families import Family, Mixture
-from identkit.model.model import Model, marginal
+from identkit.model.model import Model, Statement, marginal
 from identkit.model.tape import Tape
 from identkit.symbolic.regularity import analytic, from_half_line, positive, regular
 from identkit.symbolic.summary import conditional_law
@@ -400,10 +400,12 @@ def _log_likelihood(
 ) -> list[arb]:
     # Straight from the statements, at the observed coordinates of each row.
     totals = [arb(0)] * (1 + len(along))
+    # States first: a covariance that a label selects can only be inverted once the label is known.
+    states = [(s, v) for s, v in point.items() if s not in along and s.is_integer]
+    fixed = [Statement(st.symbols, st.family.map(lambda e: e.subs(states))) for st in model.observations]
     for row in data:
-        kept = [marginal(st, [s in dict(row) for s in st.symbols]) for st in model.observations]
-        density = sympy.Add(*[st.log_density() for st in kept if st is not None])
-        held = density.subs([(s, v) for s, v in point.items() if s not in along and s.is_integer])
+        kept = [marginal(st, [s in dict(row) for s in st.symbols]) for st in fixed]
+        held = sympy.Add(*[st.log_density() for st in kept if st is not None])
         tape = Tape([held, *[held.diff(latent) for latent in along]])
         values = balls.run_or_nan(tape, {**dict(row), **point}, precision)
         with flint.ctx.workprec(precision):  # else the sum would be rounded to 53 bits
@@ -570,6 +572,8 @@ def zero(expression: Expr) -> bool:
     if plain == 0 or sympy.expand(expression.replace(sympy.log, _log_of_tidy)) == 0:
         return True
     if sympy.cancel(sympy.together(plain)) == 0:
+        return True
+    if sympy.expand(sympy.cancel(sympy.together(expression.rewrite(sympy.exp)))) == 0:
         return True
     through_exp = sympy.powsimp(sympy.expand(sympy.expand_log(expression.rewrite(sympy.exp), force=False)))
     if through_exp == 0:

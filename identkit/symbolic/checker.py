@@ -478,7 +478,7 @@ def _finite(model: Model, law: Summary, finite: Sequence[Symbol], states: Sequen
             f"whether two states have one law was not decided: {law.incomplete or 'neither equality nor difference proved'}"
         )
     else:
-        found.claims.append(distinct)
+        found.claims += [distinct] if len(distinct.states) > 1 else []
         found.assumptions += _difference_assumptions(law, states, labels, model)
     for latent in finite:
         _ignored_or_merged(found, law, latent, states, labels)
@@ -625,7 +625,7 @@ def _mixed(
             if found.levels[latent.name] in (Level.GLOBAL, Level.LOCAL):
                 found.levels[latent.name] = Level.UNKNOWN
         return found
-    found.claims.append(told)
+    found.claims += [told] if len(told.states) > 1 else []
     for latent in finite:
         if found.levels[latent.name] is Level.UNKNOWN:
             found.levels[latent.name] = Level.GLOBAL

@@ -19,7 +19,7 @@ from identkit.model.model import Statement
 from identkit.symbolic.blocks import finite_values
 from identkit.symbolic.support import probability
 
-MOST_STATES = 4096
+MOST_STATES = 1024
 """Joint states of the labels beyond which no expectation is taken: the expression grows with each of them."""
 
 

@@ -16,7 +16,7 @@ from sympy import Expr, Set, Symbol
 
 from identkit.model.model import Model, Statement
 from identkit.symbolic.block_law import MarginalLaw, block_law, named
-from identkit.symbolic.blocks import Block, blocks
+from identkit.symbolic.blocks import Block, blocks, count_states
 from identkit.symbolic.expectation import joint_moments
 from identkit.symbolic.multiset import power_sums
 from identkit.symbolic.sufficient import sufficient
@@ -25,8 +25,14 @@ from identkit.symbolic.tables import table
 
 __all__ = ["MarginalLaw", "marginal_law"]
 
-MOST_PARTIAL = 120
+MOST_MARGINS = 700
+"""Margins of a table that are written out at most where the whole of it is out of reach."""
+
+MOST_MOMENTS = 130
 """Moments that are written out at most where the law itself is out of reach."""
+
+MOST_STATES = 512
+"""Joint states of the labels beyond which no law of a group of observations is looked for."""
 
 
 def marginal_law(model: Model) -> MarginalLaw:
@@ -94,7 +100,8 @@ def _unfinished(block: Block, domains: Mapping[Symbol, Set]) -> MarginalLaw:
     laws: list[MarginalLaw] = []
     told: list[str] = []
     for group in _groups(block):
-        law = block_law(block.restricted(group), domains)
+        smaller = block.restricted(group)
+        law = block_law(smaller, domains) if count_states(smaller.finite) <= MOST_STATES else None
         if law is not None:
             laws.append(law)
             told.append("the law of " + ", ".join(symbol.name for s in group for symbol in s.symbols))
@@ -114,12 +121,12 @@ def _unfinished(block: Block, domains: Mapping[Symbol, Set]) -> MarginalLaw:
 def _low_moments(block: Block) -> tuple[tuple[Expr, ...], int]:
     count = sum(len(observation.symbols) for observation in block.observations)
     for order in (4, 3, 2, 1):
-        if comb(count + order, order) - 1 <= MOST_PARTIAL:
-            found = table(block, order)
-            if found is None:
-                found = joint_moments(block.observations, block.latents, order)
-            if found is not None:
-                return found, order
+        size = comb(count + order, order) - 1
+        found = table(block, order) if size <= MOST_MARGINS else None
+        if found is None and size <= MOST_MOMENTS:
+            found = joint_moments(block.observations, block.latents, order)
+        if found is not None:
+            return found, order
     return (), 0
 
 

@@ -133,9 +133,9 @@ class Weighed:
     @cached_property
     def _told_apart(self) -> bool:
         """Whether the classes of states are proved to have different laws, whatever the other latents are."""
-        if not self._finite:
-            return True
         classes = set(self._classes.values())
+        if len(classes) <= 1:
+            return True
         for claim in self._claims:
             if isinstance(claim, AllDiffer) and not any(e.has(*self._rest) for e in claim.summary):
                 told = [self._classes.get(_frozen(state)) for state in claim.states]

@@ -24,7 +24,7 @@ from identkit.symbolic.expectation import expectation, falling
 MOST_CELLS = 4096
 """Cells of the data beyond which the table is not written out."""
 
-MOST_TERMS = 300_000
+MOST_TERMS = 50_000
 """Cells times joint states of the latents beyond which it is not written out either."""
 
 
@@ -67,11 +67,12 @@ def moments(
     early = _early(block)
     late = [statement for statement in block.latents if statement not in early]
     parts = Block(tuple(late), block.observations).parts([s for st in late for s in st.symbols])
-    if any(_terms(part, functions, order) > MOST_TERMS for part in parts):
+    columns = [_column(part, functions, order) for part in parts]
+    if any(column is None for column in columns):
         return None
     known: dict[Expr, Expr | None] = {}
     found: list[Expr] = []
-    for factors in _products([_column(part, functions, order) for part in parts], order):
+    for factors in _products([column for column in columns if column is not None], order):
         if not factors:
             continue
         whole = sympy.Mul(*factors)
@@ -90,11 +91,6 @@ def _choices(widths: Sequence[int], order: int | None) -> int:
     for width in widths:
         counts = [a + width * b for a, b in zip([*counts, 0], [0, *counts], strict=True)]
     return sum(counts if order is None else counts[: order + 1])
-
-
-def _terms(part: Block, functions: Mapping[Symbol, Sequence[Expr]], order: int | None) -> int:
-    widths = [len(functions[observation.symbols[0]]) for observation in part.observations]
-    return _choices(widths, order) * count_states(part.latents)
 
 
 def _products(columns: Sequence[Sequence[tuple[int, Any]]], order: int | None) -> Iterator[tuple[Any, ...]]:
@@ -118,16 +114,28 @@ def _early(block: Block) -> list[Statement]:
 
 def _column(
     part: Block, functions: Mapping[Symbol, Sequence[Expr]], order: int | None
-) -> list[tuple[int, Expr]]:
-    """Each product of functions of a part's observations, the labels summed out, and how many it involves."""
+) -> list[tuple[int, Expr]] | None:
+    """Each product of functions of a part's observations, the labels summed out, and how many it involves.
+
+    Labels that the product does not depend on have probabilities that sum to one.
+    """
     rows = [functions[observation.symbols[0]] for observation in part.observations]
     places = [[(1, (i, j)) for j in range(len(row))] for i, row in enumerate(rows)]
     choices = [choice for choice in _products(places, order) if choice]
+    entering = {(i, j): part.ancestors(f.free_symbols) for i, row in enumerate(rows) for j, f in enumerate(row)}
+    groups: dict[tuple[Statement, ...], list[int]] = {}
+    for position, choice in enumerate(choices):
+        needed = {statement.symbols for place in choice for statement in entering[place]}
+        labels = tuple(statement for statement in part.latents if statement.symbols in needed)
+        groups.setdefault(labels, []).append(position)
+    if sum(len(members) * count_states(labels) for labels, members in groups.items()) > MOST_TERMS:
+        return None
     terms: list[list[Expr]] = [[] for _ in choices]
-    for state, weight in states(part.latents):
-        here = [[f.xreplace(dict(state)) for f in row] for row in rows]
-        for position, choice in enumerate(choices):
-            terms[position].append(sympy.Mul(weight, *[here[i][j] for i, j in choice]))
+    for labels, members in groups.items():
+        for state, weight in states(labels):
+            here = [[f.xreplace(dict(state)) for f in row] for row in rows] if labels else rows
+            for position in members:
+                terms[position].append(sympy.Mul(weight, *[here[i][j] for i, j in choices[position]]))
     return [(len(choice), sympy.Add(*parts)) for choice, parts in zip(choices, terms, strict=True)]
 
 

@@ -1,0 +1,116 @@
+"""The door of every classical model: arrays become finite float64 tensors of the right shape, or an error."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def real(value: Any, name: str) -> Float[Tensor, " ..."]:
+    """Convert an array of finite real numbers to float64, on the device it came on and without its gradient.
+
+    Integers are converted here, before any arithmetic could truncate a density; a float32 keeps its value.
+
+    Args:
+        value: a number, nested lists, a numpy array or a tensor.
+        name: what the caller calls it, for the message.
+
+    Raises:
+        TypeError: it is no array of real numbers.
+        ValueError: it holds NaN or an infinity, or its rows differ in length.
+
+    >>> real([[1, 2]], "x")
+    tensor([[1., 2.]], dtype=torch.float64)
+    """
+    if isinstance(value, Tensor):
+        tensor = value.detach()
+        numeric = not tensor.is_complex()
+    else:
+        try:
+            array = np.asarray(value)
+        except ValueError as error:
+            raise ValueError(
+                f"{name} should be a rectangular array of numbers, got rows that differ"
+            ) from error
+        numeric = array.dtype.kind in "biuf"
+        tensor = torch.from_numpy(array.astype(np.float64)) if numeric else torch.empty(0)
+    if not numeric:
+        raise TypeError(f"{name} should be an array of real numbers, got {value!r:.80}")
+    tensor = tensor.to(torch.float64)
+    refused = torch.nonzero(~torch.isfinite(tensor))
+    if len(refused):
+        place = tuple(refused[0].tolist())
+        where = f" at index {place}" if place else ""
+        raise ValueError(f"{name} should be finite, got {tensor[place].item()}{where}")
+    return tensor
+
+
+def shaped(value: Any, name: str, *shape: int | None) -> Float[Tensor, " ..."]:
+    """Convert as `real` does and hold the result to a shape; None leaves an axis free, but not empty.
+
+    Raises:
+        TypeError, ValueError: as `real`, and for another shape.
+
+    >>> shaped([[1.0], [2.0]], "z", None, 1).shape
+    torch.Size([2, 1])
+    """
+    tensor = real(value, name)
+    fits = tensor.ndim == len(shape) and all(
+        length > 0 and expected in (None, length)
+        for length, expected in zip(tensor.shape, shape, strict=True)
+    )
+    if not fits:
+        words = ", ".join("any" if length is None else str(length) for length in shape)
+        comma = "," if len(shape) == 1 else ""
+        raise ValueError(f"{name} should have shape ({words}{comma}), got {tuple(tensor.shape)}")
+    return tensor
+
+
+def rows(x: Any, columns: int, device: torch.device | None = None) -> Float[Tensor, "n d"]:
+    """Convert data to shape (n, columns); a vector is n rows where a row is one number.
+
+    Raises:
+        TypeError, ValueError: as `shaped`.
+
+    >>> rows([1, 2, 3], 1).shape
+    torch.Size([3, 1])
+    """
+    tensor = real(x, "x")
+    if columns == 1 and tensor.ndim == 1:
+        tensor = tensor[:, None]
+    return shaped(tensor, "x", None, columns).to(device)
+
+
+def latents(
+    z: Any, n: int, columns: int, device: torch.device | None = None
+) -> Float[Tensor, "*samples n k"]:
+    """Convert latents to shape (n, columns) or (samples, n, columns).
+
+    Raises:
+        TypeError, ValueError: as `real`, and for another shape.
+    """
+    tensor = real(z, "z")
+    if tensor.ndim not in (2, 3) or tensor.shape[-2:] != (n, columns):
+        expected = f"({n}, {columns}) or (samples, {n}, {columns})"
+        raise ValueError(f"z should have shape {expected}, got {tuple(tensor.shape)}")
+    return tensor.to(device)
+
+
+def positive(value: Any, name: str) -> float:
+    """Convert one positive finite number.
+
+    Raises:
+        TypeError, ValueError: as `real`, and where it is not positive.
+
+    >>> positive(2, "sigma")
+    2.0
+    """
+    number = shaped(value, name).item()
+    if not 0 < number < math.inf:
+        raise ValueError(f"{name} should be positive, got {number}")
+    return number

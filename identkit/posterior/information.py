@@ -1,0 +1,232 @@
+"""How far a posterior has moved from its prior, latent by latent, and the certified band it must lie in.
+
+The informations come from the posterior (closed form, adaptive quadrature, or exact gaps where ℓ is
+nearly flat); flatness, oscillation and band come from the moments of ℓ under the prior. The two roads
+share the model only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from identkit.model.compiled import CompiledModel, compiled
+from identkit.model.language import parse
+from identkit.model.model import Model
+from identkit.model.protocol import ExactModel, Flatness
+from identkit.posterior.bounds import band
+from identkit.posterior.heights import heights, slopes
+from identkit.posterior.moments import prior_moments
+from identkit.posterior.nearly_flat import nearly_flat
+from identkit.posterior.prior_rule import prior_rule, refuse_too_wide
+from identkit.posterior.quadrature import Quadrature, integrate
+
+_LEAST_ERROR = 1e-30
+_QUADRATURE_SLACK = 1e-9
+# What quadrature and the nearly flat sums both have to say.
+_SHARED = (
+    *("kl", "kl_error", "kl_per_latent", "kl_per_latent_error", "kl_conditional", "kl_conditional_error"),
+    *("mean", "sd", "log_evidence"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collapse:
+    """What the data told about the latents: informations in nats, one entry per datum (n) and latent (k).
+
+    A row is collapsed when ``kl`` does not exceed ``kl_error``; then the posterior is the prior (theory/T1).
+    """
+
+    names: tuple[str, ...]
+    """The latents, as the text notation names them."""
+    kl: Float[Tensor, " n"]
+    """KL(p(z | x) ‖ p(z)) of all latents together."""
+    kl_error: Float[Tensor, " n"]
+    """A bound on the error of `kl`; positive."""
+    kl_per_latent: Float[Tensor, "n k"]
+    """KL of each marginal. Zero does not mean that ℓ ignores the latent (theory/T3)."""
+    kl_per_latent_error: Float[Tensor, "n k"]
+    kl_conditional: Float[Tensor, "n k"]
+    """E_Q KL(p(z_j | z_−j, x) ‖ p(z_j | z_−j)): zero iff ℓ ignores z_j (theory/T3)."""
+    kl_conditional_error: Float[Tensor, "n k"]
+    flatness: Float[Tensor, " n"]
+    """½ Var_P(ℓ)."""
+    omega: Float[Tensor, " n"]
+    """The oscillation of ℓ under the prior, or an upper bound of it; ∞ where none is certified."""
+    band: Float[Tensor, "n 2"]
+    """Between which numbers theory/T4 certifies `kl` to lie."""
+    bound: tuple[str, ...]
+    """The theorems behind the two ends of each band: "T4.3/T4.2", "T4.4", "none"."""
+    posterior_mean: Float[Tensor, "n k"]
+    """A state counts by its number, from 0."""
+    posterior_sd: Float[Tensor, "n k"]
+    log_evidence: Float[Tensor, " n"]
+    """log p(x)."""
+
+    @property
+    def mean_kl(self) -> float:
+        """The average of `kl` over the data."""
+        return float(self.kl.mean())
+
+
+def collapse(
+    model: Any,
+    x: Any,
+    at: Mapping[Any, Any] | None = None,
+    pooled: bool = False,
+    mask: Any = None,
+) -> Collapse:
+    """Measure how far the exact posterior of each datum is from the prior.
+
+    ``KL(p(z | x) ‖ p(z)) = E[log p(x | z) | x] − log p(x)``, jointly and for each latent, marginally
+    and given the others, beside flatness ½Var_P(ℓ) and the band of theory/T4.
+
+    Source: theory/T1, T3 and T4.
+
+    Args:
+        model: a declared model or its text, with at most two continuous latents, or an exact classical model.
+        x: (n, d) numpy or torch, or a mapping from names to columns; each row a draw of the whole model.
+        at: values of the parameters of a declared model, all of them.
+        pooled: take the rows as one data set that shares its latents.
+        mask: (n, d), True where x is observed; None if nothing is missing.
+
+    Raises:
+        ValueError: bad data (the message names row and column), a parameter without a value, more than two
+            continuous latents, `at` or `mask` for a model that takes none.
+        TypeError: not a model.
+
+    >>> c = collapse("z ~ Normal(0, 1); observe x ~ Normal(w*z, 1)", [[1.0]], at={"w": 1})
+    >>> round(c.kl.item(), 6), c.bound
+    (0.221574, ('T4.4',))
+    """
+    if isinstance(model, str):
+        model = parse(model)
+    if isinstance(model, Model):
+        return _declared(compiled(model, at), x, pooled, mask)
+    if not isinstance(model, ExactModel):
+        raise TypeError(f"model should be a Model, its text, or an exact model, got {type(model).__name__}")
+    for name, value in (("at", at), ("mask", mask)):
+        if value is not None:
+            raise ValueError(f"{name} should be None for a {type(model).__name__}, got {value!r}")
+    if pooled and not model.pooled:
+        raise ValueError(
+            f"pooled should be False: each row of a {type(model).__name__} has latents of its own"
+        )
+    return _exact(model, x)
+
+
+def _exact(model: ExactModel, x: Any) -> Collapse:
+    if isinstance(x, Mapping):
+        x = compiled(model.symbolic()).rows(x)[0]
+    kl = model.kl_to_prior(x)
+    error = model.kl_error(x)
+    each = error[:, None].expand(-1, len(model.latent_names))
+    mean, sd = model.posterior_moments(x)
+    return _with_band(
+        model.flatness(x),
+        names=tuple(model.latent_names),
+        kl=kl,
+        kl_error=error,
+        kl_per_latent=model.kl_per_latent(x),
+        kl_per_latent_error=each,
+        kl_conditional=model.kl_conditional(x),
+        kl_conditional_error=each,
+        posterior_mean=mean,
+        posterior_sd=sd,
+        log_evidence=model.log_evidence(x),
+    )
+
+
+def _declared(model: CompiledModel, x: Any, pooled: bool, mask: Any) -> Collapse:
+    if not model.latent_names:
+        raise ValueError("model should have at least one latent, got none")
+    refuse_too_wide(model)
+    x, mask = model.rows(x, mask)
+    if len(x) == 0:
+        raise ValueError("x should have at least one row, got none")
+    device, x, mask = x.device, x.cpu(), None if mask is None else mask.cpu()
+    flatness = prior_moments(model, x, pooled, mask)
+    nodes, weights = prior_rule(model, 8)
+    mean = weights @ nodes
+    sd = (weights @ (nodes - mean).square()).sqrt()
+    flat = nearly_flat(model, x, mean, sd, pooled, mask)
+    settled = torch.zeros(1 if pooled else len(x), dtype=torch.bool)
+    if flat is not None:
+        settled[flat.rows] = True
+    if flat is not None and bool(settled.all()):
+        tables = {name: getattr(flat, name) for name in _SHARED}
+    else:
+        # The slope of ℓ under the posterior is only needed where no rule under the prior resolves it.
+        slope = flatness.gradient_second_moment
+        narrow = torch.zeros_like(settled) if slope is None else slope.isinf() & ~settled
+        posterior = _posterior(model, x, pooled, mask, settled, bool(narrow.any()))
+        flatness = _beyond_the_rule(flatness, posterior, narrow, mean)
+        tables = {name: getattr(posterior, name).clone() for name in _SHARED}
+        for name, table in tables.items():
+            if name.endswith("_error"):
+                table.clamp_(min=_LEAST_ERROR)
+            if flat is not None:
+                table[flat.rows] = getattr(flat, name)
+    tables["posterior_mean"], tables["posterior_sd"] = tables.pop("mean"), tables.pop("sd")
+    result = _with_band(flatness, names=model.latent_names, **tables)
+    # Quadrature is a matter of many small steps, which the processor does best; the answer goes where x was.
+    moved = {field.name: getattr(result, field.name) for field in fields(result)}
+    return replace(
+        result, **{name: value.to(device) for name, value in moved.items() if isinstance(value, Tensor)}
+    )
+
+
+def _with_band(flatness: Flatness, **informations: Any) -> Collapse:
+    low, high, names = band(flatness)
+    return Collapse(
+        flatness=flatness.variance / 2,
+        omega=flatness.oscillation,
+        band=torch.stack([low, high], dim=1),
+        bound=tuple(names),
+        **informations,
+    )
+
+
+def _posterior(
+    model: CompiledModel, x: Tensor, pooled: bool, mask: Tensor | None, settled: Tensor, sloping: bool
+) -> Quadrature:
+    """Adaptive quadrature, to which settled rows are shown as constant: so they cost next to nothing."""
+
+    def log_likelihood(rows: Tensor, z: Tensor) -> Tensor:
+        if pooled:
+            return heights(model, x, z, True, mask)[:, 0]
+        height = model.log_likelihood(x[rows], z, None if mask is None else mask[rows])
+        return torch.where(settled[rows], 0.0, height)
+
+    def gradient(rows: Tensor, z: Tensor) -> Tensor:
+        if pooled:
+            return slopes(model, x, z, True, mask)[:, 0]
+        with torch.enable_grad():
+            slope = model.gradient(x[rows], z, None if mask is None else mask[rows])
+        return torch.where(settled[rows, None], 0.0, slope)
+
+    count = 1 if pooled else len(x)
+    chosen = gradient if sloping else None
+    return integrate(model.log_prior, log_likelihood, model.axes, count, gradient=chosen)
+
+
+def _beyond_the_rule(flatness: Flatness, posterior: Quadrature, narrow: Tensor, mean: Tensor) -> Flatness:
+    """The two posterior moments of theory/T4.4 on rows where the posterior is too narrow for a rule under P.
+
+    Nothing is confirmed by itself here: T4.4 is an inequality between different moments of the posterior.
+    """
+    slope, shift = flatness.gradient_second_moment, flatness.mean_shift
+    if slope is None or shift is None or posterior.grad_second_moment is None:
+        return flatness
+    apart = (posterior.mean - mean).square().sum(dim=1) * (1 - _QUADRATURE_SLACK)
+    steep = posterior.grad_second_moment.sum(dim=1) * (1 + _QUADRATURE_SLACK)
+    return replace(
+        flatness,
+        gradient_second_moment=torch.where(narrow, steep, slope),
+        mean_shift=torch.where(narrow, apart, shift),
+    )

@@ -1,0 +1,349 @@
+"""Where a density on the real line has its mass: its peaks, however sharp or far away, and the walls around them.
+
+Peaks are looked for in the *logarithm* of the density: a peak a millionth as wide as the grid is invisible in the
+density itself, while its logarithm slopes towards it from everywhere around. Everything is done for a whole batch
+of lines ("problems") at once, and for two densities on each of them: the prior and the joint ``p(z) p(x | z)``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+PRIOR, JOINT = 0, 1
+
+#: Nats below a density's top at which it is cut off: e⁻⁴³ = 2e-19, 9.3 standard deviations of a Gaussian.
+DEPTH = 43.0
+# Neighbours of a peak less than this far below it show its shape; otherwise it may rise between them.
+RESOLVED = 4.0
+_ZOOM_ROUNDS = 90
+_PEAKS = 256
+_BLUR = 1.5e-14
+_WALL_ROUNDS = 60
+_WIDEN_ROUNDS = 40
+# A cell is a sliver, not worth its nodes, when it is this much narrower than both its neighbours.
+_SLIVER = 0.3
+_SWEEPS = 6
+# Where, in widths from a peak, the first graded mark stands: a Gaussian has ended by then.
+_RING = 13.0
+
+Look = Callable[[Tensor, Tensor], Tensor]
+"""``look(problem, t)``, two (m,) tensors → log prior density and log-likelihood there, (2, m)."""
+
+
+def density(logs: Tensor, which: int, level: Tensor) -> Tensor:
+    """The log prior density or the log joint density above a level of ℓ, of which only differences matter.
+
+    Where ℓ is -1e19, adding log p to it without the level would lose log p.
+    """
+    if which == PRIOR:
+        return logs[0]
+    return torch.where(logs[0] == -math.inf, -math.inf, logs[0] + (logs[1] - level))
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Points on each line in rising order, padded at the end with t = ∞, and log p and ℓ there."""
+
+    t: Float[Tensor, "m w"]
+    logs: Float[Tensor, "2 m w"]
+
+    def best(self) -> Tensor:
+        """The highest ℓ of each problem, (m,), or 0 where it is −∞ throughout."""
+        best = self.logs[1].amax(1)
+        return torch.where(best.isfinite(), best, 0.0)
+
+    def heights(self, which: int) -> Tensor:
+        return density(self.logs, which, self.best()[:, None])
+
+    def peaks(self, which: int) -> Tensor:
+        """Local maxima that rise from their neighbours so far that they may rise further in between, (m, w − 2)."""
+        heights = self.heights(which)
+        left, middle, right = heights[:, :-2], heights[:, 1:-1], heights[:, 2:]
+        clear = RESOLVED + _BLUR * (self.logs[which].abs().nan_to_num(0.0, 0.0, 0.0)[:, 1:-1] + middle.abs())
+        peak = (middle >= left) & (middle > right) & (torch.minimum(left, right) < middle - clear)
+        if not (peak.sum(1) > _PEAKS).any():
+            return peak
+        threshold = torch.where(peak, middle, -math.inf).topk(_PEAKS, dim=1).values[:, -1:]
+        return peak & (middle >= threshold)
+
+    def with_points(self, problem: Tensor, t: Tensor, logs: Tensor) -> Samples:
+        """Merge further points, given flat, each with the number of its problem."""
+        if not len(t):
+            return self
+        order = torch.argsort(problem, stable=True)
+        problem, t, logs = problem[order], t[order], logs[:, order]
+        counts = torch.bincount(problem, minlength=len(self.t))
+        rank = torch.arange(len(t)) - (counts.cumsum(0) - counts)[problem]
+        new_t = torch.full((len(self.t), int(counts.max())), math.inf, dtype=torch.float64)
+        new_logs = torch.full((2, *new_t.shape), -math.inf, dtype=torch.float64)
+        new_t[problem, rank] = t
+        new_logs[:, problem, rank] = logs
+        return Samples(*_distinct(torch.cat([self.t, new_t], 1), torch.cat([self.logs, new_logs], 2)))
+
+    def of(self, problems: Tensor) -> Samples:
+        return Samples(self.t[problems], self.logs[:, problems])
+
+    def replaced(self, problems: Tensor, by: Samples) -> Samples:
+        """The same samples, but for some problems other ones."""
+        more = by.t.shape[1] - self.t.shape[1]
+        t = torch.nn.functional.pad(self.t, (0, max(more, 0)), value=math.inf)
+        logs = torch.nn.functional.pad(self.logs, (0, max(more, 0)), value=-math.inf)
+        t[problems] = torch.nn.functional.pad(by.t, (0, max(-more, 0)), value=math.inf)
+        logs[:, problems] = torch.nn.functional.pad(by.logs, (0, max(-more, 0)), value=-math.inf)
+        return Samples(t, logs)
+
+    def reach(self, which: int) -> tuple[Tensor, Tensor]:
+        """Heights by which to cut off, (m, w), and their maxima, (m,).
+
+        Far from the top a height counts log(distance in widths) more: what a heavy tail such as Cauchy's holds out
+        there is density times distance.
+        """
+        t, top, width = self.top(which)
+        away = (self.t - t[:, None]).abs() / width[:, None]
+        far = torch.where(away.isfinite() & (away > 1), away, 1.0)
+        return self.heights(which) + torch.log(far), top
+
+    def top(self, which: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Position, height and width (one standard deviation, by the parabola) of the highest point, each (m,)."""
+        heights = self.heights(which)
+        best = heights.argmax(1, keepdim=True)
+        middle = best.clamp(1, heights.shape[1] - 2)
+        t = [self.t.gather(1, middle + step)[:, 0] for step in (-1, 0, 1)]
+        h = [heights.gather(1, middle + step)[:, 0] for step in (-1, 0, 1)]
+        _, width = _parabola(t, h)
+        return self.t.gather(1, best)[:, 0], heights.gather(1, best)[:, 0], width
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Flat marks on the lines: a stretch begins (+1) or ends (−1), or a cell is to be split (0)."""
+
+    problem: Int[Tensor, " b"]
+    t: Float[Tensor, " b"]
+    step: Int[Tensor, " b"]
+
+    def of(self, chosen: Tensor) -> Marks:
+        return Marks(self.problem[chosen], self.t[chosen], self.step[chosen])
+
+    @staticmethod
+    def cat(parts: list[Marks]) -> Marks:
+        return Marks(*(torch.cat([getattr(p, name) for p in parts]) for name in ("problem", "t", "step")))
+
+
+def widen(samples: Samples, which: int, look: Look) -> Samples:
+    """Add points further out wherever the density has not yet fallen `DEPTH` below its top at the outermost."""
+    for _ in range(_WIDEN_ROUNDS):
+        t, (heights, top) = samples.t, samples.reach(which)
+        last = t.isfinite().sum(1, keepdim=True) - 1
+        ends = torch.stack([t[:, 0], t.gather(1, last)[:, 0]])
+        end_heights = torch.stack([heights[:, 0], heights.gather(1, last)[:, 0]])
+        span = 4 * (ends[1] - ends[0])
+        further = ends + torch.stack([-span, span])
+        open_ = (end_heights > top - DEPTH) & top.isfinite() & (further.abs() < 1e300)
+        if not open_.any():
+            return samples
+        problem = torch.arange(len(t)).expand(2, -1)[open_]
+        samples = samples.with_points(problem, further[open_], look(problem, further[open_]))
+    return samples
+
+
+def sharpen(samples: Samples, which: int, look: Look) -> tuple[Samples, Tensor, Tensor, Tensor, Tensor]:
+    """Climb every local maximum whose neighbours lie far below it until its shape is resolved.
+
+    A parabola through three heights in a bracket finds a Gaussian peak at once, whatever its width; the middle of
+    the bracket's longer side, tried with it, halves the bracket in any case.
+
+    Returns:
+        The samples with the last bracket of each peak added, and flat: problem, position, height, width.
+    """
+    problem, column = torch.nonzero(samples.peaks(which), as_tuple=True)
+    take = column[:, None] + torch.arange(3)
+    t = samples.t[problem[:, None], take]
+    logs = samples.logs[:, problem[:, None], take]
+    active = torch.arange(len(problem))
+    for _ in range(_ZOOM_ROUNDS):
+        h = density(logs[:, active], which, logs[1, active, 1:2])
+        place = t[active]
+        narrow = place[:, 2] - place[:, 0] <= 16 * _spacing(place[:, 1])
+        clear = RESOLVED + _BLUR * logs[which, active, 1].abs()
+        resolved = (h.amin(1) >= h[:, 1] - clear) & place[:, 2].isfinite()
+        open_ = ~(narrow | resolved)
+        active, place, h = active[open_], place[open_], h[open_]
+        if not len(active):
+            break
+        new_t = _proposals(place, h)
+        new = look(problem[active].repeat_interleave(new_t.shape[1]), new_t.flatten()).reshape(2, *new_t.shape)
+        all_t, all_logs = _distinct(torch.cat([place, new_t], 1), torch.cat([logs[:, active], new], 2))
+        level = all_logs[1].amax(1, keepdim=True)
+        best = density(all_logs, which, torch.where(level.isfinite(), level, 0.0)).argmax(1)
+        take = best.clamp(1, all_t.shape[1] - 2)[:, None] + torch.arange(-1, 2)
+        t[active] = all_t.gather(1, take)
+        logs[:, active] = all_logs.gather(2, take.expand(2, *take.shape))
+    _, width = _parabola(list(t.T), list(density(logs, which, logs[1, :, 1:2]).T))
+    merged = samples.with_points(problem.repeat_interleave(3), t.flatten(), logs.flatten(1))
+    height = density(logs[:, :, 1], which, merged.best()[problem])
+    return merged, problem, t[:, 1].clone(), height, width
+
+
+def walls(samples: Samples, which: int, look: Look) -> Marks:
+    """Find the stretches on which the density is within `DEPTH` of its top; each end lies just outside."""
+    t, heights = samples.t, samples.heights(which)
+    credited, top = samples.reach(which)
+    inside = (credited > top[:, None] - DEPTH) & top[:, None].isfinite()
+    outside = torch.zeros_like(inside[:, :1])
+    starts = torch.nonzero(inside & ~torch.cat([outside, inside[:, :-1]], 1))
+    ends = torch.nonzero(inside & ~torch.cat([inside[:, 1:], outside], 1))
+    problem = torch.cat([starts[:, 0], ends[:, 0]])
+    column = torch.cat([starts[:, 1], ends[:, 1]])
+    step = torch.cat([torch.ones(len(starts), dtype=torch.int64), -torch.ones(len(ends), dtype=torch.int64)])
+    beyond = (column - step).clamp(0, t.shape[1] - 1)
+    near, far = t[problem, column], t[problem, beyond]
+    # A line still high at its very end (widening gave up) ends there.
+    far = torch.where(far.isfinite(), far, near)
+    # What the distance counts at the far end is granted to the whole gap.
+    top = top[problem] - (credited - heights)[problem, beyond].nan_to_num(0.0, 0.0, 0.0).clamp(min=0)
+    near_drop = (top - heights[problem, column]).clamp(0.0, DEPTH)
+    far_drop = torch.where(far == near, DEPTH, top - heights[problem, beyond])
+    active = torch.nonzero(far_drop > 1.5 * DEPTH)[:, 0]
+    for round_ in range(_WALL_ROUNDS):
+        if not len(active):
+            break
+        # √drop is linear in t for a Gaussian, so that the first step lands; every third step bisects.
+        root = near_drop[active].sqrt()
+        share = (math.sqrt(1.2 * DEPTH) - root) / (far_drop[active].sqrt() - root)
+        share = torch.where((share > 0) & (round_ % 3 < 2), share, 0.5)
+        middle = near[active] + share * (far[active] - near[active])
+        logs = look(problem[active], middle)
+        drop = top[active] - density(logs, which, samples.best()[problem[active]])
+        outer = drop >= DEPTH
+        far[active] = torch.where(outer, middle, far[active])
+        far_drop[active] = torch.where(outer, drop, far_drop[active])
+        near[active] = torch.where(outer, near[active], middle)
+        near_drop[active] = torch.where(outer, near_drop[active], drop)
+        gap = (far[active] - near[active]).abs()
+        active = active[(far_drop[active] > 1.5 * DEPTH) & (gap > 8 * _spacing(far[active]))]
+    return Marks(problem, far, step)
+
+
+def graded(problem: Tensor, t: Tensor, width: Tensor, reach: Tensor) -> Marks:
+    """Mark each peak, and points at geometrically growing distances from it, so that wide cells follow small ones."""
+    usable = width.isfinite() & (width > 0)
+    count = int((torch.log(reach / (_RING * width))[usable] / math.log(8.0)).amax().ceil()) if usable.any() else 0
+    rings = _RING * 8.0 ** torch.arange(max(count, 0), dtype=torch.float64)
+    offsets = torch.cat([-rings, torch.zeros(1, dtype=torch.float64), rings])
+    points = t[:, None] + torch.where(usable, width, 0.0)[:, None] * offsets
+    keep = usable[:, None] | (offsets == 0)
+    keep &= (points - t[:, None]).abs() < reach[:, None]
+    owner = problem[:, None].expand_as(points)[keep]
+    return Marks(owner, points[keep], torch.zeros(len(owner), dtype=torch.int64))
+
+
+def layout(samples: Samples, prior: Marks, joint: Marks) -> tuple[Tensor, Tensor, Tensor]:
+    """Lay the first cells: flat problem, left end, right end, in rising order.
+
+    Where prior and joint density have one peak each, of comparable widths, two or three cells hold both: split at
+    the joint's peak, or around it. Elsewhere every mark counts.
+    """
+    count = len(samples.t)
+    low, high = torch.full((2, count), math.inf, dtype=torch.float64)
+    high = -high
+    plain = torch.ones(count, dtype=torch.bool)
+    for marks in (prior, joint):
+        low = low.scatter_reduce(0, marks.problem, marks.t, "amin")
+        high = high.scatter_reduce(0, marks.problem, marks.t, "amax")
+        plain &= torch.bincount(marks.problem, minlength=count) == 3
+    _, _, wide = samples.top(PRIOR)
+    t, _, width = samples.top(JOINT)
+    width = torch.minimum(width, wide)
+    reach = torch.maximum(high - t, t - low)
+    two = plain & (reach <= 10.5 * width)
+    three = plain & ~two & (reach <= torch.minimum(24 * width, 4.5 * width + 10 * wide))
+    three &= (t - low > 6 * width) & (high - t > 6 * width)
+    few = two | three
+    every = Marks.cat([prior, joint])
+    every = every.of(~few[every.problem])
+    problem, left, right = cells(every, joint.t[joint.step == 0])
+    halves = [low[two], t[two], high[two]]
+    thirds = [low[three], (t - 4.5 * width)[three], (t + 4.5 * width)[three], high[three]]
+    for chosen, edges in ((two, halves), (three, thirds)):
+        number = torch.nonzero(chosen)[:, 0]
+        problem = torch.cat([problem, number.repeat(len(edges) - 1)])
+        left, right = torch.cat([left, *edges[:-1]]), torch.cat([right, *edges[1:]])
+    order = torch.argsort(left)
+    order = order[torch.argsort(problem[order], stable=True)]
+    return problem[order], left[order], right[order]
+
+
+def cells(marks: Marks, keep_slivers_at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Cut the marked stretches at all marks inside them: flat problem, left end, right end, in rising order.
+
+    A mark that leaves a sliver is dropped, unless its position is among `keep_slivers_at`.
+    """
+    order = torch.argsort(marks.t)
+    order = order[torch.argsort(marks.problem[order], stable=True)]
+    problem, t, step = marks.problem[order], marks.t[order], marks.step[order]
+    precious = torch.isin(t, keep_slivers_at)
+    for sweep in range(_SWEEPS):
+        cut = (problem[1:] == problem[:-1]) & (step.cumsum(0)[:-1] > 0) & (t[1:] > t[:-1])
+        # Where marks coincide there is no cell between them, hence the width 0.
+        width = torch.where(cut, t[1:] - t[:-1], 0.0)
+        least = torch.zeros_like(width)
+        least[1:-1] = torch.minimum(width[:-2], width[2:])
+        sliver = torch.nonzero((width > 0) & (width < _SLIVER * least))[:, 0]
+        drop = torch.where(precious[sliver] & ~precious[sliver + 1], sliver + 1, sliver)
+        drop = drop[step[drop] == 0]
+        if not len(drop) or sweep == _SWEEPS - 1:
+            break
+        stay = torch.ones(len(t), dtype=torch.bool)
+        stay[drop] = False
+        problem, t, step, precious = problem[stay], t[stay], step[stay], precious[stay]
+    return problem[:-1][cut], t[:-1][cut], t[1:][cut]
+
+
+def _spacing(t: Tensor) -> Tensor:
+    return 2.3e-16 * t.abs() + 1e-300
+
+
+def _distinct(t: Tensor, logs: Tensor) -> tuple[Tensor, Tensor]:
+    """Sort points along each row, those that coincide made one: a peak's neighbours are other points than itself."""
+    for _ in range(2):
+        t, order = torch.sort(t, dim=1)
+        logs = logs.gather(2, order.expand(2, *order.shape))
+        twice = torch.zeros_like(t, dtype=torch.bool)
+        twice[:, 1:] = (t[:, 1:] == t[:, :-1]) & t[:, 1:].isfinite()
+        if not twice.any():
+            break
+        t, logs = t.masked_fill(twice, math.inf), logs.masked_fill(twice, -math.inf)
+    return t, logs
+
+
+def _parabola(t: list[Tensor], h: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Vertex of the parabola through three points, and the standard deviation of the Gaussian it is the log of."""
+    left, right = t[1] - t[0], t[2] - t[1]
+    rise, fall = (h[1] - h[0]) / left, (h[2] - h[1]) / right
+    bend = (fall - rise) / (left + right)
+    slope = (rise * right + fall * left) / (left + right)
+    return t[1] - slope / (2 * bend), torch.rsqrt(-2 * bend)
+
+
+def _proposals(t: Tensor, h: Tensor) -> Tensor:
+    """Four points to try inside each bracket (m, 3): the parabola's top, a width either side of it, the long half."""
+    vertex, width = _parabola(list(t.T), list(h.T))
+    long_right = (t[:, 2] - t[:, 1]) > (t[:, 1] - t[:, 0])
+    other = torch.where(long_right, t[:, 2], t[:, 0])
+    other = torch.where(other.isfinite(), other, t[:, 1] + 2 * (t[:, 1] - t[:, 0]))
+    middle = t[:, 1] + 0.5 * (other - t[:, 1])
+    # The exact middle again would make an empty bracket.
+    vertex = torch.where(vertex == t[:, 1], t[:, 1] + 0.01 * (middle - t[:, 1]), vertex)
+    right = torch.where(t[:, 2].isfinite(), t[:, 2], 2 * t[:, 1] - t[:, 0])
+    near_left, half_left = t[:, 1] - 0.1 * (t[:, 1] - t[:, 0]), t[:, 1] - 0.4 * (t[:, 1] - t[:, 0])
+    fallback = torch.stack([near_left, half_left, t[:, 1] + 0.15 * (right - t[:, 1]), middle], 1)
+    points = torch.stack([vertex, vertex - 1.5 * width, vertex + 1.5 * width, middle], 1)
+    good = (points > t[:, :1]) & (points < t[:, 2:]) & (points != t[:, 1:2])
+    return torch.where(good, points, fallback)
