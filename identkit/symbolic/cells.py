@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import sympy
-from sympy import Expr, Rational, Set, Symbol
+from sympy import Expr, Rational, Symbol
 
 from identkit.model import balls
-from identkit.symbolic.field import points
+from identkit.model.model import Model
+from identkit.symbolic.certificates import Claim, law_moves, zero
+from identkit.symbolic.summary import conditional_law
+from identkit.symbolic.support import all_domains, is_discrete, takes_every_value
+from identkit.verdict import Level
 
 Point = Mapping[Symbol, Rational]
-_TRIALS = 160
 
 
 def has_kinks(expressions: Sequence[Expr]) -> bool:
@@ -56,15 +60,33 @@ def _sign(expression: Expr, point: Point) -> int:
     return 1 if value > 0 else -1 if value < 0 else 0
 
 
-def cells(expressions: Sequence[Expr], domains: Mapping[Symbol, Set]) -> Iterator[tuple[Point, list[Expr]]]:
-    """Cells that were met: a point inside, and the expressions as they are there. There may be others."""
-    inside = {s: domains[s] for e in expressions for s in e.free_symbols}  # type: ignore[index]
-    met: set[tuple[Expr, ...]] = set()
-    for point in points(inside, _TRIALS, seed=9):
-        written = [smooth_near(expression, point) for expression in expressions]
-        if any(e is None for e in written):
-            continue
-        found = tuple(e for e in written if e is not None)
-        if found not in met:
-            met.add(found)
-            yield point, list(found)
+@dataclass(frozen=True)
+class FlatCell(Claim):
+    """Around a point inside the support, the law does not change along a direction: a dead region of positive mass."""
+
+    direction: Mapping[Symbol, Expr]
+    point: Point
+
+    @property
+    def supports(self) -> dict[str, tuple[Level, ...]]:
+        return {latent.name: (Level.PARTIAL,) for latent in self.direction}
+
+    @property
+    def sentence(self) -> str:
+        steps = ", ".join(f"{latent.name} + ({entry})*t" for latent, entry in self.direction.items())
+        where = ", ".join(f"{s.name} = {v}" for s, v in self.point.items())
+        return f"in a region of positive prior mass around ({where}) the law is the same at ({steps})"
+
+    def holds(self, model: Model) -> bool:
+        t = sympy.Dummy("t", real=True)
+        latents = model.latent_symbols
+        if any(is_discrete(model.support(s)) or not takes_every_value(model, s) for s in latents):
+            return False
+        if any(domain.contains(self.point[s]) == sympy.false for s, domain in all_domains(model).items() if s in self.point):
+            return False
+        moved = {latent: latent + t * entry for latent, entry in self.direction.items()}
+        for expression in conditional_law(model).expressions:
+            here = smooth_near(expression, self.point)
+            if here is None or not zero(here.subs(moved, simultaneous=True) - here):
+                return False
+        return all(law_moves(model, latent) for latent in self.direction)

@@ -20,6 +20,7 @@ from identkit.model import balls
 from identkit.model.families import NONNEGATIVE, POSITIVE, MvNormal, select
 from identkit.model.model import Condition, Model
 from identkit.model.tape import Tape
+from identkit.symbolic.cells import has_kinks
 from identkit.symbolic.certificates import (
     AllDiffer,
     Claim,
@@ -36,6 +37,7 @@ from identkit.symbolic.certificates import (
 from identkit.symbolic.field import nonzero_point, points, vanishes
 from identkit.symbolic.injectivity import Peeled, peel, slope_sign
 from identkit.symbolic.proof import Proof
+from identkit.symbolic.regions import flat_cells
 from identkit.symbolic.regularity import analytic, on_open_box, positive
 from identkit.symbolic.summary import Summary, conditional_law
 from identkit.symbolic.support import (
@@ -93,8 +95,23 @@ def check_latents(model: Model, at: Mapping[Any, Any] | None = None) -> Verdict:
     assumptions = refuse_or_assume(fixed)
     found = analyse(fixed)
     found.assumptions[:0] = assumptions
+    _dead_regions(fixed, found)
     verdict = verdict_of(fixed, found, "at" if at else "generic", started)
     return _by_the_general_method(fixed, verdict, assumptions) if _open_questions(verdict) else verdict
+
+
+def _dead_regions(model: Model, found: Findings) -> None:
+    """A kinked law may be flat in a region of positive mass, as a rectifier is on half a line: PARTIAL (theory/T2)."""
+    left = [s for s in model.latent_symbols if found.levels[s.name] is Level.UNKNOWN]
+    law = conditional_law(model).expressions
+    if not left or not has_kinks(law) or any(is_discrete(model.support(s)) for s in model.latent_symbols):
+        return
+    for claim in flat_cells(model, left):
+        if claim.holds(model):
+            found.claims.append(claim)
+            found.levels.update({latent.name: Level.PARTIAL for latent in claim.direction})
+            found.assumptions += [f"{claim.sentence}; elsewhere it may change"]
+            found.invariances.append(_translation(model, dict(claim.direction)))
 
 
 def _open_questions(verdict: Verdict) -> int:

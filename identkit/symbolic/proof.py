@@ -14,6 +14,7 @@ import sympy
 from sympy import Expr, Symbol
 
 from identkit.model.model import Model
+from identkit.symbolic.cells import FlatCell
 from identkit.symbolic.certificates import (
     AllDiffer,
     Claim,
@@ -173,6 +174,8 @@ class Weighed:
                 values.setdefault(leader, set()).add(dict(state)[latent])
             return any(len(seen) > 1 for seen in values.values())
         for claim in self._claims:
+            if isinstance(claim, FlatCell) and latent in claim.direction:
+                return True
             if isinstance(claim, Invisible) and latent in claim.direction:
                 moved, state = claim.direction, claim.state
             elif isinstance(claim, Ignored) and latent in claim.latents:
