@@ -240,6 +240,12 @@ def test_elements_and_whole_vectors_can_be_fixed() -> None:
     assert_same(parse(written(m.at({"w[1]": 3}))), m.at({"w[1]": 3}))
 
 
+def test_lone_elements_of_several_domains_survive() -> None:
+    m = parse("d = w[2]; observe x ~ Normal(w[4], w[3])")
+    assert list(m.parameters.values()) == [S.Reals, S.Reals, POSITIVE]
+    assert_same(parse(written(m)), m)
+
+
 def test_no_name_is_reserved() -> None:
     m = parse(
         "pi ~ Normal(0, 1); E = 2*pi; I = E; lambda ~ Beta(S, beta); for = 3\n"
@@ -566,6 +572,24 @@ def test_rows_of_a_multivariate_draw_survive() -> None:
     m = parse("for i in 1..2: observe x[i] ~ MvNormal([a[i], 0], [[1, b], [b, 2]])")
     assert m.observation_names == ("x[1,1]", "x[1,2]", "x[2,1]", "x[2,2]")
     assert_same(parse(written(m)), m)
+
+
+def test_what_is_not_yet_read_is_written_all_the_same() -> None:
+    m = Model("m")
+    u, a, z = m.known("u", 2), m.parameter("a"), m.latent("z", Normal(0, 1))
+    m.observe("x", Normal(a * u[0] + z, 1))
+    m.observe_exactly("y", a * z)
+    m.constraint(a - u[1], "> 0")
+    m.summary(a**2)
+    assert written(m).splitlines() == [
+        "parameter a",
+        "known u[2]",
+        "z ~ Normal(0, 1)",
+        "observe x ~ Normal(a*u[1] + z, 1)",
+        "observe y = a*z",
+        "constraint a - u[2] > 0",
+        "summary a^2",
+    ]
 
 
 @pytest.mark.parametrize("domain", [sympy.FiniteSet(1, 4), Interval(0, 1) + Interval(2, 3)])

@@ -29,7 +29,7 @@ def parse(text: str, name: str = "model") -> Model:
     (('z[1]', 'z[2]'), ['w[1]', 'w[2]', 's'])
 
     Args:
-        text: statements in the notation of docs/notation (one a line, or separated by ``;``).
+        text: statements of the notation, one a line or separated by ``;``.
         name: what to call the model in tables and figures.
 
     Raises:

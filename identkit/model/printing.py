@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sympy
@@ -11,6 +11,7 @@ from sympy.printing.str import StrPrinter
 
 from identkit.model.families import Family, Mixture
 from identkit.model.model import Model, Statement, element_names
+from identkit.model.noise_free import Exactly
 
 _FUNCTIONS = {"exp", "log", "sin", "cos", "tanh", "sigmoid", "select"}
 
@@ -21,40 +22,48 @@ def written(model: Model) -> str:
     Raises:
         ValueError: for what the notation cannot express (a function it lacks, an unusual domain).
     """
-    lines = [*_parameters(model), *_draws(model.latents, "")]
+    lines = [*_declared(model, "parameter", model.parameters), *_declared(model, "known", model.knowns)]
+    lines += _draws(model.latents, "")
     lines += [f"{name} = {_value(expression)}" for name, expression in model.definitions.items()]
     lines += _draws(model.observations, "observe ")
+    lines += [
+        f"constraint {_expression(stated.expression)} {stated.relation}" for stated in model.constraints
+    ]
+    lines += [f"summary {_expression(quantity)}" for quantity in model.summaries]
     return "\n".join(lines)
 
 
-def _parameters(model: Model) -> list[str]:
+def _declared(model: Model, keyword: str, domains: Mapping[Symbol, Set]) -> list[str]:
     vectors: dict[str, dict[str, Set]] = {}
-    for symbol, domain in model.parameters.items():
+    for symbol, domain in domains.items():
         vectors.setdefault(_base(symbol.name), {})[symbol.name] = domain
     lines = []
     for name, own in vectors.items():
-        lines += [f"parameter {name}{_domain(own[name], name)}"] if name in own else _vector(name, own, model)
+        scalar = [f"{name}{_domain(own[name], name)}"] if name in own else []
+        targets = scalar or _vector(name, own, model, free=keyword == "parameter")
+        lines += [f"{keyword} {target}" for target in targets]
     return lines
 
 
-def _vector(name: str, own: dict[str, Set], model: Model) -> list[str]:
+def _vector(name: str, own: dict[str, Set], model: Model, free: bool) -> list[str]:
     shape = _shape(list(own))
     domains = set(own.values())
     complete = list(own) == element_names(name, shape)
     if len(domains) > 1 and complete:
-        return [f"parameter {element}{_domain(domain, element)}" for element, domain in own.items()]
-    if not complete and _taken_alike(own, model):
+        return [f"{element}{_domain(domain, element)}" for element, domain in own.items()]
+    if not complete and free and _taken_alike(own, model):
         return []
     if len(domains) > 1:
         raise ValueError(f"{name} has no text form: its elements have different domains and some are fixed")
     sizes = ", ".join(map(str, shape))
-    return [f"parameter {name}[{sizes}]{_domain(domains.pop(), name)}"]
+    return [f"{name}[{sizes}]{_domain(domains.pop(), name)}"]
 
 
 def _taken_alike(own: dict[str, Set], model: Model) -> bool:
     # A declaration covers a whole vector. Elements that stand alone (the others fixed or never mentioned) are
     # left undeclared where their places in the model give them the very domain that they have.
-    places: dict[str, Set] = {}
+    defined = [value.free_symbols for value in model.definitions.values()]
+    places: dict[str, Set] = {symbol.name: S.Reals for symbols in defined for symbol in symbols}
     for statement in [*model.latents, *model.observations]:
         for _, expression, domain in statement.family.expressions():
             for symbol in expression.free_symbols:
@@ -78,7 +87,7 @@ def _draws(statements: Sequence[Statement], prefix: str) -> list[str]:
         # One line may stand for all elements only if no other statement comes between them.
         if name in together and list(statements[position : position + len(every)]) == every:
             target, count = f"{name}[{', '.join(map(str, _shape(_names(every))))}]", len(every)
-        lines.append(f"{prefix}{target} ~ {_family(first.family)}")
+        lines.append(f"{prefix}{target} {_drawn(first.family)}")
         position += count
     return lines
 
@@ -106,6 +115,10 @@ def _one(statement: Statement, first: bool) -> str:
     name, _, inside = whole.removesuffix("]").partition("[")
     row = inside.split(",")[0]
     return f"{name}[{row}, {len(statement.symbols)}]" if first else f"{name}[{row}]"
+
+
+def _drawn(family: Family) -> str:
+    return f"= {_value(family.arguments[0])}" if isinstance(family, Exactly) else f"~ {_family(family)}"
 
 
 def _family(family: Family) -> str:
