@@ -112,7 +112,8 @@ class FibreProof(Certificate):
             if pinned:
                 evidence |= sliced - {Level.CONSTANT, Level.PARTIAL}
             evidence -= {Level.CONSTANT}
-        return level in evidence
+        # A law that does not contain the unknown at all leaves no room for "some of it is seen".
+        return level is Level.CONSTANT if Level.CONSTANT in evidence else level in evidence
 
 
 def _evidence(claims: tuple[FibreClaim, ...], asked: Question) -> dict[Symbol, set[Level]]:
@@ -414,8 +415,12 @@ class Mirrored(FibreClaim):
     def holds(self, asked: Question) -> bool:
         if all(e == s for s, e in self.change.items()):
             return False
-        gaps = [e.subs(self.change, simultaneous=True) - e for e in asked.problem.summary]
-        return all(_gone(gap) for gap in gaps) and _stays(self.change, asked.problem)
+        problem = asked.problem
+        images = [(e.subs(self.change, simultaneous=True), e) for e in problem.summary]
+        if not all(_gone(image - e) for image, e in images) or not _stays(self.change, problem):
+            return False
+        moved = [(e.subs(self.change, simultaneous=True), e) for e in problem.constraints]
+        return all(_gone(image - e) or _gone(image + e) for image, e in moved)
 
 
 @dataclass(frozen=True)
@@ -478,12 +483,14 @@ def _gone(gap: Expr) -> bool:
     return zero(gap) if null is None else null
 
 
-def _points(problem: Problem, count: int) -> list[dict[Symbol, Expr]]:
-    # Inside the domains, by a scheme of its own.
+def _points(problem: Problem, count: int, inside: set[Symbol] | None = None) -> list[dict[Symbol, Expr]]:
+    # Inside the domains, by a scheme of its own; only the symbols in `inside` where it is given.
     found = []
     for attempt in range(1, count + 1):
         point = {}
         for place, symbol in enumerate((*problem.unknowns, *problem.known), 1):
+            if inside is not None and symbol not in inside:
+                continue
             part = sympy.Rational(3 * attempt + 2 * place, 8 * attempt + 5 * place + 11)
             point[symbol] = _placed(part, problem.domains[symbol])
         found.append(point)
@@ -509,16 +516,24 @@ def _not_zero_somewhere(expression: Expr, problem: Problem) -> bool:
     if not analytic(expression, problem.domains):
         return False
     tape = Tape([expression])
-    return any(balls.excludes_zero(balls.run_or_nan(tape, point, 256)[0]) for point in _points(problem, 4))
+    return any(balls.excludes_zero(balls.run_or_nan(tape, point, 256)[0]) for point in _points(problem, 4, expression.free_symbols))
 
 
 def _stays(change: Mapping[Symbol, Expr], problem: Problem) -> bool:
-    """Whether the map keeps the domains at random points, so on an open set of unknowns."""
-    for point in _points(problem, 3):
-        for symbol, entry in change.items():
-            if problem.domains[symbol].contains(entry.subs(point)) != sympy.true:
+    """Whether the map keeps domains and inequalities at some points inside, so on an open set of unknowns."""
+    met = 0
+    for point in _points(problem, 60):
+        if met < 3 and _allowed(point, problem):
+            met += 1
+            moved = {**point, **{symbol: entry.subs(point) for symbol, entry in change.items()}}
+            inside = all(problem.domains[symbol].contains(moved[symbol]) == sympy.true for symbol in change)
+            if not inside or not _allowed(moved, problem):
                 return False
-    return True
+    return met == 3
+
+
+def _allowed(point: Mapping[Symbol, Expr], problem: Problem) -> bool:
+    return all(e.subs(list(point.items())).is_positive is True for e in problem.inequalities)
 
 
 def _in_domain(expression: Expr, problem: Problem) -> Expr:

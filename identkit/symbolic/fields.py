@@ -23,6 +23,7 @@ from identkit.symbolic.linear import nullspace, rationals
 from identkit.symbolic.modular import PRIMES, Dual, Evaluator
 from identkit.symbolic.polynomials import NotRational, Ring
 from identkit.symbolic.problem import Problem
+from identkit.symbolic.torus import Torus
 
 Field = dict[Symbol, Expr]
 """The non-zero components of a vector field, by unknown."""
@@ -87,7 +88,8 @@ class _Search:
         self._chance = random.Random(7)
         self._variables = [s for s in (*problem.unknowns, *problem.known)]
         self._all = Evaluator(problem.summary, self._variables, problem.constraints, _PRIME)
-        self._weights, self._size = self._torus()
+        torus = Torus(self._all, len(problem.summary))
+        self._weights, self._size = torus.of_variables, torus.size
         self._rank = max(1, len(self._problem.unknowns) - deficiency)
         self._points: list[tuple[dict[Symbol, int], list[list[int]]]] = []
         self.found: list[Field] = []
@@ -174,25 +176,6 @@ class _Search:
             _, jacobian = self._all.at(point)
             self._points.append(({u: point[u].value for u in self._variables}, jacobian))
         return self._points[index]
-
-    def _torus(self) -> tuple[dict[Symbol, tuple[int, ...]], int]:
-        """Weights w of the variables under which every κₖ is homogeneous: ``Σ wᵢ uᵢ ∂ᵢκₖ = cₖ κₖ``."""
-        width, height = len(self._variables), len(self._problem.summary)
-        rows: list[list[int]] = []
-        for _ in range(max(3, (width + height) // max(height, 1) + 3)):
-            point: dict[Symbol, Dual] = self._all.draw(self._chance)
-            values, jacobian = self._all.at(point)
-            for k in range(height):
-                row = [point[u].value * jacobian[k][i] % _PRIME for i, u in enumerate(self._variables)]
-                row += [-values[k] % _PRIME if j == k else 0 for j in range(height)]
-                rows.append(row)
-        vectors = []
-        for vector in nullspace(rows, width + height, _PRIME):
-            exact = rationals(vector, _PRIME, largest=64)
-            if exact is not None:
-                scale = sympy.ilcm(*[entry.q for entry in exact])
-                vectors.append([int(entry * scale) for entry in exact[:width]])
-        return {u: tuple(v[i] for v in vectors) for i, u in enumerate(self._variables)}, len(vectors)
 
 
 def _monomials(variables: Sequence[Symbol], degree: int) -> Iterable[Monomial]:

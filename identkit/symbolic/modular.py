@@ -60,7 +60,8 @@ class Evaluator:
     ) -> None:
         self.prime = prime
         self.unknowns = tuple(unknowns)
-        self._solved = _solve_constraints(constraints, unknowns)
+        self._places = {unknown: place for place, unknown in enumerate(self.unknowns)}
+        self._solved = {s: Tape([e]) for s, e in _solve_constraints(constraints, unknowns).items()}
         kernels = Kernels()
         written = [kernels.rational(expression) for expression in [*expressions, *constraints]]
         self._contents = kernels.contents()
@@ -75,6 +76,7 @@ class Evaluator:
         symbols = {s for e in [*written, *inner] for s in e.free_symbols} - dummies
         self._symbols = sorted(symbols | set(unknowns), key=str)  # type: ignore[type-var]
         self._algebra = _Duals(prime)
+        self._unit = int(sqrt_mod(-1, prime))
         self.opaque = any(kind not in ("exp", "log", "abs", "positive") for _, kind, _ in self._contents)
         """whether some function is treated as unknown, so that ranks are upper bounds only"""
         self.constants = any(
@@ -95,11 +97,21 @@ class Evaluator:
                 continue
         raise Unsupported("no point of the prime field was found that has all the roots needed")
 
+    def values(self, point: Mapping[Symbol, Dual]) -> list[int]:
+        """The expressions' values alone, which is cheaper."""
+        flat = {symbol: Dual(dual.value, {}) for symbol, dual in point.items()}
+        return [d.value for d in self._tape.run(flat, self._algebra)]
+
     def at(self, point: Mapping[Symbol, Dual]) -> tuple[list[int], list[list[int]]]:
         """Values, and the Jacobian with one row an expression (constraints last) and one column an unknown."""
         duals = self._tape.run(point, self._algebra)
-        width = range(len(self.unknowns))
-        return [d.value for d in duals], [[d.slopes.get(column, 0) for column in width] for d in duals]
+        rows = []
+        for dual in duals:
+            row = [0] * len(self.unknowns)
+            for column, slope in dual.slopes.items():
+                row[column] = slope
+            rows.append(row)
+        return [d.value for d in duals], rows
 
     def point_at(self, values: Mapping[Symbol, int], chance: random.Random) -> dict[Symbol, Dual]:
         """The point with these field elements for the symbols, kernels being random as in `draw`."""
@@ -112,17 +124,16 @@ class Evaluator:
                 values[symbol] = chance.randrange(1, self.prime)
                 if symbol in self._roots:
                     values[symbol] = pow(values[symbol], self._roots[symbol][0], self.prime)
-        for symbol, expression in self._solved.items():
-            tape = Tape([expression])
+        for symbol, tape in self._solved.items():
             point = {s: Dual(value, {}) for s, value in values.items()}
             values[symbol] = tape.run(point, self._algebra)[0].value
         return self._complete(values, chance)
 
     def _complete(self, values: Mapping[Symbol, int], chance: random.Random) -> dict[Symbol, Dual]:
-        point: dict[Symbol, Dual] = {UNIT: Dual(sqrt_mod(-1, self.prime), {})}
+        point: dict[Symbol, Dual] = {UNIT: Dual(self._unit, {})}
         for symbol in self._symbols:
-            place = {self.unknowns.index(symbol): 1} if symbol in self.unknowns else {}
-            self._put(point, symbol, Dual(values[symbol], place))
+            place = self._places.get(symbol)
+            self._put(point, symbol, Dual(values[symbol], {} if place is None else {place: 1}))
         for dummy, kind, _ in self._contents:
             self._put(point, dummy, self._kernel(dummy, kind, point, chance))
         return point

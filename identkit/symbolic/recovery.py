@@ -11,19 +11,26 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
+from math import comb
 
 import sympy
 from sympy import Expr, Symbol
 
 from identkit.symbolic.field import nonzero_point, vanishes
 from identkit.symbolic.linear import nullspace, rationals
-from identkit.symbolic.modular import PRIMES, Evaluator
+from identkit.symbolic.modular import PRIMES, Dual, Evaluator
 from identkit.symbolic.polynomials import NotRational, Ring
 from identkit.symbolic.problem import Problem
+from identkit.symbolic.torus import Torus
 
 _PRIME = PRIMES[0]
-_MOST_COLUMNS = 900
+_MOST_COLUMNS = 700
+_MOST_MONOMIALS = 9_000
+_MOST_GROUPS = 80
 _DEGREES = (1, 2, 3)
+
+Chosen = tuple[int, ...]
+"""A monomial in the entries of κ: their positions, repeated."""
 
 
 @dataclass(frozen=True)
@@ -47,75 +54,98 @@ class Recovery:
         self._deadline = time.monotonic() + seconds
         self._chance = random.Random(11)
         self._known: list[Symbol] = list(problem.known)
-        self._refresh()
-
-    def _refresh(self) -> None:
-        # κ without repetitions; what is known by now joins κ as further determined quantities.
-        entries = list(dict.fromkeys(self._problem.summary))
-        outer = {Symbol(f"kappa[{i}]", real=True): e for i, e in enumerate(entries, 1) if e.free_symbols}
-        self._outer: dict[Symbol, Expr] = {**outer, **{s: s for s in self._known}}
-        self._variables = [*self._problem.unknowns, *self._problem.known]
-        self._tables: dict[Expr, list[tuple[list[int], int]]] = {}
+        self._entries = [e for e in dict.fromkeys(problem.summary) if e.free_symbols]
+        self._outer = {Symbol(f"kappa[{i}]", real=True): e for i, e in enumerate(self._entries, 1)}
+        self._variables = [*problem.unknowns, *problem.known]
+        self._evaluator = Evaluator(self._entries, self._variables, problem.constraints, _PRIME)
+        self._torus = Torus(self._evaluator, len(self._entries))
+        self._points: list[tuple[dict[Symbol, Dual], list[int]]] = []
+        self._graded: dict[int, dict[tuple[int, ...], list[Chosen]]] = {}
 
     def learn(self, unknown: Symbol) -> None:
-        """Count an unknown as known from now on."""
+        """Count an unknown as known from now on; it joins κ as one more determined quantity."""
         if unknown not in self._known:
             self._known.append(unknown)
-            self._refresh()
+            self._graded = {}
 
     def find(self, target: Expr) -> Formula | None:
-        """A formula for the target, verified exactly, or None if none of low degree was found."""
+        """A formula for the target, verified exactly, or None if none of low degree was found.
+
+        Args:
+            target: a polynomial in the unknowns; a product of them for the grading to help.
+        """
         if not target.free_symbols <= set(self._variables):
             return None
-        symbols = list(self._outer)
-        evaluator = Evaluator(
-            [*self._outer.values(), target], self._variables, self._problem.constraints, _PRIME
-        )
-        weights, total = self._weights(evaluator)
+        weight = self._torus.weight(target)
+        if weight is None:
+            return None
+        tried: set[tuple[tuple[Chosen, ...], tuple[Chosen, ...]]] = set()
         for degree in _DEGREES:
-            if time.monotonic() > self._deadline:
-                return None
-            groups = _groups(len(symbols), degree, weights, total)
-            for columns in sorted(groups.values(), key=len):
-                if not columns[1] or len(columns[0]) + len(columns[1]) > _MOST_COLUMNS:
-                    continue
-                found = self._relation(evaluator, columns, symbols, target)
-                if found is not None:
-                    return found
+            for columns in self._systems(degree, weight):
+                if time.monotonic() > self._deadline:
+                    return None
+                key = (tuple(columns[0]), tuple(columns[1]))
+                if key not in tried:
+                    tried.add(key)
+                    found = self._relation(columns, target)
+                    if found is not None:
+                        return found
         return None
 
-    def _relation(
-        self,
-        evaluator: Evaluator,
-        columns: tuple[list[tuple[int, ...]], list[tuple[int, ...]]],
-        symbols: Sequence[Symbol],
-        target: Expr,
-    ) -> Formula | None:
+    @property
+    def _symbols(self) -> list[Symbol]:
+        return [*self._outer, *self._known]
+
+    def _systems(self, degree: int, weight: tuple[int, ...]) -> list[tuple[list[Chosen], list[Chosen]]]:
+        """Monomials that stand alone, and those that multiply the target, of one total weight each; small ones first."""
+        plain, smaller = self._by_weight(degree), self._by_weight(max(degree - 1, 1))
+        systems = []
+        for heavy, multiplied in smaller.items():
+            alone = plain.get(tuple(a + b for a, b in zip(heavy, weight, strict=True)), [])
+            if len(alone) + len(multiplied) <= _MOST_COLUMNS:
+                systems.append((alone, multiplied))
+        return sorted(systems, key=lambda pair: len(pair[0]) + len(pair[1]))[:_MOST_GROUPS]
+
+    def _by_weight(self, degree: int) -> dict[tuple[int, ...], list[Chosen]]:
+        if degree not in self._graded:
+            weights = [*self._torus.of_entries, *[self._torus.of_variables[s] for s in self._known]]
+            groups: dict[tuple[int, ...], list[Chosen]] = {}
+            if comb(len(weights) + degree, degree) <= _MOST_MONOMIALS:
+                for total in range(degree + 1):
+                    for chosen in combinations_with_replacement(range(len(weights)), total):
+                        weight = tuple(sum(weights[i][k] for i in chosen) for k in range(self._torus.size))
+                        groups.setdefault(weight, []).append(chosen)
+            self._graded[degree] = groups
+        return self._graded[degree]
+
+    def _relation(self, columns: tuple[list[Chosen], list[Chosen]], target: Expr) -> Formula | None:
         plain, multiplied = columns
         width = len(plain) + len(multiplied)
         rows = []
-        for _ in range(width + 4):
-            values, _ = evaluator.at(evaluator.draw(self._chance))
-            kappa, goal = values[: len(symbols)], values[len(symbols)]
-            row = [_product(kappa, m) for m in plain] + [_product(kappa, m) * goal % _PRIME for m in multiplied]
-            rows.append(row)
+        for index in range(width + 4):
+            point, kappa = self._point(index)
+            goal = _value(target, point)
+            values = [*kappa, *[point[s].value for s in self._known]]
+            rows.append(
+                [_product(values, m) for m in plain] + [_product(values, m) * goal % _PRIME for m in multiplied]
+            )
         for vector in nullspace(rows, width, _PRIME):
             if not any(vector[len(plain) :]):
                 continue
             exact = rationals(vector, _PRIME)
             if exact is None:
                 continue
+            symbols = self._symbols
             top = -sympy.Add(*[c * _monomial(symbols, m) for c, m in zip(exact, plain, strict=False)])
-            bottom = sympy.Add(*[c * _monomial(symbols, m) for c, m in zip(exact[len(plain) :], multiplied, strict=True)])
-            formula = self._verified(target, top, bottom)
+            rest = zip(exact[len(plain) :], multiplied, strict=True)
+            formula = self._verified(target, top, sympy.Add(*[c * _monomial(symbols, m) for c, m in rest]))
             if formula is not None:
                 return formula
         return None
 
     def _verified(self, target: Expr, top: Expr, bottom: Expr) -> Formula | None:
-        inside = list(self._outer.items())
-        divisor = bottom.subs(inside)
-        gap = top.subs(inside) - target * divisor
+        divisor = bottom.xreplace(self._outer)
+        gap = top.xreplace(self._outer) - target * divisor
         try:
             ring = Ring(gap.free_symbols | divisor.free_symbols)  # type: ignore[arg-type]
             holds = ring.is_zero(gap) and not ring.is_zero(divisor)
@@ -123,54 +153,35 @@ class Recovery:
             holds = vanishes(gap) and nonzero_point(divisor, self._problem.domains) is not None
         if not holds:
             return None
-        used = {s: e for s, e in self._outer.items() if s in (top * bottom).free_symbols and s not in self._known}
+        used = {s: e for s, e in self._outer.items() if s in (top * bottom).free_symbols}
         return Formula(target, sympy.factor(top / bottom), used, sympy.factor(divisor))
 
-    def _weights(self, evaluator: Evaluator) -> tuple[list[tuple[int, ...]], tuple[int, ...]]:
-        """The weights of κ's entries and of the target under the scalings that keep them all homogeneous."""
-        width, height = len(self._variables), len(self._outer) + 1
-        rows = []
-        for _ in range(max(3, (width + height) // height + 3)):
-            point = evaluator.draw(self._chance)
-            values, jacobian = evaluator.at(point)
-            for k in range(height):
-                row = [point[u].value * jacobian[k][i] % _PRIME for i, u in enumerate(self._variables)]
-                rows.append(row + [-values[k] % _PRIME if j == k else 0 for j in range(height)])
-        vectors = []
-        for vector in nullspace(rows, width + height, _PRIME):
-            exact = rationals(vector, _PRIME, largest=64)
-            if exact is not None:
-                scale = sympy.ilcm(*[e.q for e in exact])
-                vectors.append([int(e * scale) for e in exact[width:]])
-        weights = [tuple(v[k] for v in vectors) for k in range(height)]
-        return weights[:-1], weights[-1]
+    def _point(self, index: int) -> tuple[dict[Symbol, Dual], list[int]]:
+        while len(self._points) <= index:
+            point = self._evaluator.draw(self._chance)
+            self._points.append((point, self._evaluator.values(point)[: len(self._entries)]))
+        return self._points[index]
 
 
-def _groups(
-    size: int, degree: int, weights: Sequence[tuple[int, ...]], target: tuple[int, ...]
-) -> dict[tuple[int, ...], tuple[list[tuple[int, ...]], list[tuple[int, ...]]]]:
-    """Monomials of κ up to a degree by weight: those that stand alone, and those that multiply the target."""
-    groups: dict[tuple[int, ...], tuple[list[tuple[int, ...]], list[tuple[int, ...]]]] = {}
-    count = 0
-    for total in range(degree + 1):
-        for chosen in combinations_with_replacement(range(size), total):
-            count += 1
-            if count > 40_000:
-                return {}
-            weight = tuple(sum(weights[i][k] for i in chosen) for k in range(len(target)))
-            groups.setdefault(weight, ([], []))[0].append(chosen)
-            if total < degree or degree == 1:
-                shifted = tuple(a + b for a, b in zip(weight, target, strict=True))
-                groups.setdefault(shifted, ([], []))[1].append(chosen)
-    return groups
+def _value(target: Expr, point: Mapping[Symbol, Dual]) -> int:
+    """A polynomial's value in the prime field."""
+    total = 0
+    for term in sympy.Add.make_args(sympy.expand(target)):
+        coefficient, rest = term.as_coeff_Mul()
+        product = int(coefficient.p) * pow(int(coefficient.q), -1, _PRIME)
+        for base, power in rest.as_powers_dict().items():
+            if base.is_Symbol:
+                product = product * pow(point[base].value, int(power), _PRIME) % _PRIME
+        total = (total + product) % _PRIME
+    return total
 
 
-def _product(values: Sequence[int], chosen: tuple[int, ...]) -> int:
+def _product(values: Sequence[int], chosen: Chosen) -> int:
     product = 1
     for i in chosen:
         product = product * values[i] % _PRIME
     return product
 
 
-def _monomial(symbols: Sequence[Symbol], chosen: tuple[int, ...]) -> Expr:
+def _monomial(symbols: Sequence[Symbol], chosen: Chosen) -> Expr:
     return sympy.Mul(*[symbols[i] for i in chosen])
