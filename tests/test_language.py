@@ -39,6 +39,9 @@ def assert_same(left: Model, right: Model) -> None:
     assert left.latents == right.latents
     assert left.observations == right.observations
     assert left.definitions == right.definitions
+    assert left.knowns == right.knowns
+    assert left.constraints == right.constraints
+    assert left.summaries == right.summaries
 
 
 # What texts mean: each beside the same model declared in SymPy
@@ -135,6 +138,34 @@ def network(m: Model) -> None:
     m.observe("x", Normal(sympy.tanh(h[0]) - 2 * h[1], sympy.exp(-z[0] / 2)))
 
 
+def promised(m: Model) -> None:
+    u, d = m.known("u", 2), m.known("d", domain=Interval.open(0, 1))
+    a, b = m.parameter("a", 2), m.parameter("b")
+    z = m.latent("z", Normal(0, 1), 2)
+    for i in range(2):
+        m.observe(f"x[{i + 1}]", Normal(a[i] * u[i] * z[i], d))
+    m.observe_exactly("y", b * z[0])
+    m.observe_exactly("v", b * sympy.Matrix(z))
+    m.constraint(a[0] + a[1] - 1)
+    m.constraint(a[0] - u[0], "> 0")
+    m.constraint(b - a[1], "> 0")
+    m.summary([a[0] ** 2, a[1] ** 2, -b])
+
+
+PROMISED = """
+known u[2]; known d in (0, 1); parameter a[2]
+z[2] ~ Normal(0, 1)
+for i in 1..2: observe x[i] ~ Normal(a[i]*u[i]*z[i], d)
+observe y = b*z[1]
+observe v = b*z
+constraint sum(a) = 1; constraint a[1] > u[1]
+constraint a[2] < b  # the other way round
+for i in 1..2:
+  summary a[i]^2
+summary -b
+"""
+
+
 MEANINGS: list[tuple[str, Callable[[Model], object]]] = [
     ("z ~ Normal(0, 1); observe x ~ Normal(w*z, s)", one_factor),
     ("# one\n\n  z ~ Normal(0,1) # two\n  observe x ~ Normal(\n w*z,  # three\n\ns)\n\n# four", one_factor),
@@ -191,6 +222,7 @@ MEANINGS: list[tuple[str, Callable[[Model], object]]] = [
         "observe x ~ Normal(tanh(h[1]) - 2*h[2], exp(-z[1]/2))",
         network,
     ),
+    (PROMISED, promised),
 ]  # fmt: skip
 
 
@@ -356,10 +388,20 @@ BAD = [
     ("x = 0^-1", 1, 5, "divides by zero"),
     ("x = log(0)", 1, 5, "not a finite number"),
     ("x = 1 + sqrt(-2)", 1, 9, "not a real number"),
-    ("constraint a = 0", 1, 1, "constraint statements are not part of the notation yet"),
-    ("x = 1; summary a", 1, 8, "summary statements are not part of the notation yet"),
-    ("known u[10]", 1, 1, "known statements are not part of the notation yet"),
-    ("observe x = 3", 1, 1, "observe name = …"),
+    ("z ~ Normal(0, 1); constraint z = 0", 1, 30, "should be about parameters only, got z"),
+    ("z[2] ~ Normal(0, 1); summary z[1] + a", 1, 30, "should be about parameters only, got z[1]"),
+    ("observe x ~ Normal(0, 1); summary x", 1, 35, "x is an observation"),
+    ("constraint 1 = 2", 1, 12, "should be possible, got -1 = 0"),
+    ("parameter u > 0; constraint u < -1", 1, 29, "should be possible, got -u - 1 > 0"),
+    ("constraint a >= 0", 1, 14, "written with =, > or <, got >="),
+    ("constraint a", 1, 13, "expected > or < or = but found the end of the line"),
+    ("constraint a + [1, 2] = [b]", 1, 12, "2 elements and the shape of a vector with 1 element"),
+    ("summary", 1, 8, "expected = or ~"),
+    ("known u > b", 1, 11, "a bound should be a constant, got b"),
+    ("known u[2]; known u", 1, 19, "u is declared already, as a known number on line 1"),
+    ("for i in 1..2: observe x[i] = [1, 2]", 1, 31, "an element should be a single number"),
+    ("observe x[2] = [1, 2, 3]", 1, 16, "3 elements, but there are 2"),
+    ("observe x = 3; z = x", 1, 20, "x is an observation"),
 ]
 
 
@@ -574,22 +616,28 @@ def test_rows_of_a_multivariate_draw_survive() -> None:
     assert_same(parse(written(m)), m)
 
 
-def test_what_is_not_yet_read_is_written_all_the_same() -> None:
-    m = Model("m")
-    u, a, z = m.known("u", 2), m.parameter("a"), m.latent("z", Normal(0, 1))
-    m.observe("x", Normal(a * u[0] + z, 1))
-    m.observe_exactly("y", a * z)
-    m.constraint(a - u[1], "> 0")
-    m.summary(a**2)
-    assert written(m).splitlines() == [
-        "parameter a",
-        "known u[2]",
-        "z ~ Normal(0, 1)",
-        "observe x ~ Normal(a*u[1] + z, 1)",
-        "observe y = a*z",
-        "constraint a - u[2] > 0",
-        "summary a^2",
-    ]
+@pytest.mark.parametrize(
+    ("text", "stated"),
+    [
+        ("parameter a; parameter b; summary a*b", ["a*b"]),
+        ("summary [w[2], -b]", ["w[2]", "-b"]),
+        ("parameter W[2, 2]; summary W @ [1, 0]", ["W[1,1]", "W[2,1]"]),
+        ("for i in 1..2: summary i*a", ["a", "2*a"]),
+        ("summary = 2; parameter known; summary [summary*known] @ [3]", ["6*known"]),
+    ],
+)
+def test_a_model_may_consist_of_parameters_and_summaries(text: str, stated: list[str]) -> None:
+    m = parse(text)
+    assert [str(quantity) for quantity in m.summaries] == stated
+    assert not m.observations and not m.latents
+    assert_same(parse(written(m)), m)
+
+
+def test_a_known_number_may_pick_a_group() -> None:
+    m = parse("known g[2] in 1..2; for i in 1..2: observe y[i] ~ Normal(mu[g[i]], 1)")
+    first, second = m.knowns
+    assert [s.family.arguments[0].args[0] for s in m.observations] == [first, second]
+    assert str(m.at({"g": [2, 1]}).observations[0].family) == "Normal(mu[2], 1)"
 
 
 @pytest.mark.parametrize("domain", [sympy.FiniteSet(1, 4), Interval(0, 1) + Interval(2, 3)])
@@ -638,6 +686,9 @@ PIECES = [
         " in ",
         "observe ",
         "parameter ",
+        "known ",
+        "constraint ",
+        "summary ",
         "Normal(",
         "Categorical(",
         "Mixture(",

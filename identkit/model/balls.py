@@ -53,6 +53,10 @@ class Balls:
             return 1 / (1 + (-arguments[0]).exp())
         if function == "heaviside":
             return (arguments[0].sgn() + 1) / 2
+        if function == "step":
+            # At the edge itself nothing is claimed: a jump there says nothing of the points around it.
+            sign = arguments[0].sgn()
+            return (sign + 1) / 2 if sign != 0 and sign.is_exact() else arb.nan()
         if function == "xlogy":
             factor, argument = arguments
             return arb(0) if factor == 0 else factor * argument.log()

@@ -24,11 +24,23 @@ from identkit.model.families import (
     Beta,
     Binomial,
     Categorical,
+    Cauchy,
+    Dirichlet,
+    Exponential,
     Family,
+    Gamma,
+    Geometric,
+    InverseGamma,
+    Laplace,
+    LogNormal,
     Mixture,
+    Multinomial,
     MvNormal,
+    NegativeBinomial,
     Normal,
     Poisson,
+    StudentT,
+    Uniform,
     select,
 )
 from identkit.model.functions import sigmoid
@@ -38,6 +50,9 @@ from identkit.model.protocol import Axis, Continuous, Finite
 from identkit.model.tape import Tape
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+_TINY = torch.finfo(torch.float64).tiny
+_ROUNDED = 1e-6
+"""How far proportions that were rounded before they were written down may miss their sum."""
 
 
 def compiled(model: Model, at: Mapping[Any, Any] | None = None) -> CompiledModel:
@@ -113,9 +128,29 @@ class CompiledModel:
                     f"x's column {symbol.name} should hold values of {family.name} ({_SUPPORT_WORDS[type(_kind(family))]}), "
                     f"got {values[impossible][0].item():g}"
                 )
+        self._refuse_totals(table, observed)
         if observed is not None:
             table = torch.where(observed, table, torch.zeros_like(table))
         return table, observed
+
+    def _refuse_totals(self, table: Tensor, observed: Tensor | None) -> None:
+        start = 0
+        for statement in self.model.observations:
+            stop = start + len(statement.symbols)
+            total = statement.family.total
+            if total is not None and total.is_number:
+                sums = table[:, start:stop].sum(-1)
+                whole = torch.ones_like(sums, dtype=torch.bool)
+                if observed is not None:
+                    whole = observed[:, start:stop].all(-1)
+                wrong = whole & ((sums - float(total)).abs() > _ROUNDED)
+                if wrong.any():
+                    names = ", ".join(symbol.name for symbol in statement.symbols)
+                    raise ValueError(
+                        f"x's columns {names} should add up to {total}, got {sums[wrong][0].item():g} "
+                        f"in row {int(wrong.nonzero()[0]) + 1}"
+                    )
+            start = stop
 
     # Densities
 
@@ -419,6 +454,189 @@ class _Mixture(_Face):
         return draws.gather(1, label[..., None].expand(-1, 1, draws.shape[-1])).squeeze(1)
 
 
+class _LogNormal(_Normal):
+    def log_density(self, values: Mapping[Symbol, Tensor], x: Tensor) -> Tensor:
+        u = torch.log(x)
+        return super().log_density(values, u) - u[..., 0]
+
+    def sample(self, values: Mapping[Symbol, Tensor], n: int, generator: torch.Generator | None) -> Tensor:
+        return super().sample(values, n, generator).exp()
+
+
+class _StudentT(_Face):
+    def __init__(self, family: Family) -> None:
+        df, loc, scale = family.arguments
+        super().__init__(family, [df, loc, scale, log_of(scale)])
+
+    def log_density(self, values: Mapping[Symbol, Tensor], x: Tensor) -> Tensor:
+        df, loc, scale, log_scale = self.arguments(values)
+        constant = torch.lgamma((df + 1) / 2) - torch.lgamma(df / 2) - 0.5 * torch.log(math.pi * df)
+        return constant - log_scale - (df + 1) / 2 * _log1p_square((x[..., 0] - loc) / scale / df.sqrt())
+
+    def sample(self, values: Mapping[Symbol, Tensor], n: int, generator: torch.Generator | None) -> Tensor:
+        df, loc, scale, _ = self.arguments(values)
+        chi = torch._standard_gamma((df / 2).expand(n).contiguous(), generator) / (df / 2)
+        normal = torch.randn(n, dtype=torch.float64, generator=generator)
+        return (loc + scale * normal / chi.clamp(min=_TINY).sqrt())[:, None]
+
+
+class _Laplace(_Face):
+    def __init__(self, family: Family) -> None:
+        loc, scale = family.arguments
+        super().__init__(family, [loc, scale, log_of(scale)])
+
+    def log_density(self, values: Mapping[Symbol, Tensor], x: Tensor) -> Tensor:
+        loc, scale, log_scale = self.arguments(values)
+        return -(x[..., 0] - loc).abs() / scale - log_scale - math.log(2)
+
+    def sample(self, values: Mapping[Symbol, Tensor], n: int, generator: torch.Generator | None) -> Tensor:
+        loc, scale, _ = self.arguments(values)
+        size = -torch.log1p(-torch.rand(n, dtype=torch.float64, generator=generator))
+        side = torch.rand(n, dtype=torch.float64, generator=generator) < 0.5
+        return (loc + scale * torch.where(side, -size, size))[:, None]
+
+
+class _Cauchy(_Face):
+    def __init__(self, family: Family) -> None:
+        loc, scale = family.arguments
+        super().__init__(family, [loc, scale, log_of(scale)])
+
+    def log_density(self, values: Mapping[Symbol, Tensor], x: Tensor) -> Tensor:
+        loc, scale, log_scale = self.arguments(values)
+        return -math.log(math.pi) - log_scale - _log1p_square((x[..., 0] - loc) / scale)
+
+    def sample(self, values: Mapping[Symbol, Tensor], n: int, generator: torch.Generator | None) -> Tensor:
+        loc, scale, _ = self.arguments(values)
+        turn = torch.rand(n, dtype=torch.float64, generator=generator) - 0.5
+        return (loc + scale * torch.tan(math.pi * turn))[:, None]
+
+
+class _Exponential(_Face):
+    def __init__(self, family: Family) -> None:
+        (rate,) = family.arguments
+        super().__init__(family, [rate, log_of(rate)])
+
+    def log_density(self, values: Mapping[Symbol, Tensor], x: Tensor) -> Tensor:
+        rate, log_rate = self.arguments(values)
+        return torch.where(x[..., 0] < 0, -math.inf, log_rate - rate * x[..., 0])
+
+    def sample(self, values: Mapping[Symbol, Tensor], n: int, generator: torch.Generator | None) -> Tensor:
+        rate, _ = self.arguments(values)
+        return (-torch.log1p(-torch.rand(n, dtype=torch.float64, generator=generator)) / rate)[:, None]
+
+
+class _Gamma(_Face):
+    def __init__(self, family: Family) -> None:
+        shape, rate = family.arguments
+        super().__init__(family, [shape, rate, log_of(rate)])
+
+    def log_density(self, values: Mapping[Symbol, Tensor], x: Tensor) -> Tensor:
+        shape, rate, log_rate = self.arguments(values)
+        constant = shape * log_rate - torch.lgamma(shape)
+        return constant + (shape - 1) * torch.log(x[..., 0]) - rate * x[..., 0]
+
+    def sample(self, values: Mapping[Symbol, Tensor], n: int, generator: torch.Generator | None) -> Tensor:
+        shape, rate, _ = self.arguments(values)
+        return (_standard_gamma(shape, n, generator) / rate)[:, None]
+
+
+class _InverseGamma(_Gamma):
+    def log_density(self, values: Mapping[Symbol, Tensor], x: Tensor) -> Tensor:
+        shape, scale, log_scale = self.arguments(values)
+        constant = shape * log_scale - torch.lgamma(shape)
+        return constant - (shape + 1) * torch.log(x[..., 0]) - scale / x[..., 0]
+
+    def sample(self, values: Mapping[Symbol, Tensor], n: int, generator: torch.Generator | None) -> Tensor:
+        shape, scale, _ = self.arguments(values)
+        return (scale / _standard_gamma(shape, n, generator))[:, None]
+
+
+class _Uniform(_Face):
+    def __init__(self, family: Family) -> None:
+        low, high = family.arguments
+        super().__init__(family, [low, high, log_of(high - low)])
+
+    def log_density(self, values: Mapping[Symbol, Tensor], x: Tensor) -> Tensor:
+        low, high, log_width = self.arguments(values)
+        inside = (x[..., 0] >= low) & (x[..., 0] <= high)
+        return torch.where(inside, -log_width, -math.inf)
+
+    def sample(self, values: Mapping[Symbol, Tensor], n: int, generator: torch.Generator | None) -> Tensor:
+        low, high, _ = self.arguments(values)
+        share = torch.rand(n, dtype=torch.float64, generator=generator)
+        return (low * (1 - share) + high * share)[:, None]
+
+
+class _NegativeBinomial(_Face):
+    def __init__(self, family: Family) -> None:
+        r, p = family.arguments
+        super().__init__(family, [r, p, log_of(p), log_of_complement(p)])
+
+    def log_density(self, values: Mapping[Symbol, Tensor], x: Tensor) -> Tensor:
+        r, _, log_p, log_not = self.arguments(values)
+        k = x[..., 0]
+        chosen = torch.lgamma(k + r) - torch.lgamma(r) - torch.lgamma(k + 1)
+        return chosen + r * log_p + _times_log(k, log_not)
+
+    def sample(self, values: Mapping[Symbol, Tensor], n: int, generator: torch.Generator | None) -> Tensor:
+        r, p, _, _ = self.arguments(values)
+        rates = torch._standard_gamma(r.expand(n).contiguous(), generator) * (1 - p) / p
+        return torch.poisson(rates, generator)[:, None]
+
+
+class _Geometric(_Face):
+    def __init__(self, family: Family) -> None:
+        (p,) = family.arguments
+        super().__init__(family, [log_of(p), log_of_complement(p)])
+
+    def log_density(self, values: Mapping[Symbol, Tensor], x: Tensor) -> Tensor:
+        log_p, log_not = self.arguments(values)
+        return log_p + _times_log(x[..., 0], log_not)
+
+    def sample(self, values: Mapping[Symbol, Tensor], n: int, generator: torch.Generator | None) -> Tensor:
+        _, log_not = self.arguments(values)
+        wait = torch.log1p(-torch.rand(n, dtype=torch.float64, generator=generator)) / log_not
+        return wait.floor().abs()[:, None]
+
+
+class _Dirichlet(_Face):
+    def __init__(self, family: Family) -> None:
+        super().__init__(family, family.arguments)
+
+    def _shapes(self, values: Mapping[Symbol, Tensor]) -> Tensor:
+        return torch.stack(torch.broadcast_tensors(*self.arguments(values)), dim=-1)
+
+    def log_density(self, values: Mapping[Symbol, Tensor], x: Tensor) -> Tensor:
+        a = self._shapes(values)
+        constant = torch.lgamma(a.sum(-1)) - torch.lgamma(a).sum(-1)
+        return constant + ((a - 1) * torch.log(x)).sum(-1)
+
+    def sample(self, values: Mapping[Symbol, Tensor], n: int, generator: torch.Generator | None) -> Tensor:
+        a = self._shapes(values)
+        return torch._sample_dirichlet(a.expand(n, a.shape[-1]).contiguous(), generator)
+
+
+class _Multinomial(_Face):
+    def __init__(self, family: Family) -> None:
+        trials, *p = family.arguments
+        super().__init__(family, [trials, *p, *map(log_of, p)])
+
+    def log_density(self, values: Mapping[Symbol, Tensor], x: Tensor) -> Tensor:
+        trials, *rest = self.arguments(values)
+        logs = torch.stack(torch.broadcast_tensors(*rest[len(rest) // 2 :]), dim=-1)
+        ways = torch.lgamma(trials + 1) - torch.lgamma(x + 1).sum(-1)
+        return torch.where(x.sum(-1) == trials, ways + _times_log(x, logs).sum(-1), -math.inf)
+
+    def sample(self, values: Mapping[Symbol, Tensor], n: int, generator: torch.Generator | None) -> Tensor:
+        trials, *rest = [argument.expand(n) for argument in self.arguments(values)]
+        left, remaining, counts = trials.clone(), torch.ones(n, dtype=torch.float64), []
+        for p in rest[: len(rest) // 2 - 1]:
+            share = torch.where(remaining > 0, p / remaining, 0.0).clamp(0, 1)
+            counts.append(torch.binomial(left, share, generator))
+            left, remaining = left - counts[-1], (remaining - p).clamp(min=0)
+        return torch.stack([*counts, left], dim=-1)
+
+
 _FACES: dict[type[Family], Callable[[Any], _Face]] = {
     Normal: _Normal,
     MvNormal: _MvNormal,
@@ -427,6 +645,18 @@ _FACES: dict[type[Family], Callable[[Any], _Face]] = {
     Beta: _Beta,
     Binomial: _Binomial,
     Poisson: _Poisson,
+    LogNormal: _LogNormal,
+    StudentT: _StudentT,
+    Laplace: _Laplace,
+    Cauchy: _Cauchy,
+    Exponential: _Exponential,
+    Gamma: _Gamma,
+    InverseGamma: _InverseGamma,
+    Uniform: _Uniform,
+    NegativeBinomial: _NegativeBinomial,
+    Geometric: _Geometric,
+    Dirichlet: _Dirichlet,
+    Multinomial: _Multinomial,
     Mixture: _Mixture,
 }
 
@@ -535,6 +765,18 @@ def _times_log(count: Tensor, log: Tensor) -> Tensor:
     return torch.where(count == 0, 0.0, count * log)
 
 
+def _log1p_square(v: Tensor) -> Tensor:
+    """``log(1 + v²)``, where v² may overflow."""
+    far = v.abs() > 1
+    near = torch.log1p(torch.where(far, 0.0, v).square())
+    return torch.where(far, 2 * torch.log(torch.hypot(torch.ones_like(v), torch.where(far, v, 1.0))), near)
+
+
+def _standard_gamma(shape: Tensor, n: int, generator: torch.Generator | None) -> Tensor:
+    # Of a tiny shape, a draw may be smaller than any float64.
+    return torch._standard_gamma(shape.expand(n).contiguous(), generator).clamp(min=_TINY)
+
+
 def _kind(family: Family) -> Family:
     return family.components[0] if isinstance(family, Mixture) else family
 
@@ -547,27 +789,46 @@ _SUPPORT_WORDS: dict[type[Family], str] = {
     Beta: "strictly between 0 and 1",
     Binomial: "whole numbers from 0 to n",
     Poisson: "whole numbers, 0 or more",
+    LogNormal: "positive numbers",
+    StudentT: "real numbers",
+    Laplace: "real numbers",
+    Cauchy: "real numbers",
+    Exponential: "numbers from 0 on",
+    Gamma: "positive numbers",
+    InverseGamma: "positive numbers",
+    Uniform: "between its bounds",
+    NegativeBinomial: "whole numbers, 0 or more",
+    Geometric: "whole numbers, 0 or more",
+    Dirichlet: "strictly between 0 and 1",
+    Multinomial: "whole numbers from 0 to n",
 }
 
 
 def _possible(values: Tensor, family: Family) -> Tensor:
-    family = _kind(family)
-    if isinstance(family, Normal | MvNormal):
-        return torch.isfinite(values)
-    if isinstance(family, Beta):
-        return (values > 0) & (values < 1)
+    if isinstance(family, Mixture):
+        return torch.stack([_possible(values, component) for component in family.components]).any(0)
+    support = family.support
+    if isinstance(support, sympy.Interval):
+        above = values > float(support.start) if support.left_open else values >= float(support.start)
+        below = values < float(support.end) if support.right_open else values <= float(support.end)
+        return above & below
     low, high = 0.0, math.inf
     if isinstance(family, Bernoulli):
         high = 1.0
     elif isinstance(family, Categorical):
         low, high = 1.0, float(len(family.arguments))
-    elif isinstance(family, Binomial) and family.arguments[0].is_number:
+    elif isinstance(family, Binomial | Multinomial) and family.arguments[0].is_number:
         high = float(family.arguments[0])
     return (values >= low) & (values <= high) & (values == values.round())
 
 
 def _axis(symbol: Symbol, family: Family) -> Axis:
     support = family.support
+    if family.total is not None:
+        raise ValueError(
+            f"{symbol.name} ~ {family.name} has coordinates with a fixed sum, over which quadrature does not run; "
+            "draw all but one from families of their own"
+        )
     if isinstance(family, Categorical):
         return Finite(tuple(float(state) for state in range(len(family.arguments))))
     if support.is_FiniteSet or isinstance(support, sympy.Range) and support.size.is_finite:

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 import sympy
 from lark import Tree
 from sympy import Expr, Integer, Interval, S, Set
 
 from identkit.model.arrays import Array, Value
-from identkit.model.expressions import FUNCTIONS, PLANNED, Node, element_name, shown, text_of
+from identkit.model.expressions import FUNCTIONS, Node, element_name, shown, text_of
 from identkit.model.families import (
     DOMAIN_WORDS,
     FAMILIES,
     PROBABILITY,
     Categorical,
+    Dirichlet,
     Family,
     Mixture,
+    Multinomial,
     MvNormal,
 )
 from identkit.model.model import Model
+from identkit.model.noise_free import Exactly
 from identkit.model.scope import KINDS, Entry, Scope, indices_of
 from identkit.model.syntax import LanguageError, suggestion, tree
 
@@ -74,9 +77,6 @@ class _Expansion(Scope):
     def _execute(self, statement: Node) -> None:
         getattr(self, f"_do_{statement.data}")(statement)
 
-    def _do_later(self, node: Node) -> NoReturn:
-        raise self.error(f"{text_of(node)} statements are not part of the notation yet", node)
-
     def _do_loop(self, node: Node) -> None:
         variable, low, high, *body = node.children
         name = str(variable)
@@ -100,37 +100,70 @@ class _Expansion(Scope):
         observed = len(node.children) == 3
         name, index, grows = self._target(target)
         family = self._family(call, () if grows else index)
+        self._draw(target, name, index, grows, "observation" if observed else "latent", family)
+
+    def _draw(self, target: Node, name: str, index: Index, grows: bool, role: str, family: Family) -> None:
         size = sum(self.arithmetic.measure(expression).size for _, expression, _ in family.expressions())
         added = math.prod(index) if index and not grows else family.dimension
         self.count(added, target)
         self.spend(target, added * (2 + size / 20))
-        declare = self.model.observe if observed else self.model.latent
-        symbols = self._declared(
-            target,
-            name,
-            index,
-            grows,
-            "observation" if observed else "latent",
-            declare,
-            family.dimension,
-            family=family,
-        )
+        declare = self.model.observe if role == "observation" else self.model.latent
+        symbols = self._declared(target, name, index, grows, role, declare, family.dimension, family=family)
         self.supports.update(dict.fromkeys(symbols, family.support))  # type: ignore[arg-type]
 
     def _do_parameter(self, node: Node) -> None:
+        self._declaration(node, "parameter", self.model.parameter)
+
+    def _do_known(self, node: Node) -> None:
+        self._declaration(node, "known number", self.model.known)
+
+    def _declaration(self, node: Node, role: str, declare: Callable[..., Any]) -> None:
         target, *rest = node.children
         name, index, grows = self._target(target)
         domain = self._domain(rest[0]) if rest else S.Reals
         self.count(1 if grows else math.prod(index), target)
-        self._declared(target, name, index, grows, "parameter", self.model.parameter, 1, domain=domain)
+        self._declared(target, name, index, grows, role, declare, 1, domain=domain)
+
+    def _do_equation(self, node: Node) -> None:
+        left, right = node.children
+        self._promise(node, left, right, "= 0")
+
+    def _do_inequality(self, node: Node) -> None:
+        left, sign, right = node.children
+        if len(sign) > 1:
+            raise self.error(f"a constraint is written with =, > or <, got {sign}", sign)
+        self._promise(node, *((left, right) if sign == ">" else (right, left)), "> 0")
+
+    def _promise(self, node: Node, larger: Node, smaller: Node, relation: str) -> None:
+        place = node.children[0]
+        one, other = self.value(larger), self.value(smaller)
+        try:
+            gap = one if other == 0 else self._each(lambda a, b: self.arithmetic.add([a, -b]), one, other)
+        except ValueError as error:
+            raise self.error(str(error), place) from None
+        self._state(place, gap, lambda entry: self.model.constraint(entry, relation))
+
+    def _do_summary(self, node: Node) -> None:
+        (expression,) = node.children
+        self._state(expression, self.value(expression), self.model.summary)
+
+    def _state(self, node: Node, value: Value, state: Callable[[Expr], None]) -> None:
+        # One statement for each element; what it costs is asking SymPy for signs.
+        entries = value.entries if isinstance(value, Array) else [value]
+        self.spend(node, sum(10 + 5 * self.arithmetic.measure(entry).size for entry in entries))
+        for entry in entries:
+            try:
+                state(entry)
+            except ValueError as error:
+                raise self.error(str(error), node) from None
 
     def _do_definition(self, node: Node) -> None:
         *observed, target, expression = node.children
-        if observed:
-            problem = "noise-free observations (observe name = …) are not part of the notation yet"
-            raise self.error(problem, node)
-        name, index, _ = self._target(target)
+        name, index, grows = self._target(target)
         value = self.value(expression)
+        if observed:
+            self._observe_exactly(target, name, index, grows, value, expression)
+            return
         entry = self._entry(target, name, index, "definition", 1)
         if not isinstance(value, Array):
             entry.add({index: value})
@@ -138,6 +171,18 @@ class _Expansion(Scope):
             raise self.error(f"an element should be a single number, but this has {value.words}", expression)
         else:
             entry.add(dict(zip(indices_of(value.shape), value.entries, strict=True)))
+
+    def _observe_exactly(
+        self, target: Node, name: str, index: Index, grows: bool, value: Value, expression: Node
+    ) -> None:
+        if isinstance(value, Array) and grows:
+            raise self.error(f"an element should be a single number, but this has {value.words}", expression)
+        if isinstance(value, Array) and index not in ((), value.shape):
+            wanted = " × ".join(map(str, index))
+            raise self.error(f"this has {value.words}, but there are {wanted}", expression)
+        shape = value.shape if isinstance(value, Array) else index
+        family = Exactly(value.matrix() if isinstance(value, Array) else value)
+        self._draw(target, name, shape, grows, "observation", family)
 
     # Targets
 
@@ -262,10 +307,10 @@ class _Expansion(Scope):
         if family is Mixture:
             values = self._mixture(node, arguments, shape)
         elif family is Categorical:
-            values = [
-                self._argument(argument, PROBABILITY, "Categorical's p", None) for argument in arguments
-            ]
+            values = [self._argument(argument, PROBABILITY, "Categorical's p", None) for argument in arguments]
             self._refuse_sum(values, node)
+        elif family is Dirichlet or family is Multinomial:
+            values = self._several(node, family, arguments)
         else:
             if len(arguments) != len(family.names):
                 wanted = (
@@ -281,6 +326,21 @@ class _Expansion(Scope):
             return family(*[value.matrix() if isinstance(value, Array) else value for value in values])
         except ValueError as error:
             raise self.error(str(error), node) from None
+
+    def _several(self, node: Node, family: type[Family], arguments: list[Node]) -> list[Value]:
+        # One argument for each coordinate, or one list of them; a Multinomial's n stands before them.
+        *alone, last = zip(family.names, family.domains, strict=True)
+        roles = [*alone, *[last] * max(0, len(arguments) - len(alone))]
+        pairs = zip(arguments, roles, strict=False)
+        values = [self._argument(a, domain, f"{family.__name__}'s {role}", None) for a, (role, domain) in pairs]
+        if any(isinstance(value, Array) for value in values[: len(alone)]):
+            raise self.error(f"{family.__name__}'s {alone[0][0]} should be a single number", arguments[0])
+        each = values[len(alone) :]
+        if family is Multinomial:
+            self._refuse_sum(each, node)
+        elif len(each) > 1 and any(isinstance(value, Array) for value in each):
+            raise self.error("expected numbers one by one, or one list of them", node)
+        return values
 
     def _refuse_shapes(self, values: list[Value], arguments: list[Node]) -> None:
         mean, cov = values
@@ -348,7 +408,7 @@ def _statements(node: Node) -> Iterator[Node]:
     for child in node.children:
         if isinstance(child, Tree) and child.data == "loop":
             yield from _statements(child)
-        elif isinstance(child, Tree) and child.data in ("sample", "definition", "parameter"):
+        elif isinstance(child, Tree) and child.data in ("sample", "definition", "parameter", "known"):
             yield child
 
 
@@ -357,11 +417,9 @@ def _is_infinity(node: Node) -> bool:
 
 
 def _unknown_family(name: str) -> str:
-    if name in PLANNED:
-        return f"{name} is not part of the notation yet; the families are {', '.join(FAMILIES)}"
     if name in FUNCTIONS:
         return f"{name} is a function, not a family; a definition is written name = {name}(…)"
-    hint = suggestion(name, [*FAMILIES, *PLANNED])
+    hint = suggestion(name, FAMILIES)
     return f"unknown family {name}; " + (
         f"did you mean {hint}?" if hint else f"the families are {', '.join(FAMILIES)}"
     )

@@ -27,10 +27,6 @@ from identkit.model.syntax import LanguageError, suggestion
 # A node is a lark tree whose children are trees and tokens; their types could only be told by casts.
 Node = Any
 
-PLANNED = (
-    *("LogNormal", "StudentT", "Laplace", "Cauchy", "Exponential", "Gamma", "InverseGamma", "Uniform"),
-    *("NegativeBinomial", "Geometric", "Dirichlet", "Multinomial"),
-)
 _MATRICES = {"dot": dot, "transpose": transposed, "diag": diagonal, "eye": identity}
 _MANY = {"dot": (2, 2), "select": (2, math.inf), **dict.fromkeys(("sum", *SEVERAL), (1, math.inf))}
 FUNCTIONS = (*UNARY, *SEVERAL, "sum", "select", *_MATRICES)
@@ -180,7 +176,7 @@ class Evaluation(ABC):
     def _call(self, node: Node, expected: Set) -> Value:
         token, *arguments = node.children
         name = str(token)
-        if name in FAMILIES or name in PLANNED:
+        if name in FAMILIES:
             raise self.error(f"{name} is a family: it stands after ~, as in z ~ {name}(…)", token)
         if name not in FUNCTIONS:
             hint = suggestion(name, [*FUNCTIONS, *FAMILIES])

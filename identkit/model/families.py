@@ -6,164 +6,70 @@ is the canonical summary of a distribution: two members are the same distributio
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import sympy
-from sympy import Expr, Integer, Interval, Rational, S, Set, Symbol
+from sympy import Expr, Integer, Interval, S, Set
 
+from identkit.model.family import (
+    DOMAIN_WORDS,
+    NONNEGATIVE,
+    POSITIVE,
+    PROBABILITY,
+    ExponentialForm,
+    Family,
+    argument,
+    exact,
+    refuse_sum,
+)
 from identkit.model.functions import select, xlogy
+from identkit.model.more_families import (
+    Cauchy,
+    Dirichlet,
+    Exponential,
+    Gamma,
+    Geometric,
+    InverseGamma,
+    Laplace,
+    LogNormal,
+    Multinomial,
+    NegativeBinomial,
+    StudentT,
+    Uniform,
+)
 
 __all__ = [
+    "DOMAIN_WORDS",
     "FAMILIES",
+    "NONNEGATIVE",
+    "POSITIVE",
+    "PROBABILITY",
     "Bernoulli",
     "Beta",
     "Binomial",
     "Categorical",
+    "Cauchy",
+    "Dirichlet",
+    "Exponential",
     "ExponentialForm",
     "Family",
+    "Gamma",
+    "Geometric",
+    "InverseGamma",
+    "Laplace",
+    "LogNormal",
     "Mixture",
+    "Multinomial",
     "MvNormal",
+    "NegativeBinomial",
     "Normal",
     "Poisson",
+    "StudentT",
+    "Uniform",
     "exact",
     "select",
 ]
-
-POSITIVE = Interval.open(0, S.Infinity)
-PROBABILITY = Interval(0, 1)
-NONNEGATIVE = Interval(0, S.Infinity)
-
-
-def exact(value: Any, argument: str = "value") -> Expr:
-    """The SymPy expression of a value: integers and fractions as they are, a float by its shortest decimal.
-
-    >>> exact(0.1)
-    1/10
-
-    Raises:
-        ValueError: for NaN and infinities. TypeError: for what is not a number or an expression.
-    """
-    if isinstance(value, Expr):
-        if value.has(sympy.Float):
-            value = value.xreplace({number: exact(float(number)) for number in value.atoms(sympy.Float)})
-        if value.has(S.NaN, S.Infinity, S.NegativeInfinity, S.ComplexInfinity):
-            raise ValueError(f"{argument} should be finite, got {value}")
-        return value
-    if isinstance(value, bool):
-        return Integer(int(value))
-    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
-        value = value.item()
-    if isinstance(value, int):
-        return Integer(value)
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise ValueError(f"{argument} should be finite, got {value}")
-        return Rational(repr(value))
-    if hasattr(value, "numerator") and hasattr(value, "denominator"):
-        return Rational(value.numerator, value.denominator)
-    raise TypeError(f"{argument} should be a number or a SymPy expression, got {value!r}")
-
-
-@dataclass(frozen=True)
-class ExponentialForm:
-    """``log p(x) = η · T(x) + log h(x) − A``: a minimal exponential family, so its law is determined by η."""
-
-    natural: tuple[Expr, ...]
-    statistics: tuple[Expr, ...]
-    log_base: Expr
-    log_partition: Expr
-
-    @property
-    def log_density(self) -> Expr:
-        """The log density that the form stands for."""
-        terms = [eta * statistic for eta, statistic in zip(self.natural, self.statistics, strict=True)]
-        return sympy.Add(*terms) + self.log_base - self.log_partition
-
-
-class Family(ABC):
-    """A distribution whose arguments are SymPy expressions; immutable, compared by its arguments."""
-
-    arguments: tuple[Any, ...]
-    names: ClassVar[tuple[str, ...]]
-    domains: ClassVar[tuple[Set, ...]]
-
-    def __init__(self, *arguments: Any) -> None:
-        if len(arguments) != len(self.names):
-            raise ValueError(
-                f"{self.name} should have the arguments ({', '.join(self.names)}), got {len(arguments)} argument(s)"
-            )
-        self.arguments = tuple(
-            _argument(value, f"{self.name}'s {name}") for value, name in zip(arguments, self.names, strict=True)
-        )
-        self._refuse_outside()
-
-    @property
-    def name(self) -> str:
-        """The family's name in the text notation."""
-        return type(self).__name__
-
-    @property
-    def dimension(self) -> int:
-        """How many numbers one draw has."""
-        return 1
-
-    @property
-    @abstractmethod
-    def support(self) -> Set:
-        """Where one coordinate of a draw lies, as a SymPy set."""
-
-    @abstractmethod
-    def log_density(self, *x: Expr) -> Expr:
-        """``log p(x)`` in nats (density or mass), x given coordinate by coordinate."""
-
-    @property
-    @abstractmethod
-    def law(self) -> tuple[Expr, ...]:
-        """Expressions that are equal for two members iff these are the same distribution."""
-
-    def exponential_form(self, *x: Expr) -> ExponentialForm | None:
-        """The minimal exponential form, or None where the family is not one."""
-        return None
-
-    def expressions(self) -> Iterator[tuple[str, Expr, Set]]:
-        """Each scalar argument with its name and the domain that it must lie in."""
-        for name, argument, domain in zip(self.names, self.arguments, self.domains, strict=True):
-            for element in _elements(argument):
-                yield name, element, domain
-
-    def map(self, change: Callable[[Expr], Expr]) -> Family:
-        """The same family with `change` applied to every argument."""
-        return type(self)(*[_mapped(argument, change) for argument in self.arguments])
-
-    def elementwise(self, count: int) -> list[Family]:
-        """`count` independent members; vector arguments are taken apart, scalars repeated."""
-        members = []
-        for index in range(count):
-            members.append(type(self)(*[_entry(argument, index, count, self) for argument in self.arguments]))
-        return members
-
-    @property
-    def free_symbols(self) -> set[Symbol]:
-        """The parameters and latents that the arguments mention."""
-        return set().union(*[expression.free_symbols for _, expression, _ in self.expressions()])  # type: ignore[return-value]
-
-    def _refuse_outside(self) -> None:
-        for name, expression, domain in self.expressions():
-            if not expression.free_symbols and _outside(expression, domain):
-                raise ValueError(f"{self.name}'s {name} should be {DOMAIN_WORDS[domain]}, got {expression}")
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.arguments == other.arguments  # type: ignore[attr-defined]
-
-    def __hash__(self) -> int:
-        return hash((type(self), self.arguments))
-
-    def __repr__(self) -> str:
-        return f"{self.name}({', '.join(_written(argument) for argument in self.arguments)})"
 
 
 class Normal(Family):
@@ -245,6 +151,11 @@ class MvNormal(Family):
         )
 
 
+def _log_factorial(n: Expr) -> Expr:
+    # Not evaluated: SymPy would write out the whole number 1000000!.
+    return sympy.loggamma(n + 1, evaluate=False) if n.is_Integer else sympy.loggamma(n + 1)
+
+
 def _inverse(cov: sympy.MatrixBase) -> sympy.MatrixBase:
     # Elimination looks for its pivots by setting symbols to 0, which is no state of the label that selects an entry.
     return cov.adjugate() / cov.det() if cov.has(select) else cov.inv()
@@ -281,9 +192,9 @@ class Categorical(Family):
             p = tuple(p[0])
         if len(p) < 2:
             raise ValueError(f"Categorical should have at least two probabilities, got {len(p)}")
-        self.arguments = tuple(_argument(value, "Categorical's p") for value in p)
+        self.arguments = tuple(argument(value, "Categorical's p") for value in p)
         self._refuse_outside()
-        _refuse_sum(self.arguments, "Categorical's probabilities")
+        refuse_sum(self.arguments, "Categorical's probabilities")
 
     @property
     def support(self) -> Set:
@@ -295,6 +206,9 @@ class Categorical(Family):
 
     def elementwise(self, count: int) -> list[Family]:
         return [self] * count
+
+    def sums(self) -> Iterator[tuple[Expr, str]]:
+        yield sympy.Add(*self.arguments), "probabilities"
 
     def log_density(self, *x: Expr) -> Expr:
         return sympy.log(select(x[0], *self.arguments))
@@ -351,7 +265,7 @@ class Binomial(Family):
 
     def log_density(self, *x: Expr) -> Expr:
         n, p = self.arguments
-        chosen = sympy.loggamma(n + 1) - sympy.loggamma(x[0] + 1) - sympy.loggamma(n - x[0] + 1)
+        chosen = _log_factorial(n) - sympy.loggamma(x[0] + 1) - sympy.loggamma(n - x[0] + 1)
         return chosen + xlogy(x[0], p) + xlogy(n - x[0], 1 - p)
 
     @property
@@ -364,7 +278,7 @@ class Binomial(Family):
         n, p = self.arguments
         if not n.is_number:
             return None
-        chosen = sympy.loggamma(n + 1) - sympy.loggamma(x[0] + 1) - sympy.loggamma(n - x[0] + 1)
+        chosen = _log_factorial(n) - sympy.loggamma(x[0] + 1) - sympy.loggamma(n - x[0] + 1)
         return ExponentialForm((sympy.log(p / (1 - p)),), (x[0],), chosen, -n * sympy.log(1 - p))
 
 
@@ -400,7 +314,7 @@ class Mixture(Family):
     def __init__(self, weights: Any, *components: Family) -> None:
         if isinstance(weights, Expr) or not isinstance(weights, Sequence | sympy.MatrixBase):
             raise ValueError(f"Mixture should have a list of weights first, as in Mixture([a, 1-a], …), got {weights!r}")
-        self.weights: tuple[Expr, ...] = tuple(_argument(weight, "Mixture's weight") for weight in weights)
+        self.weights: tuple[Expr, ...] = tuple(argument(weight, "Mixture's weight") for weight in weights)
         self.components = tuple(components)
         self.arguments = (self.weights, self.components)
         if len(self.weights) != len(components) or not components:
@@ -410,7 +324,7 @@ class Mixture(Family):
         if len({(type(component), component.dimension) for component in components}) > 1:
             raise ValueError(f"Mixture's components should be of one family and dimension, got {components}")
         self._refuse_outside()
-        _refuse_sum(self.weights, "Mixture's weights")
+        refuse_sum(self.weights, "Mixture's weights")
 
     @property
     def dimension(self) -> int:
@@ -429,6 +343,19 @@ class Mixture(Family):
         for position, component in enumerate(self.components, 1):
             for name, expression, domain in component.expressions():
                 yield f"component {position}'s {name}", expression, domain
+
+    @property
+    def bounds(self) -> tuple[Expr, ...]:
+        return tuple(bound for component in self.components for bound in component.bounds)
+
+    @property
+    def total(self) -> Expr | None:
+        return self.components[0].total
+
+    def sums(self) -> Iterator[tuple[Expr, str]]:
+        yield sympy.Add(*self.weights), "weights"
+        for component in self.components:
+            yield from component.sums()
 
     def map(self, change: Callable[[Expr], Expr]) -> Mixture:
         return Mixture([change(w) for w in self.weights], *[component.map(change) for component in self.components])
@@ -450,57 +377,9 @@ class Mixture(Family):
 
 
 FAMILIES: dict[str, type[Family]] = {
-    family.__name__: family for family in (Normal, MvNormal, Bernoulli, Categorical, Beta, Binomial, Poisson, Mixture)
+    family.__name__: family
+    for family in (
+        *(Normal, MvNormal, LogNormal, StudentT, Laplace, Cauchy, Exponential, Gamma, InverseGamma, Beta, Uniform),
+        *(Bernoulli, Binomial, Categorical, Poisson, NegativeBinomial, Geometric, Dirichlet, Multinomial, Mixture),
+    )
 }
-DOMAIN_WORDS = {
-    S.Reals: "a real number",
-    POSITIVE: "positive",
-    NONNEGATIVE: "at least 0",
-    PROBABILITY: "a probability in [0, 1]",
-    S.Naturals0: "a whole number, 0 or more",
-}
-
-
-def _outside(number: Expr, domain: Set) -> bool:
-    if isinstance(number, Rational) and isinstance(domain, Interval):
-        below = number < domain.start or (domain.left_open and number == domain.start)
-        return bool(below or number > domain.end or (domain.right_open and number == domain.end))
-    return domain.contains(number) == sympy.false
-
-
-def _argument(value: Any, argument: str) -> Any:
-    if isinstance(value, sympy.MatrixBase):
-        return sympy.ImmutableMatrix(value).applyfunc(lambda entry: exact(entry, argument))
-    if isinstance(value, Sequence) and not isinstance(value, str) or getattr(value, "ndim", 0) > 0:
-        rows = value.tolist() if hasattr(value, "tolist") else list(value)
-        matrix = sympy.ImmutableMatrix(
-            [[exact(e, argument) for e in row] if isinstance(row, Sequence) else exact(row, argument) for row in rows]
-        )
-        return matrix
-    return exact(value, argument)
-
-
-def _elements(argument: Any) -> Sequence[Expr]:
-    return list(argument) if isinstance(argument, sympy.MatrixBase) else [argument]
-
-
-def _mapped(argument: Any, change: Callable[[Expr], Expr]) -> Any:
-    return argument.applyfunc(change) if isinstance(argument, sympy.MatrixBase) else change(argument)
-
-
-def _entry(argument: Any, index: int, count: int, family: Family) -> Any:
-    if not isinstance(argument, sympy.MatrixBase):
-        return argument
-    if len(argument) != count:
-        raise ValueError(f"{family.name}'s vector argument should have {count} elements, got {len(argument)}")
-    return argument[index]
-
-
-def _refuse_sum(probabilities: Sequence[Expr], what: str) -> None:
-    total = sympy.Add(*probabilities)
-    if not total.free_symbols and not sympy.simplify(total - 1).is_zero:
-        raise ValueError(f"{what} should sum to one, got {', '.join(map(str, probabilities))} with the sum {total}")
-
-
-def _written(argument: Any) -> str:
-    return str(argument.tolist()) if isinstance(argument, sympy.MatrixBase) else str(argument)

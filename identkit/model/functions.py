@@ -88,3 +88,26 @@ class xlogy(sympy.Function):
     def fdiff(self, argindex: int = 1) -> Expr:
         factor, argument = self.args
         return sympy.log(argument) if argindex == 1 else factor / argument
+
+
+class step(sympy.Function):
+    """1 where the argument is at least 0, else 0.
+
+    >>> step(0), step(-1), step(sympy.Symbol("t", nonnegative=True))
+    (1, 0, 1)
+    """
+
+    is_nonnegative = True
+
+    @classmethod
+    def eval(cls, argument: Expr) -> Expr | None:
+        if argument.is_number or argument.is_Symbol:
+            if argument.is_nonnegative:
+                return S.One
+            if argument.is_negative:
+                return S.Zero
+        return None
+
+    def _eval_derivative(self, symbol: Any) -> Expr:
+        # Almost everywhere, which is all that is asked of a density.
+        return S.Zero

@@ -12,7 +12,7 @@ from typing import Any
 import sympy
 from sympy import Expr, Interval, Range, S, Set, Symbol
 
-from identkit.model.families import DOMAIN_WORDS, POSITIVE, Binomial, Categorical, Family, Mixture, MvNormal, exact
+from identkit.model.families import DOMAIN_WORDS, POSITIVE, Binomial, Family, MvNormal, exact
 from identkit.model.noise_free import Exactly
 
 
@@ -116,6 +116,12 @@ class Model:
 
     def latent(self, name: str, family: Family, shape: int | Sequence[int] | None = None) -> Any:
         """Declare a latent ``name ~ family``; with a shape, independent elements of which vector arguments take one each."""
+        bounds = family.bounds if isinstance(family, Family) else ()
+        if any(bound.free_symbols for bound in bounds):
+            raise ValueError(
+                f"{name}'s {family.name} should have bounds that are numbers, got {', '.join(map(str, bounds))}; "
+                "a latent u ~ Uniform(0, 1) and the definition low + (high - low)*u say the same"
+            )
         return self._draw(self.latents, name, family, shape)
 
     def observe(self, name: str, family: Family, shape: int | Sequence[int] | None = None) -> Any:
@@ -339,9 +345,14 @@ class Model:
             for name, expression, domain in statement.family.expressions():
                 if expression.free_symbols and not self._holds(expression, domain):
                     yield Condition(expression, domain, f"the {name} of {subject}")
-            for total, role in _sums(statement.family):
+            for terms, role in statement.family.sums():
+                total = sympy.expand(terms)
                 if total != 1:
                     yield Condition(total, sympy.FiniteSet(1), f"the sum of the {role} of {subject}")
+            bounds = statement.family.bounds
+            for low, high in zip(bounds[::2], bounds[1::2], strict=True):
+                if not (high - low).is_positive:
+                    yield Condition(high - low, POSITIVE, f"the width of {subject}")
 
     def _holds(self, expression: Expr, domain: Set) -> bool:
         if domain == S.Reals:
@@ -543,13 +554,6 @@ def _assumptions(domain: Set) -> dict[str, bool]:
     elif domain.contains(S.Zero) == sympy.false:
         facts["zero"] = False
     return facts
-
-
-def _sums(family: Family) -> Iterator[tuple[Expr, str]]:
-    if isinstance(family, Categorical):
-        yield sympy.expand(sympy.Add(*family.arguments)), "probabilities"
-    elif isinstance(family, Mixture):
-        yield sympy.expand(sympy.Add(*family.weights)), "weights"
 
 
 def _checked(statement: Statement, mapped: Any, change: Any) -> Family:

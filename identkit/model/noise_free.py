@@ -12,8 +12,8 @@ from identkit.model.families import Family
 class Exactly(Family):
     """The point mass at `value`: what `observe y = expression` means.
 
-    Its law is its value, so every question about laws has an answer. A density it has not: each question on given
-    data, and the exact posterior, refuse it by name.
+    Its law is its value, so every question about laws has an answer. A density it has not: each question on
+    given data, and the exact posterior, refuse it by name.
 
     >>> Exactly(3).law
     (3,)

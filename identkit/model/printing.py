@@ -62,7 +62,8 @@ def _vector(name: str, own: dict[str, Set], model: Model, free: bool) -> list[st
 def _taken_alike(own: dict[str, Set], model: Model) -> bool:
     # A declaration covers a whole vector. Elements that stand alone (the others fixed or never mentioned) are
     # left undeclared where their places in the model give them the very domain that they have.
-    defined = [value.free_symbols for value in model.definitions.values()]
+    plain = [*model.definitions.values(), *model.summaries, *[c.expression for c in model.constraints]]
+    defined = [value.free_symbols for value in plain]
     places: dict[str, Set] = {symbol.name: S.Reals for symbols in defined for symbol in symbols}
     for statement in [*model.latents, *model.observations]:
         for _, expression, domain in statement.family.expressions():

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import sympy
-from sympy import Expr, Integer, Interval, S, Set, Symbol
+from sympy import Expr, Integer, S, Set, Symbol
 
 from identkit.model.arrays import Array, Value
 from identkit.model.expressions import (
     FUNCTIONS,
-    PLANNED,
     Evaluation,
     Node,
     element_name,
@@ -21,7 +20,8 @@ from identkit.model.expressions import (
     shown,
     text_of,
 )
-from identkit.model.families import DOMAIN_WORDS, FAMILIES, NONNEGATIVE, POSITIVE, PROBABILITY
+from identkit.model.families import FAMILIES
+from identkit.model.family import DOMAIN_WORDS, NONNEGATIVE, POSITIVE, POSSIBLE, PROBABILITY
 from identkit.model.model import Model
 from identkit.model.syntax import suggestion
 
@@ -34,7 +34,7 @@ _TAKEN = {
     POSITIVE: "a positive parameter",
     NONNEGATIVE: "a parameter of at least 0",
     PROBABILITY: "a parameter in [0, 1]",
-    Interval.Lopen(0, 1): "a parameter in (0, 1]",
+    POSSIBLE: "a parameter in (0, 1]",
     S.Naturals0: "a whole-number parameter",
 }
 
@@ -169,7 +169,7 @@ class Scope(Evaluation):
             raise self.error(
                 f"{name} is used before line {self.lines[name]} declares it; move that statement up", node
             )
-        if name in FAMILIES or name in PLANNED or name in FUNCTIONS:
+        if name in FAMILIES or name in FUNCTIONS:
             kind = "function" if name in FUNCTIONS else "family"
             raise self.error(f"{name} is a {kind} and takes arguments, as in {name}(…)", node)
         if len(index) > 2:
@@ -209,7 +209,7 @@ class Scope(Evaluation):
         symbols = sorted(index.free_symbols, key=str)
         if not symbols:
             raise self.error(f"an index should be a whole number, got {shown(index)}", node)
-        supports = [self.supports.get(s, self.model.parameters.get(s, S.Reals)) for s in symbols]  # type: ignore[arg-type]
+        supports = [self.supports.get(s, self.model.domains.get(s, S.Reals)) for s in symbols]  # type: ignore[arg-type]
         for symbol, support in zip(symbols, supports, strict=True):
             if not isinstance(support, sympy.FiniteSet | sympy.Range) or not support.is_finite_set:
                 problem = (

@@ -34,9 +34,8 @@ _WORDS = {
     "COMPARISON": "> or <",
     "_INDENT": "an indented line",
     "_DEDENT": "the end of the loop",
-    "REST": "an expression",
 }
-_STATEMENT = {"OBSERVE", "_PARAMETER", "_FOR", "LATER"}
+_STATEMENT = {"OBSERVE", "_PARAMETER", "_KNOWN", "_CONSTRAINT", "_SUMMARY", "_FOR"}
 _OPERATORS = {"SIGN", "TIMES", "_POWER"}
 _OPENING, _CLOSING = "([", ")]"
 _BRACKETS = {"LPAR": 1, "LSQB": 1, "RPAR": -1, "RSQB": -1}
@@ -176,7 +175,7 @@ def _refuse_deep(parsed: Tree[Token], text: str) -> None:
 def _explained(error: Any, text: str) -> LanguageError:
     line, column = int(error.line), int(error.column)
     token = getattr(error, "token", None)
-    if token is None or token.type == "REST":
+    if token is None:
         character = text.split("\n")[line - 1][column - 1]
         hint = {"{": "; blocks are written by indentation", "'": "; write transpose(W)"}.get(character, "")
         return LanguageError(f"the character {character!r} has no meaning here{hint}", text, line, column)

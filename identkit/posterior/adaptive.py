@@ -22,6 +22,8 @@ EPSILON = 2.220446049250313e-16
 #: Nodes per cell: two cells hold a Gaussian, and see that they do, to 1e-12.
 NODES = 48
 _ROUNDS = 70
+# From this round on cells are not split for what rounding noise alone explains.
+_PATIENCE = 4
 _CELL_LIMIT = 1500
 # Cells are not searched for hidden peaks below this share of the first ones.
 _FINEST = 2.0**-12
@@ -217,7 +219,9 @@ def with_rounding(values: Values, t: Tensor, rounding: Tensor) -> tuple[Values, 
         wander, noise = _noise(heights)
         added.append(steepest * grain + noise)
     errors = {"prior_error": values.prior_error + added[0], "error": values.error + added[1]}
-    return replace(values, **errors), wander[:, 0]
+    # Rounding alone makes an ℓ of -1e18 wander by hundreds of nats.
+    rounded = 256 * EPSILON * values.log_likelihood.abs().nan_to_num(0.0, 0.0, 0.0).amax(1)
+    return replace(values, **errors), wander[:, 0] - rounded
 
 
 def _noise(heights: Tensor) -> tuple[Tensor, Tensor]:
@@ -294,6 +298,8 @@ def refine(
         met = ((missing <= goals).all(1) & ~hidden) | (number > _CELL_LIMIT) | (number == 0) | (round_ == _ROUNDS - 1)
         fixed = right - left <= 128 * EPSILON * torch.maximum(left.abs(), right.abs())
         split = ~met[owner] & ~fixed & (((local / goals[owner]).amax(1) * number[owner] > 0.5) | hiding)
+        if round_ >= _PATIENCE:
+            split &= (local > 10 * _floors(owner, law, values)).any(1) | hiding
         done = pending & (met | (torch.bincount(owner[split], minlength=count) == 0))
         if done.any():
             _store(result, law, missing, done)
@@ -390,6 +396,21 @@ def joint_heights(owner: Tensor, count: int, values: Values) -> Tensor:
     best = torch.full((count,), -math.inf, dtype=torch.float64).scatter_reduce_(0, owner, likelihood.amax(1), "amax")
     best = torch.where(best.isfinite(), best, 0.0)
     return torch.where(likelihood > -math.inf, values.log_prior + (likelihood - best[owner, None]), -math.inf)
+
+
+def _floors(owner: Tensor, law: Law, values: Values) -> Tensor:
+    """What rounding leaves of each cell's integrals, in the order of `_integrands`, (c, 3 + T)."""
+    blur = torch.where(law.posterior > 0, law.posterior * (values.error + values.prior_error), 0.0)
+    ratio = torch.where(law.posterior > 0, (law.ratio - law.kl[owner, None]).abs(), 0.0)
+    terms = [
+        blur * torch.where(blur > 0, (values.terms[..., i] - law.terms[owner, None, i]).abs(), 0.0)
+        + law.posterior * torch.where(blur > 0, values.term_errors[..., i], 0.0)
+        for i in range(values.terms.shape[-1])
+    ]
+    square = torch.where(blur > 0, blur * values.error, 0.0)
+    prior = torch.where(law.prior > 0, law.prior * values.prior_error, 0.0)
+    parts = [prior, blur + prior, blur * ratio + square + EPSILON * law.kl_density, *terms]
+    return torch.stack([part.sum(1) for part in parts], 1)
 
 
 def _nothing(count: int, size: int) -> Values:

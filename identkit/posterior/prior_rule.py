@@ -20,7 +20,24 @@ from torch import Tensor
 
 from identkit.model.balls import ball
 from identkit.model.compiled import CompiledModel
-from identkit.model.families import Bernoulli, Beta, Binomial, Categorical, Family, Mixture, MvNormal, Normal
+from identkit.model.families import (
+    Bernoulli,
+    Beta,
+    Binomial,
+    Categorical,
+    Cauchy,
+    Exponential,
+    Family,
+    Gamma,
+    InverseGamma,
+    Laplace,
+    LogNormal,
+    Mixture,
+    MvNormal,
+    Normal,
+    StudentT,
+    Uniform,
+)
 from identkit.model.protocol import Continuous
 
 Array = NDArray[np.float64]
@@ -132,6 +149,31 @@ def _family_rule(family: Family, values: Mapping[Symbol, float], order: int) -> 
     if isinstance(family, Binomial):
         counts = np.arange(int(arguments[0]) + 1, dtype=np.float64)
         return counts[:, None], binom.pmf(counts, *arguments)
+    if isinstance(family, LogNormal):
+        points, mass = _hermite(order)
+        return np.exp(arguments[0] + arguments[1] * points)[:, None], mass
+    return _transformed(family, arguments, order)
+
+
+def _transformed(family: Family, arguments: Array, order: int) -> tuple[Array, Array]:
+    """Rules that are those of a Gamma or Beta variable, carried over."""
+    if isinstance(family, Uniform):
+        points, mass = _jacobi(order, 1.0, 1.0)
+        return (arguments[0] + (arguments[1] - arguments[0]) * points)[:, None], mass
+    if isinstance(family, Exponential | Gamma | InverseGamma):
+        shape, rate = (1.0, *arguments) if isinstance(family, Exponential) else arguments
+        points, mass = _laguerre(order, float(shape))
+        return (rate / points if isinstance(family, InverseGamma) else points / rate)[:, None], mass
+    if isinstance(family, Laplace):
+        points, mass = _laguerre(order, 1.0)
+        sides = np.concatenate([-points[::-1], points])
+        return (arguments[0] + arguments[1] * sides)[:, None], np.concatenate([mass[::-1], mass]) / 2
+    if isinstance(family, StudentT | Cauchy):
+        # With u ~ Beta(df/2, df/2), √df (2u − 1) / (2√(u(1 − u))) has Student's distribution.
+        df, loc, scale = (1.0, *arguments) if isinstance(family, Cauchy) else arguments
+        points, mass = _jacobi(order, float(df) / 2, float(df) / 2)
+        spread = (2 * points - 1) / (2 * np.sqrt(points * (1 - points)))
+        return (loc + scale * math.sqrt(df) * spread)[:, None], mass
     raise ValueError(
         f"a latent for quadrature should be drawn from a family with a Gauss rule, got {family.name}"
     )
@@ -143,6 +185,11 @@ def _numbers(expressions: Sequence[Expr], values: Mapping[Symbol, float]) -> Arr
 
 def _hermite(order: int) -> tuple[Array, Array]:
     return _golub_welsch(np.zeros(order), np.sqrt(np.arange(1.0, order)))
+
+
+def _laguerre(order: int, shape: float) -> tuple[Array, Array]:
+    n = np.arange(1.0, order)
+    return _golub_welsch(2 * np.arange(float(order)) + shape, np.sqrt(n * (n + shape - 1)))
 
 
 def _jacobi(order: int, a: float, b: float) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""The law of one block of a model in full: a table, a member of a family, or a finite mixture of such members."""
+"""The law of one block of a model in full: a table, a member of a family, or a finite mixture of members."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ _TABLE = "all cells of the finite data, through equivalent moments"
 class MarginalLaw:
     """What is known of the law of one row of data, as expressions of the parameters (and of known numbers).
 
-    Equal `expressions`, together with `components` equal as multisets, always mean equal laws if `incomplete` is
-    empty; and equal laws mean equal `expressions`, always.
+    Equal `expressions`, together with `components` equal as multisets, always mean equal laws if
+    `incomplete` is empty; and equal laws mean equal `expressions`, always.
 
     Attributes:
         expressions: the law determines each of these, without exception.
-        components: of a finite mixture, tuples (weight, arguments…) that the law determines up to permutation,
-            at every θ where the `conditions` hold (the other parameter of the same law need not be checked).
-        needs_components: whether `expressions` alone are not exhaustive, so that `components` have to be used.
+        components: of a finite mixture, tuples (weight, arguments…) that the law determines up to
+            permutation, at every θ where the `conditions` hold (the other parameter of the same law need
+            not be checked).
+        needs_components: whether `expressions` alone are not exhaustive, so that `components` have to
+            be used.
         conditions: each a tuple of expressions of which one should not be 0, for `components`.
         assumptions: the same in words, if `components` are needed.
         incomplete: empty if exhaustive, else the integral that is missing.
@@ -57,7 +59,7 @@ class MarginalLaw:
 
     @property
     def local(self) -> tuple[Expr, ...]:
-        """Expressions whose generic rank is that of the law: a multiset of distinct tuples is locally a tuple."""
+        """Expressions with the generic rank of the law: a multiset of distinct tuples is locally a tuple."""
         if not self.needs_components:
             return self.expressions
         return named((*self.expressions, *[entry for row in self.components for entry in row]))
@@ -69,7 +71,9 @@ def block_law(block: Block, domains: Mapping[Symbol, Set]) -> MarginalLaw | None
         # One statement: blocks are joined by latents only.
         (statement,) = block.observations
         name = statement.family.name
-        return MarginalLaw(expressions=named(statement.family.law), method=f"the arguments of {name} are its law")
+        return MarginalLaw(
+            expressions=named(statement.family.law), method=f"the arguments of {name} are its law"
+        )
     cells = table(block)
     if cells is not None:
         return MarginalLaw(expressions=named(cells), method=_TABLE)
@@ -156,7 +160,10 @@ def _at(
 
 
 def _single(members: Sequence[Member], cells: Sequence[tuple[Expr, ...]]) -> MarginalLaw:
-    expressions = [*[e for law in members for e in law.simple or law.coordinates], *[e for row in cells for e in row]]
+    expressions = [
+        *[e for law in members for e in law.simple or law.coordinates],
+        *[e for row in cells for e in row],
+    ]
     methods = [*[law.method for law in members], *([_TABLE] if cells else [])]
     return MarginalLaw(expressions=named(tuple(expressions)), method="; ".join(dict.fromkeys(methods)))
 
@@ -170,7 +177,11 @@ def _mixed(
     short = [all(members[i].simple for members, _ in atoms) for i in range(len(atoms[0][0]))]
     law = mixing_law(
         [
-            Atom(weight, tuple(m.simple if s else m.coordinates for m, s in zip(members, short, strict=True)), tuple(cells))
+            Atom(
+                weight,
+                tuple(m.simple if s else m.coordinates for m, s in zip(members, short, strict=True)),
+                tuple(cells),
+            )
             for weight, (members, cells) in zip(weights, atoms, strict=True)
         ],
         domains,

@@ -1,7 +1,8 @@
 """A model taken apart into blocks that are independent of one another, before anything is integrated.
 
-Latents that no observation depends on integrate to one and go; what remains falls apart wherever no latent is
-shared. The law of a row is the product of its blocks' laws, so a summary of each is a summary of the whole.
+Latents that no observation depends on integrate to one and go; what remains falls apart wherever no latent
+is shared. The law of a row is the product of its blocks' laws, so a summary of each is a summary of the
+whole.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from itertools import product
 from typing import Any
 
 import sympy
-from sympy import Dummy, Expr, S, Symbol
+from sympy import Dummy, Expr, Integer, S, Symbol
 
 from identkit.model.families import FAMILIES, Bernoulli, Binomial, Categorical, Family, Mixture
 from identkit.model.functions import select
@@ -82,7 +83,7 @@ class Block:
         ]
 
     def shape(self) -> tuple[Any, ...]:
-        """What two blocks with the same law in the same parameters share: everything but the latents' names."""
+        """What blocks with one law in the same parameters share: everything but the latents' names."""
         names = {symbol: Symbol(f"latent {position}") for position, symbol in enumerate(self.symbols)}
         statements = [*self.latents, *self.observations]
         return len(self.latents), *[
@@ -95,7 +96,7 @@ def blocks(model: Model) -> list[Block]:
     """The independent blocks of a model, mixtures unfolded into a label and its components.
 
     >>> import identkit as ik
-    >>> m = ik.parse("z[2] ~ Normal(0, 1); u ~ Normal(0, 1); observe x ~ Normal(z[1], 1); observe y ~ Normal(z[2], 1)")
+    >>> m = ik.parse("z[3] ~ Normal(0, 1); observe x ~ Normal(z[1], 1); observe y ~ Normal(z[2], 1)")
     >>> [block.symbols for block in blocks(m)]
     [(z[1],), (z[2],)]
     """
@@ -106,11 +107,13 @@ def blocks(model: Model) -> list[Block]:
 
 def finite_values(statement: Statement) -> list[Expr] | None:
     """The values of a latent with finitely many; None for all others."""
-    if isinstance(statement.family, Bernoulli):
+    family = statement.family
+    if isinstance(family, Bernoulli):
         return [S.Zero, S.One]
-    support = statement.family.support
-    if isinstance(statement.family, Categorical | Binomial) and isinstance(support, sympy.Range):
-        return list(support)
+    if isinstance(family, Categorical):
+        return [Integer(state) for state in range(1, len(family.arguments) + 1)]
+    if isinstance(family, Binomial) and isinstance(family.arguments[0], Integer):
+        return [Integer(count) for count in range(int(family.arguments[0]) + 1)]
     return None
 
 
@@ -119,8 +122,8 @@ def states(statements: Sequence[Statement]) -> Iterator[tuple[State, Expr]]:
     names = [statement.symbols[0] for statement in statements]
     for values in product(*[finite_values(statement) or () for statement in statements]):
         state = dict(zip(names, values, strict=True))
-        factors = [probability(s.family, value).xreplace(state) for s, value in zip(statements, values, strict=True)]
-        weight = sympy.Mul(*factors)
+        masses = [probability(s.family, value) for s, value in zip(statements, values, strict=True)]
+        weight = sympy.Mul(*[mass.xreplace(state) for mass in masses])
         if weight != 0:
             yield state, weight
 
@@ -171,7 +174,7 @@ def _without_label(statement: Statement) -> tuple[list[Statement], Statement]:
 def _chosen(label: Symbol, components: Sequence[Family]) -> Family:
     """The component that the label picks, argument by argument."""
     longest = max(len(component.arguments) for component in components)
-    # Only Categorical has a varying number of arguments; the states that a component lacks have probability 0.
+    # Only Categorical has a varying number of arguments; states that a component lacks have probability 0.
     padded = [[*c.arguments, *[S.Zero] * (longest - len(c.arguments))] for c in components]
     arguments = []
     for choices in zip(*padded, strict=True):
@@ -193,4 +196,3 @@ def _at(statement: Statement, state: State) -> Statement:
 def _evaluated(expression: Expr, values: dict[Symbol, Expr]) -> Expr:
     # xreplace rebuilds what contains the symbols through its class, so that select(2, a, b) becomes b.
     return expression.xreplace(values) if expression.has(*values) else expression
-

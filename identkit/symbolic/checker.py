@@ -46,6 +46,7 @@ from identkit.symbolic.support import (
     almost_never_zero,
     is_discrete,
     is_finite,
+    on_simplex,
     supported_states,
     takes_every_value,
     varies,
@@ -105,6 +106,8 @@ def _dead_regions(model: Model, found: Findings) -> None:
     left = [s for s in model.latent_symbols if found.levels[s.name] is Level.UNKNOWN]
     law = conditional_law(model).expressions
     if not left or not has_kinks(law) or any(is_discrete(model.support(s)) for s in model.latent_symbols):
+        return
+    if not all(takes_every_value(model, s) for s in model.latent_symbols):
         return
     for claim in flat_cells(model, left):
         if claim.holds(model):
@@ -232,6 +235,9 @@ def _broken(condition: Condition, domains: Mapping[Symbol, Set], model: Model) -
 
 def analyse(model: Model) -> Findings:
     """Levels and claims for all latents of a model with generic remaining parameters."""
+    bound = [s.name for st in model.latents if on_simplex(st.family) for s in st.symbols if not is_finite(model.support(s))]
+    if bound:
+        return _undecided(model, f"{', '.join(bound)} add up to a constant, so that they fill no open set")
     finite = [s for s in model.latent_symbols if is_finite(model.support(s))]
     rest = [s for s in model.latent_symbols if s not in finite]
     law = conditional_law(model)
@@ -320,6 +326,8 @@ def _translation(model: Model, direction: Vector) -> Invariance:
     prior = model.log_prior()
     drift = sympy.Add(*[entry * prior.diff(latent) for latent, entry in direction.items()])
     keeps = True if vanishes(drift) else False if nonzero_point(drift, all_domains(model)) else None
+    if keeps and any(model.support(latent) != sympy.S.Reals for latent in direction):
+        keeps = False  # the density may be flat, as Uniform's is, but the ends of the support move
     about = tuple(latent.name for latent in direction)
     return Invariance(kind="translation", about=about, generator=in_words(direction), preserves_prior=keeps)
 

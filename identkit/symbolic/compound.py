@@ -2,10 +2,10 @@
 
 Besides the linear-Gaussian case these are mixed laws. If x_j given V_j is Poisson(V_j), Exponential(V_j) or
 N(m_j, V_j), independent given V, then the law of x is a Laplace transform of the law of V,
-``E exp(−Σ t_j V_j)`` at t_j = 1 − s_j (generating function), t_j (survival function) or s_j²/2 (characteristic
-function of x_j − m_j, where m_j is the centre of symmetry). A Laplace transform on an open set determines the
-law, so x determines the law of V = (V_1, …, V_n), and conversely (Feller 1943 for the Poisson case). Normal
-observations that share latents with V join in: x and V are then determined together.
+``E exp(−Σ t_j V_j)`` at t_j = 1 − s_j (generating function), t_j (survival function) or s_j²/2
+(characteristic function of x_j − m_j; m_j is the centre of symmetry). A Laplace transform on an open set
+determines the law, so x determines the law of V = (V_1, …, V_n), and conversely (Feller 1943 for the
+Poisson case). Normal observations that share latents with V join in: x and V are then determined together.
 """
 
 from __future__ import annotations
@@ -31,13 +31,16 @@ INDEPENDENT = {
     "Geometric": "Yakowitz & Spragins 1968",
     "NegativeBinomial": "Yakowitz & Spragins 1968",
     "Cauchy": "Yakowitz & Spragins 1968",
-    # e^{imt} / (1 + b²t²): exponentials are independent over rational functions, and these have distinct poles.
+    # e^{imt}/(1 + b²t²): exponentials are independent over rational functions, and these have distinct
+    # poles.
     "Laplace": "by characteristic functions",
 }
 """Families of which any distinct members are linearly independent.
 
 Beta and Uniform are not: Beta(1, 2)/2 + Beta(2, 1)/2 = Beta(1, 1), U(0, 1)/2 + U(1, 2)/2 = U(0, 2).
 """
+
+_MIXING = "the mixing law"
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ class Member:
         kind: the family; coordinates of one kind can be compared.
         coordinates: equal iff the laws are equal, whatever the parameters.
         method: the theorem.
-        independent: whether distinct members are linearly independent, so that finite mixtures are identifiable.
+        independent: whether distinct members are linearly independent: then finite mixtures are
+            identifiable.
         simple: shorter coordinates that serve as well for this member; empty if there are none.
     """
 
@@ -60,7 +64,7 @@ class Member:
 
 
 def member(block: Block) -> Member | None:
-    """The law of observations with continuous latents (or none) integrated out; None where no theorem applies.
+    """The law of observations with continuous latents (or none) integrated out; None without a theorem.
 
     >>> import identkit as ik
     >>> from identkit.symbolic.blocks import blocks
@@ -80,7 +84,8 @@ def _plain(family: Family) -> Member | None:
         return Member((family.name,), tuple(family.law), method)
     if mean_and_noise(family) is not None:
         return None
-    return Member((family.name,), tuple(family.law), f"one member of the {family.name} family", independent=False)
+    method = f"one member of the {family.name} family"
+    return Member((family.name,), tuple(family.law), method, independent=False)
 
 
 # Normal latents: x and log V are jointly normal
@@ -109,7 +114,9 @@ def _gaussian(block: Block) -> Member | None:
     method = "a normal law is its mean and covariance (theory/T6; finite mixtures: Yakowitz & Spragins 1968)"
     rates = [factor for factor in factors if factor is not None]
     if rates:
-        method = f"the mixing law is determined (Laplace transform; Feller 1943), its logarithm is normal, and {method}"
+        method = (
+            f"{_MIXING} is determined (Laplace transform; Feller 1943); its logarithm is normal; {method}"
+        )
     # log V = log k + η: k·exp(E η) tells its mean apart and stays algebraic in k.
     scaled = [m if k is None else k * sympy.exp(m) for m, k in zip(means, factors, strict=True)]
     plain = (*means, *centres, *covariances) if rates and all(k == 1 for k in rates) else ()
@@ -176,14 +183,14 @@ def _scaled(block: Block) -> Member | None:
         return None
     (power,) = powers
     kind = (latent.family.name, power)
-    method = f"the mixing law, of a scaled {latent.family.name}, is determined (Laplace transform; Feller 1943)"
-    # Where all k_j > 0, V lies on the ray through the ratios k_j/bᵖ; members on different rays are singular to one
-    # another, and those on one ray are powers of gammas, hence independent (Teicher 1963).
+    method = f"{_MIXING}, of a scaled {latent.family.name}, is determined (Laplace transform; Feller 1943)"
+    # Where all k_j > 0, V lies on the ray through the ratios k_j/bᵖ; members on different rays are singular
+    # to one another, and those on one ray are powers of gammas, hence independent (Teicher 1963).
     positive = all(ratio.is_positive for ratio in ratios)
     simple = (*shape, *ratios, *centres) if positive else ()
     if power == 1 and latent.family.name != "InverseGamma":
-        # −log E exp(−Σ t_j V_j) = a log(1 + Σ t_j r_j): the cumulants a r_j, a r_j² serve at r_j = 0 too, where
-        # the law no longer knows a.
+        # −log E exp(−Σ t_j V_j) = a log(1 + Σ t_j r_j): the cumulants a r_j, a r_j² serve at r_j = 0 too,
+        # where the law no longer knows a.
         a = shape[0] if shape else S.One
         cumulants = [*[a * r for r in ratios], *([a * r**2 for r in ratios] if shape else [])]
         return Member(kind, (*cumulants, *centres), method, not centres, simple)
@@ -226,8 +233,9 @@ def _thinned(block: Block) -> Member | None:
         chances.append(observation.family.arguments[1])
     if any(chance.has(count) for chance in chances) or len(chances) > 10:
         return None
-    # log E Π (1 + u_t)^{x_t} = rate (Π (1 + p_t u_t) − 1): one coefficient for every set of visits. Exponentials
-    # of distinct polynomials without constant term are linearly independent.
+    # log E Π (1 + u_t)^{x_t} = rate (Π (1 + p_t u_t) − 1): one coefficient for every set of visits.
+    # Exponentials of distinct polynomials without constant term are linearly independent.
     sizes = range(1, len(chances) + 1)
     coefficients = [rate * sympy.Mul(*chosen) for size in sizes for chosen in combinations(chances, size)]
-    return Member(("thinned", len(chances)), tuple(coefficients), "the factorial cumulants of a thinned Poisson count")
+    method = "the factorial cumulants of a thinned Poisson count"
+    return Member(("thinned", len(chances)), tuple(coefficients), method)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import combinations, product
+from itertools import combinations, islice, product
 
 import flint
 import sympy
-from sympy import Expr, S, Symbol
+from sympy import Expr, Rational, S, Symbol
 
 from identkit.model import balls
 from identkit.model.tape import Tape
@@ -23,6 +23,7 @@ from identkit.symbolic.problem import Problem
 Map = dict[Symbol, Expr]
 """Where each moved unknown goes."""
 _MOST_TRIALS = 600
+_MOST_UNKNOWNS = 40
 
 
 def discrete_maps(problem: Problem, movable: Sequence[Symbol]) -> list[tuple[str, Map]]:
@@ -38,7 +39,9 @@ def discrete_maps(problem: Problem, movable: Sequence[Symbol]) -> list[tuple[str
     [('permutation', {u: v, v: u})]
     """
     tape = Tape(list(problem.summary))
-    trial = list(points({s: problem.domains[s] for s in (*problem.unknowns, *problem.known)}, 2, seed=5))
+    trial = _inside(problem, 2)
+    if trial is None:
+        return []
     before = [balls.run_or_nan(tape, point, 128) for point in trial]
     found: list[tuple[str, Map]] = []
     left = set(movable)
@@ -51,10 +54,25 @@ def discrete_maps(problem: Problem, movable: Sequence[Symbol]) -> list[tuple[str
     return found
 
 
+def _inside(problem: Problem, count: int) -> list[dict[Symbol, Rational]] | None:
+    """Points of the domains at which the inequalities hold; None if too few are met by chance."""
+    everything = {s: problem.domains[s] for s in (*problem.unknowns, *problem.known)}
+    inside = (p for p in points(everything, 200, seed=5) if _positive(problem.inequalities, p))
+    found = list(islice(inside, count))
+    return found if len(found) == count else None
+
+
+def _positive(expressions: Sequence[Expr], point: dict[Symbol, Rational]) -> bool:
+    return all(e.subs(point).is_positive is True for e in expressions)
+
+
 def _plausible(change: Map, problem: Problem, tape: Tape, trial: Sequence[dict], before: Sequence[list]) -> bool:
     for point, values in zip(trial, before, strict=True):
-        moved = {**point, **{s: e.subs(point) for s, e in change.items()}}
-        if any(problem.domains[s].contains(moved[s]) != sympy.true for s in change):
+        moved = {**point, **{s: point[e] if e in point else e.xreplace(point) for s, e in change.items()}}
+        strangers = [s for s, e in change.items() if problem.domains.get(e) != problem.domains[s]]
+        if any(problem.domains[s].contains(moved[s]) != sympy.true for s in strangers):
+            return False
+        if not _positive(problem.inequalities, moved):
             return False
         after = balls.run_or_nan(tape, moved, 128)
         if not all(a.overlaps(b) for a, b in zip(values, after, strict=True)):
@@ -63,18 +81,21 @@ def _plausible(change: Map, problem: Problem, tape: Tape, trial: Sequence[dict],
 
 
 def keeps(change: Map, problem: Problem) -> bool:
-    """Whether κ∘T = κ identically, exactly."""
-    for expression in problem.summary:
-        if not expression.free_symbols & set(change):
-            continue
-        gap = expression.subs(change, simultaneous=True) - expression
-        try:
-            zero = Ring(gap.free_symbols).is_zero(gap)  # type: ignore[arg-type]
-        except NotRational:
-            zero = vanishes(gap)
-        if not zero:
+    """Whether κ∘T = κ identically, exactly; and each constraint keeps its value, up to sign."""
+    moved = [e for e in (*problem.summary, *problem.constraints) if e.free_symbols & set(change)]
+    for expression in moved:
+        image = expression.xreplace(change)
+        held = _zero(image - expression) or (expression in problem.constraints and _zero(image + expression))
+        if not held:
             return False
     return True
+
+
+def _zero(gap: Expr) -> bool:
+    try:
+        return Ring(gap.free_symbols).is_zero(gap)  # type: ignore[arg-type]
+    except NotRational:
+        return vanishes(gap)
 
 
 def candidates(problem: Problem) -> Iterator[tuple[str, Map]]:
@@ -82,6 +103,10 @@ def candidates(problem: Problem) -> Iterator[tuple[str, Map]]:
     real = [u for u in problem.unknowns if problem.domains[u].inf == -problem.domains[u].sup]
     for flip in _sign_flips(problem, real):
         yield "sign flip", {u: -u for u in flip}
+    for turned in _turned_units(real):
+        yield "other", turned
+    if len(problem.unknowns) > _MOST_UNKNOWNS:
+        return
     for permutation in _permutations(problem.unknowns):
         yield "permutation", permutation
         # Two classes: their probabilities p and 1 − p change places with everything else.
@@ -121,13 +146,34 @@ def _sign_flips(problem: Problem, real: Sequence[Symbol]) -> list[list[Symbol]]:
     return flips
 
 
+def _turned_units(real: Sequence[Symbol]) -> Iterator[Map]:
+    """A hidden unit turned over: its own unknowns change sign, and another takes up what that adds.
+
+    The unit h has the elements with last index h of some vectors and matrices; v[j] takes up w[j,h], and v takes up
+    w[h]. So a sigmoid unit goes: ``c + w sigmoid(a x + b)`` is ``c + w - w sigmoid(-a x - b)``.
+    """
+    elements = {u: (u.name.split("[")[0], re.findall(r"\d+", u.name)) for u in real}
+    stems = list(dict.fromkeys(stem for stem, places in elements.values() if places))
+    units = sorted({places[-1] for _, places in elements.values() if places})
+    for size in (1, 2, 3):
+        for chosen, unit in product(combinations(stems, size), units):
+            own = [u for u, (stem, places) in elements.items() if stem in chosen and places[-1] == unit]
+            for giver, taker in product(chosen, {stem for stem, _ in elements.values()} - set(chosen)):
+                given = {tuple(elements[u][1][:-1]): u for u in own if elements[u][0] == giver}
+                taken = {u: given.get(tuple(places)) for u, (stem, places) in elements.items() if stem == taker}
+                for sign in (1, -1):
+                    shifts = {u: u + sign * w for u, w in taken.items() if w is not None}
+                    if shifts:
+                        yield {**{u: -u for u in own}, **shifts}
+
+
 def _permutations(unknowns: Sequence[Symbol]) -> Iterator[Map]:
     """Exchanging two indices, two vectors, or two names that differ in a digit or a letter, wherever they occur."""
     names = {u.name: u for u in unknowns}
     indices = {name: re.findall(r"\d+", name) for name in names}
     digits = sorted({i for found in indices.values() for i in found})
     for one, other in combinations(digits, 2):
-        for place in (None, 0, 1):
+        for place in (None, 0, 1, -1):
             swapped = {name: _swapped(name, one, other, place) for name in names}
             change = {names[n]: names[m] for n, m in swapped.items() if m != n and m in names}
             complete = all(m in names for n, m in swapped.items())
@@ -146,8 +192,9 @@ def _permutations(unknowns: Sequence[Symbol]) -> Iterator[Map]:
                 change[u] = names[target]
         if change:
             yield change
-    for one, other in combinations(unknowns, 2):
-        yield {one: other, other: one}
+    if len(unknowns) <= 24:
+        for one, other in combinations(unknowns, 2):
+            yield {one: other, other: one}
     if len(unknowns) <= 8:
         for pairs in combinations(list(combinations(unknowns, 2)), 2):
             if not set(pairs[0]) & set(pairs[1]):
@@ -155,9 +202,12 @@ def _permutations(unknowns: Sequence[Symbol]) -> Iterator[Map]:
 
 
 def _swapped(name: str, one: str, other: str, place: int | None) -> str:
+    """The name with two indices exchanged: wherever they stand, or in one place only, −1 being the last."""
     table = {one: other, other: one}
+    places = re.findall(r"\d+", name)
+    here = len(places) - 1 if place == -1 else place
     count = iter(range(99))
-    return re.sub(r"\d+", lambda m: table.get(m[0], m[0]) if place in (None, next(count)) else m[0], name)
+    return re.sub(r"\d+", lambda m: table.get(m[0], m[0]) if place is None or next(count) == here else m[0], name)
 
 
 def _periods(problem: Problem) -> Iterator[tuple[str, Map]]:

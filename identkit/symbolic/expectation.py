@@ -1,14 +1,13 @@
 """Exact expectations of polynomials in latents, one latent at a time, from the last drawn to the first.
 
-Each family's raw moments are rational (for the normal: polynomial) in its arguments, so that the expectation of
-a polynomial over a chain of latents is again an expression in the parameters: no integral is left.
+Each family's raw moments are rational (for the normal: polynomial) in its arguments, so that the expectation
+of a polynomial over a chain of latents is again an expression in the parameters: no integral is left.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import reduce
-from itertools import product
+from itertools import combinations_with_replacement
 from math import comb, factorial
 
 import sympy
@@ -20,7 +19,7 @@ from identkit.symbolic.blocks import finite_values
 from identkit.symbolic.support import probability
 
 MOST_STATES = 1024
-"""Joint states of the labels beyond which no expectation is taken: the expression grows with each of them."""
+"""Joint states of the labels beyond which no expectation is taken: the expression grows with each."""
 
 
 def expectation(expression: Expr, latents: Sequence[Statement]) -> Expr | None:
@@ -137,7 +136,8 @@ def _dirichlet(family: Family, powers: Sequence[int]) -> Expr:
 
 
 def _flat(family: Family) -> list[Expr]:
-    return [entry for a in family.arguments for entry in (list(a) if isinstance(a, sympy.MatrixBase) else [a])]
+    parts = [list(a) if isinstance(a, sympy.MatrixBase) else [a] for a in family.arguments]
+    return [entry for part in parts for entry in part]
 
 
 def _gamma(family: Family, powers: Sequence[int]) -> Expr:
@@ -197,23 +197,24 @@ _RULES: dict[str, Callable[[Family, Sequence[int]], Expr]] = {
 def joint_moments(
     observations: Sequence[Statement], latents: Sequence[Statement], order: int
 ) -> tuple[Expr, ...] | None:
-    """``E Π x^α`` of the observations for all |α| ≤ order: what the law determines, though not all of it.
+    """``E Π x^α`` of the observations for all |α| ≤ order: determined by the law, though not all of it.
 
-    Given the latents the statements are independent, so each moment is the expectation of a product of their own.
+    Given the latents the statements are independent: each moment is the expectation of a product of their
+    own.
     """
-    sizes = [len(statement.symbols) for statement in observations]
+    places = [(statement, i) for statement in observations for i in range(len(statement.symbols))]
     found = []
-    for powers in product(range(order + 1), repeat=sum(sizes)):
-        if not 0 < sum(powers) <= order:
-            continue
-        parts, start = [], 0
-        for statement, size in zip(observations, sizes, strict=True):
-            parts.append(raw_moment(statement.family, powers[start : start + size]))
-            start += size
-        if any(part is None for part in parts):
-            return None
-        whole = expectation(reduce(lambda a, b: a * b, parts), latents)  # type: ignore[arg-type,return-value]
-        if whole is None:
-            return None
-        found.append(whole)
+    for degree in range(1, order + 1):
+        for chosen in combinations_with_replacement(range(len(places)), degree):
+            own: dict[int, list[int]] = {}
+            for place in chosen:
+                statement, coordinate = places[place]
+                first = place - coordinate
+                own.setdefault(first, [0] * len(statement.symbols))[coordinate] += 1
+            parts = [raw_moment(places[first][0].family, powers) for first, powers in own.items()]
+            known = [part for part in parts if part is not None]
+            whole = expectation(sympy.Mul(*known), latents) if len(known) == len(parts) else None
+            if whole is None:
+                return None
+            found.append(whole)
     return tuple(found)

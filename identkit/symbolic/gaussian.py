@@ -1,7 +1,8 @@
 """Linear-Gaussian models: the mean vector and the covariance matrix of the data, propagated exactly.
 
-A normal whose mean is affine in earlier normals, with a covariance free of them, is jointly normal with these;
-and a normal law, singular or not, is determined by, and determines, its mean and covariance (theory/T6).
+A normal whose mean is affine in earlier normals, with a covariance free of them, is jointly normal with
+them; and a normal law, singular or not, is determined by, and determines, its mean and covariance
+(theory/T6).
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def propagate(statements: Sequence[Statement]) -> GaussianLaw | None:
             return None
         means, noise = arguments
         forms = [affine(mean, law.mean.keys()) for mean in means]
-        if any(form is None for form in forms) or any(e.has(*law.mean) for row in noise for e in row if law.mean):
+        random = law.mean and any(entry.has(*law.mean) for row in noise for entry in row)
+        if random or any(form is None for form in forms):
             return None
         for position, symbol in enumerate(statement.symbols):
             constant, slopes = forms[position]  # type: ignore[misc]

@@ -1,9 +1,10 @@
-"""The law of the data with the latents integrated out: κ(θ), found by theorems, never by numerical integration.
+"""The law of the data with the latents integrated out: κ(θ), found by theorems, not by numerical integration.
 
-The model falls apart into independent blocks (`blocks`). The law of each (`block_law`) is a table of finite data
-(`tables`), one member of a family once its continuous latents are integrated out (`compound`, `gaussian`), or a
-finite mixture of such members (`multiset`). Where none of these applies, what the law at least determines and what
-at least determines the law (`sufficient`) are given, and the missing integral is named.
+The model falls apart into independent blocks (`blocks`). The law of each (`block_law`) is a table of finite
+data (`tables`), one member of a family once its continuous latents are integrated out (`compound`,
+`gaussian`), or a finite mixture of such members (`multiset`). Where none of these applies, what the law at
+least determines and what at least determines the law (`sufficient`) are given, and the missing integral is
+named.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ def marginal_law(model: Model) -> MarginalLaw:
         stated = named(tuple(model.summaries))
         return MarginalLaw(expressions=stated, method="the summary statements of the model, used as given")
     if not model.observations:
-        raise ValueError(f"{model.name} has no observations; declare one, as in observe x ~ Normal(m, 1), or a summary")
+        raise ValueError(
+            f"{model.name} has no observations; declare one, as in observe x ~ Normal(m, 1), or a summary"
+        )
     domains = all_domains(model)
     found: dict[object, MarginalLaw] = {}
     for block in blocks(model):
@@ -75,9 +78,7 @@ def _together(laws: Sequence[MarginalLaw]) -> MarginalLaw:
     enough = [law.local if law.exhaustive else law.sufficient for law in laws]
     # One multiset stays; where others are needed too, their power sums take their place.
     kept = max(laws, key=lambda law: (law.needs_components, len(law.components)))
-    others = [
-        power_sums(law.components) if law.needs_components and law is not kept else () for law in laws
-    ]
+    others = [power_sums(law.components) if law.needs_components and law is not kept else () for law in laws]
     needed = [law for law in laws if law.needs_components]
     return replace(
         kept,
@@ -96,7 +97,7 @@ def _together(laws: Sequence[MarginalLaw]) -> MarginalLaw:
 
 
 def _unfinished(block: Block, domains: Mapping[Symbol, Set]) -> MarginalLaw:
-    """Laws of groups of observations, and moments: injectivity of these proves, their deficiency does not."""
+    """Laws of groups of observations, and moments: their injectivity proves, their deficiency does not."""
     laws: list[MarginalLaw] = []
     told: list[str] = []
     for group in _groups(block):
@@ -146,7 +147,8 @@ def _missing(block: Block, known: Sequence[str]) -> str:
     over = "; ".join(_drawn(statement) for statement in block.latents[:3])
     more = "; …" if len(block.latents) > 3 else ""
     told = f" (used instead: {'; '.join(dict.fromkeys(known))})" if known else ""
-    return f"the law of {data} needs the integral of {_drawn(first)} over {over}{more}, for which no theorem is known here{told}"
+    integral = f"the integral of {_drawn(first)} over {over}{more}"
+    return f"the law of {data} needs {integral}, for which no theorem is known here{told}"
 
 
 def _drawn(statement: Statement) -> str:

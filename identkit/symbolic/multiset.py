@@ -1,14 +1,15 @@
 """Finite mixtures: what their law determines is a mixing measure, so the components up to permutation.
 
-Let f_c be densities that are linearly independent for distinct c. Then ``Σ w_k f_{c_k}`` determines the measure
-``G = Σ w_k δ_{c_k}``, and conversely (Yakowitz & Spragins 1968, Theorem 1; normals and gammas: Teicher 1963;
-products of such families: Teicher 1967, since tensor products of linearly independent functions are linearly
-independent). G has at most K atoms; two of these differ in at most 2K points, which polynomials of degree 2K − 1
-separate; so the moments ``Σ w_k c_k^α``, 1 ≤ |α| ≤ 2K − 1, determine G. They do so *everywhere*: for equal
-components and for weights 0 as well. Off these points G is the multiset of the pairs (w_k, c_k).
+Let f_c be densities that are linearly independent for distinct c. Then ``Σ w_k f_{c_k}`` determines the
+measure ``G = Σ w_k δ_{c_k}``, and conversely (Yakowitz & Spragins 1968, Theorem 1; normals and gammas:
+Teicher 1963; products of such families: Teicher 1967, since tensor products of linearly independent
+functions are linearly independent). G has at most K atoms; the difference of two such measures lives on at
+most 2K points, which polynomials of degree 2K − 1 separate; so the moments ``Σ w_k c_k^α``, 1 ≤ |α| ≤ 2K −
+1, determine G. They do so *everywhere*: for equal components and for weights 0 as well. Elsewhere G is the
+multiset of the (w_k, c_k).
 
-Where each component also carries a table of finite data y, ``Σ_k w_k E[b(y) | k] δ_{c_k}`` is such a (signed)
-measure for every basis function b, and the same count of moments serves each of them.
+Where each component also carries a table of finite data y, ``Σ_k w_k E[b(y) | k] δ_{c_k}`` is such a
+(signed) measure for every basis function b, and the same count of moments serves each of them.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Condition = tuple[Expr, ...]
 
 @dataclass(frozen=True)
 class Atom:
-    """One state of the labels: its weight, c part by part, and ``E[b(y) | state]`` of the finite data part by part."""
+    """One state of the labels: its weight, and part by part c and the ``E[b(y) | state]`` of finite data."""
 
     weight: Expr
     coordinates: tuple[tuple[Expr, ...], ...]
@@ -50,9 +51,9 @@ class MixingLaw:
 
     Attributes:
         shared: coordinates that all components have in common.
-        moments: with `shared` they determine the mixing measure everywhere; None if there would be too many.
-        components: (weight, varying coordinates…, table…) up to permutation; empty where two of them were neither
-            proved equal nor proved different.
+        moments: with `shared` they determine the mixing measure everywhere; None if they would be too many.
+        components: (weight, varying coordinates…, table…) up to permutation; empty where two of them were
+            neither proved equal nor proved different.
         conditions: under which the law determines the components: distinct, with weights that are not 0.
     """
 
@@ -114,8 +115,8 @@ def _moments(atoms: Sequence[Atom]) -> tuple[Expr, ...] | None:
     for row in product(*[_powers(column) for column in columns]):
         monomials = [_monomial([column[k] for column in columns], row) for k in range(len(atoms))]
         for function in range(0 if any(map(any, row)) else 1, functions):
-            terms = [factors[function] * monomial for factors, monomial in zip(weighted, monomials, strict=True)]
-            found.append(sympy.Add(*terms))
+            pairs = zip(weighted, monomials, strict=True)
+            found.append(sympy.Add(*[factors[function] * monomial for factors, monomial in pairs]))
     return tuple(dict.fromkeys(found))
 
 
@@ -132,8 +133,13 @@ def _powers(column: Sequence[tuple[Expr, ...]]) -> Iterator[tuple[int, ...]]:
 
 
 def _monomial(point: Sequence[tuple[Expr, ...]], row: Sequence[tuple[int, ...]]) -> Expr:
-    pairs = [pair for part, powers in zip(point, row, strict=True) for pair in zip(part, powers, strict=True)]
-    return sympy.Mul(*[entry**power for entry, power in pairs if power])
+    raised = [
+        entry**power
+        for part, powers in zip(point, row, strict=True)
+        for entry, power in zip(part, powers, strict=True)
+        if power
+    ]
+    return sympy.Mul(*raised)
 
 
 # Components
@@ -199,7 +205,9 @@ def _tidied(conditions: Iterable[Condition]) -> tuple[Condition, ...]:
     for condition in dict.fromkeys(conditions):
         # A product is not 0 iff no factor is; of several expressions, one that is not 0 is enough.
         options = [known[gap] if gap in known else known.setdefault(gap, _factors(gap)) for gap in condition]
-        split = [frozenset([f]) for f in options[0]] if len(options) == 1 else [frozenset(map(_product, options))]
+        split = (
+            [frozenset([f]) for f in options[0]] if len(options) == 1 else [frozenset(map(_product, options))]
+        )
         written += [one for one in split if one and one not in written]
     kept = [one for one in written if not any(other < one for other in written)]
     return tuple(tuple(sorted(one, key=sympy.default_sort_key)) for one in kept)
@@ -207,9 +215,9 @@ def _tidied(conditions: Iterable[Condition]) -> tuple[Condition, ...]:
 
 def _factors(expression: Expr) -> list[Expr]:
     """The factors that may vanish, each with one sign."""
-    found: list[Expr] = []
-    for part in sympy.Mul.make_args(sympy.fraction(sympy.together(expression))[0]):
-        found += [factor for factor, _ in sympy.factor_list(part)[1] if factor.is_nonzero is not True]
+    numerator, _ = sympy.fraction(sympy.together(expression))
+    powers = [factor.as_base_exp() for factor in sympy.Mul.make_args(sympy.factor(numerator))]
+    found = [base for base, _ in powers if base.free_symbols and base.is_nonzero is not True]
     return [-factor if factor.could_extract_minus_sign() else factor for factor in found]
 
 
@@ -218,10 +226,10 @@ def _product(factors: Sequence[Expr]) -> Expr:
 
 
 def power_sums(components: Sequence[Sequence[Expr]]) -> tuple[Expr, ...]:
-    """``Σ_k Π_j c_kj^{a_j}``, 1 ≤ |a| ≤ K: they determine, and are determined by, the multiset of the K tuples.
+    """``Σ_k Π_j c_kj^{a_j}``, 1 ≤ |a| ≤ K: they determine, and are determined by, the multiset of K tuples.
 
-    Weyl's polarised power sums generate the invariants of the symmetric group in any number of variables, and
-    invariants of a finite group separate its orbits.
+    Weyl's polarised power sums generate the invariants of the symmetric group in any number of variables,
+    and invariants of a finite group separate its orbits.
 
     >>> x, y = sympy.symbols("x y")
     >>> power_sums([(x,), (y,)])

@@ -116,6 +116,12 @@ def exact_rows(model: Model, data: Mapping[Any, Any]) -> list[dict[Symbol, Expr]
 def refuse_impossible(model: Model, row: Row) -> None:
     """Refuse a value that its observation's family cannot produce."""
     for statement in model.observations:
+        total = statement.family.total
+        present = [row[symbol] for symbol in statement.symbols if symbol in row]
+        if total is not None and total.is_number and len(present) == statement.family.dimension:
+            if abs(sympy.Add(*present) - total) > ROUNDED:
+                names = ", ".join(symbol.name for symbol in statement.symbols)
+                raise ValueError(f"data for {names} should add up to {total}, got {sympy.Add(*present)}")
         support = statement.family.support
         for symbol in statement.symbols:
             if symbol in row and support.contains(row[symbol]) == sympy.false:

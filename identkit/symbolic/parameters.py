@@ -35,6 +35,7 @@ from identkit.symbolic.problem import Problem
 from identkit.symbolic.questions import Question, question
 from identkit.symbolic.recovery import Recovery
 from identkit.symbolic.solver import Outcome, solve, solve_at
+from identkit.symbolic.support import on_simplex
 from identkit.verdict import Invariance, Level, Verdict, overall
 
 _MOST_PAIRS = 10
@@ -75,6 +76,9 @@ def check_fibre(
     partly = None if tell is None or point else _teller(tell, model, about, asked, started)
     # At a special point of a mixture the generic answer says nothing: components may coincide there.
     unsolved = Outcome(dict.fromkeys(unknowns, Level.UNKNOWN))
+    if about != "parameters" and any(on_simplex(statement.family) for statement in model.latents):
+        unsolved.tried.append("latents that add up to a constant fill no open set")
+        return _concluded(model, about, point, asked, unsolved, [], [], started)
     outcome = unsolved if point and asked.components else solve(asked.problem, seconds, partly)
     claims = _claims(asked.problem, outcome, {})
     claims += _relabelled(asked, outcome)

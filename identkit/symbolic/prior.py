@@ -27,8 +27,20 @@ def keeps_prior(move: Field, problem: Problem) -> bool | None:
     if change is None:
         return None
     if vanishes(change):
-        return True
+        return True if _stays_inside(move, problem) else None
     return False if nonzero_point(change, problem.domains) is not None else None
+
+
+def _stays_inside(move: Field, problem: Problem) -> bool:
+    """Whether nothing flows out at the ends of the latents' supports, as it would from under a flat prior."""
+    for u in problem.latents:
+        domain = problem.domains[u]
+        if u not in move or domain == S.Reals:
+            continue
+        ends = [end for end in (domain.inf, domain.sup) if end.is_finite]
+        if not ends or not all(vanishes(move[u].subs(u, end)) for end in ends):
+            return False
+    return True
 
 
 def prior_identified(problem: Problem, fields: Sequence[Field]) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ class Problem:
         constraints: expressions of the unknowns that are 0.
         log_prior: ``log p(z; θ)`` of the latents among the unknowns, where symmetries are to be compared with it.
         latents: which of the unknowns are latents.
+        inequalities: expressions of unknowns and known symbols that are positive, beside the domains.
     """
 
     unknowns: tuple[Symbol, ...]
@@ -31,3 +32,4 @@ class Problem:
     constraints: tuple[Expr, ...] = ()
     log_prior: Expr | None = None
     latents: tuple[Symbol, ...] = ()
+    inequalities: tuple[Expr, ...] = ()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sympy import Expr, FiniteSet, S, Set, Symbol
+from sympy import Expr, FiniteSet, Interval, S, Set, Symbol
 
 from identkit.model.model import Model
+from identkit.symbolic.field import vanishes
 from identkit.symbolic.marginal import marginal_law
 from identkit.symbolic.problem import Problem
 from identkit.symbolic.summary import conditional_law
@@ -55,7 +56,18 @@ def _equalities(model: Model) -> tuple[Expr, ...]:
     """Stated constraints, and probabilities that sum to one only if their parameters see to it."""
     stated = [c.expression for c in model.constraints if c.relation == "= 0"]
     sums = [c.expression - 1 for c in model.conditions() if c.domain == FiniteSet(1)]
-    return tuple(dict.fromkeys([*stated, *sums]))
+    return tuple(c for c in dict.fromkeys([*stated, *sums]) if not vanishes(c))
+
+
+def _positive(model: Model, unknowns: tuple[Symbol, ...]) -> tuple[Expr, ...]:
+    """Stated inequalities, and what scales and probabilities ask of the unknowns alone."""
+    found = [c.expression for c in model.constraints if c.relation == "> 0"]
+    for condition in model.conditions():
+        if isinstance(condition.domain, Interval):
+            low, high = condition.domain.inf, condition.domain.sup
+            found += [condition.expression - low] * low.is_finite + [high - condition.expression] * high.is_finite
+    allowed = {*unknowns, *model.knowns}
+    return tuple(e for e in dict.fromkeys(found) if e.free_symbols <= allowed and e.is_positive is not True)
 
 
 def _parameters(model: Model) -> Question:
@@ -64,7 +76,15 @@ def _parameters(model: Model) -> Question:
     law = marginal_law(model)
     unknowns = tuple(model.parameters)
     equalities = _equalities(model)
-    problem = Problem(unknowns, _open(model), law.local, tuple(model.knowns), law.exhaustive, equalities)
+    problem = Problem(
+        unknowns,
+        _open(model),
+        law.local,
+        tuple(model.knowns),
+        law.exhaustive,
+        equalities,
+        inequalities=_positive(model, unknowns),
+    )
     components = law.components if law.needs_components else ()
     return Question(problem, components, law.assumptions, law.incomplete, law.sufficient, law.method)
 
@@ -101,5 +121,6 @@ def _joint(model: Model) -> Question:
         _equalities(model),
         prior,
         tuple(latents),
+        _positive(model, unknowns),
     )
     return Question(problem, (), law.assumptions, law.incomplete, (), "the law given latents and parameters")

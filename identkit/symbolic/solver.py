@@ -187,12 +187,10 @@ def _by_slope(problem: Problem, found: Outcome, unknown: Symbol, known: list[Sym
         return False
     left = [u for u in problem.unknowns if u not in known]
     for index, expression in enumerate(dict.fromkeys(problem.summary), 1):
-        if not expression.has(unknown):
+        if [u for u in left if expression.has(u)] != [unknown]:
             continue
         outer = Symbol(f"kappa[{index}]", real=True)
         peeled = peel(expression, outer, left, lambda factor: not vanishes(factor))
-        if [u for u in left if peeled.inner.has(u)] != [unknown]:
-            continue
         sign = slope_sign(peeled.inner, unknown, support)
         if sign:
             claim = Increase(unknown, peeled.inner, sign, peeled.inverse, {outer: expression}, tuple(known))
@@ -290,6 +288,8 @@ def _pinned(problem: Problem, found: Outcome, values: Mapping[Symbol, Expr]) -> 
         if value.free_symbols or value.has(S.NaN, S.ComplexInfinity):
             continue
         top, bottom = fraction(together(expression - value))
+        if expand(top) == 0:
+            continue
         factors = [f for f, _ in factor_list(top)[1] if not _never_zero(f, problem)]
         if len(factors) != 1 or not regular(expression) or bottom.has(S.NaN):
             continue

@@ -1,8 +1,9 @@
 """Where an integral is missing: quantities that are enough to fix the law, though the law may not fix them.
 
-An observation's argument such as ``sigmoid(a·z − b)`` sees normal latents through affine forms η only. The joint
-law of all these forms, a mean and a covariance, together with what else the arguments contain, fixes the law of
-the data. So parameters that leave *these* alone are not identifiable; nothing follows where they change.
+An observation's argument such as ``sigmoid(a·z − b)`` sees normal latents through affine forms η only. The
+joint law of all these forms, a mean and a covariance, together with what else the arguments contain, fixes
+the law of the data. So parameters that leave *these* alone are not identifiable; nothing follows if they
+change.
 """
 
 from __future__ import annotations
@@ -48,8 +49,9 @@ def _normal_latents(block: Block) -> tuple[list[Statement], list[Statement]]:
     others: list[Statement] = []
     strangers: set[Symbol] = set()
     for statement in block.latents:
-        plain = mean_and_noise(statement.family) is not None and not statement.family.free_symbols & strangers
-        if plain and propagate([*normal, statement]) is not None:
+        normally = mean_and_noise(statement.family) is not None
+        alone = not statement.family.free_symbols & strangers
+        if normally and alone and propagate([*normal, statement]) is not None:
             normal.append(statement)
         else:
             others.append(statement)
@@ -74,7 +76,8 @@ def _walk(
         # What can be one form, or one part without latents, is kept together.
         together = [term for term in expression.args if not term.free_symbols & latents]
         if isinstance(expression, sympy.Add):
-            together += [term for term in expression.args if term not in together and _is_form(term, inside, latents)]
+            seeing = [term for term in expression.args if term not in together]
+            together += [term for term in seeing if _is_form(term, inside, latents)]
         if together:
             _walk(expression.func(*together), inside, latents, forms, free)
         for term in expression.args:

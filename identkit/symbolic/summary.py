@@ -2,7 +2,8 @@
 
 Minimal exponential families are read off their arguments. A finite mixture needs more: its components are
 merged where their laws agree, and the weights of what remains determine the law when the component densities
-are linearly independent (Teicher 1963; Yakowitz & Spragins 1968: normals, Poissons; any two distinct laws).
+are linearly independent (Teicher 1961, 1963: Poissons, exponentials, gammas; Yakowitz & Spragins 1968: normals,
+Cauchys, negative binomials; Laplaces by the poles of their characteristic functions; any two distinct laws).
 """
 
 from __future__ import annotations
@@ -14,12 +15,34 @@ from itertools import zip_longest
 import sympy
 from sympy import Expr, S, Set, Symbol
 
-from identkit.model.families import Bernoulli, Binomial, Categorical, Family, Mixture, MvNormal, Normal, Poisson
+from identkit.model.families import (
+    Bernoulli,
+    Binomial,
+    Categorical,
+    Cauchy,
+    Exponential,
+    Family,
+    Gamma,
+    Geometric,
+    InverseGamma,
+    Laplace,
+    LogNormal,
+    Mixture,
+    MvNormal,
+    NegativeBinomial,
+    Normal,
+    Poisson,
+)
 from identkit.model.model import Model, Statement
 from identkit.symbolic.field import vanishes
 from identkit.symbolic.support import all_domains, almost_never_zero
 
-_INDEPENDENT = (Normal, MvNormal, Poisson)
+_INDEPENDENT = (
+    *(Normal, MvNormal, LogNormal, Poisson, Cauchy, Geometric, NegativeBinomial),
+    *(Exponential, Gamma, InverseGamma, Laplace),
+)
+"""Families of which any distinct members are linearly independent; Uniform, Beta, StudentT and the finite ones
+are not among them: U(0, 1)/2 + U(1, 2)/2 = U(0, 2)."""
 
 
 @dataclass(frozen=True)

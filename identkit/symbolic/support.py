@@ -12,7 +12,18 @@ from itertools import product
 import sympy
 from sympy import Expr, Integer, S, Set, Symbol
 
-from identkit.model.families import Bernoulli, Binomial, Categorical, Family, Mixture, Poisson
+from identkit.model.families import (
+    Bernoulli,
+    Binomial,
+    Categorical,
+    Dirichlet,
+    Family,
+    Geometric,
+    Mixture,
+    Multinomial,
+    NegativeBinomial,
+    Poisson,
+)
 from identkit.model.model import Model, Statement
 from identkit.symbolic.field import nonzero_point, vanishes
 from identkit.symbolic.regularity import analytic
@@ -79,18 +90,33 @@ def supported_states(model: Model, finite: Sequence[Symbol]) -> list[State] | No
 def takes_every_value(model: Model, latent: Symbol) -> bool:
     """Whether a latent that is not finite has its whole support, whatever the values of the others.
 
-    A count with a rate that may be 0, or at most another latent, is pinned down in some states.
+    A count with a rate that may be 0, or at most another latent, is pinned down in some states; the coordinates of
+    a Dirichlet draw are pinned down by one another.
     """
     family = next(s.family for s in model.latents if latent in s.symbols)
     if not is_discrete(model.support(latent)):
-        return True
+        return not on_simplex(family)
     domains = all_domains(model)
     return any(
-        isinstance(part, Poisson)
+        isinstance(part, Poisson | Geometric | NegativeBinomial)
         and almost_never_zero(weight, domains)
-        and almost_never_zero(part.arguments[0], domains)
+        and almost_never_zero(_spread(part), domains)
         for weight, part in _parts(family)
     )
+
+
+def on_simplex(family: Family) -> bool:
+    """Whether a draw's coordinates add up to something, so that they fill no box."""
+    return family.total is not None
+
+
+def _spread(part: Family) -> Expr:
+    """0 iff a count has one value only (for families not named here: always, so that nothing is concluded)."""
+    if isinstance(part, Poisson):
+        return part.arguments[0]
+    if isinstance(part, Binomial):
+        return sympy.Mul(part.arguments[0], part.arguments[1], 1 - part.arguments[1])
+    return 1 - part.arguments[-1] if isinstance(part, Geometric | NegativeBinomial) else S.Zero
 
 
 def varies(model: Model, latent: Symbol) -> bool:
@@ -99,13 +125,7 @@ def varies(model: Model, latent: Symbol) -> bool:
     if not is_discrete(model.support(latent)):
         return True
     domains = all_domains(model)
-    for weight, part in _parts(family):
-        spread = part.arguments[0]
-        if isinstance(part, Binomial):
-            spread *= part.arguments[1] * (1 - part.arguments[1])
-        if nonzero_point(weight * spread, domains) is not None:
-            return True
-    return False
+    return any(nonzero_point(weight * _spread(part), domains) is not None for weight, part in _parts(family))
 
 
 def _parts(family: Family) -> list[tuple[Expr, Family]]:
@@ -124,6 +144,16 @@ def probability(family: Family, *value: Expr) -> Expr:
     if isinstance(family, Mixture):
         parts = zip(family.weights, family.components, strict=True)
         return sympy.Add(*[weight * probability(part, *value) for weight, part in parts if weight != 0])
+    if isinstance(family, Multinomial):
+        n, *p = family.arguments
+        if not n.is_Integer:
+            raise TypeError(f"a Multinomial with n = {n} has no table of probabilities")
+        if sum(value) != n:
+            return S.Zero
+        powers = sympy.Mul(*[q**count for q, count in zip(p, value, strict=True)])
+        return sympy.factorial(n) / sympy.Mul(*map(sympy.factorial, value)) * powers
+    if isinstance(family, Dirichlet):
+        raise TypeError("Dirichlet has a density, not probabilities of single values")
     (x,) = value
     if isinstance(family, Bernoulli):
         (p,) = family.arguments
@@ -138,4 +168,10 @@ def probability(family: Family, *value: Expr) -> Expr:
     if isinstance(family, Poisson):
         (rate,) = family.arguments
         return rate**x * sympy.exp(-rate) / sympy.factorial(x)
+    if isinstance(family, Geometric):
+        (p,) = family.arguments
+        return p * (1 - p) ** x
+    if isinstance(family, NegativeBinomial):
+        r, p = family.arguments
+        return sympy.binomial(x + r - 1, x) * p**r * (1 - p) ** x
     raise TypeError(f"{family.name} has a density, not probabilities of single values")

@@ -1,10 +1,11 @@
 """Data with finitely many values: the pmf table, written as moments of a basis of functions of the data.
 
-A Bernoulli item x has the basis (1, x), a categorical one the indicators of all states but one, a binomial count
-the binomial coefficients C(x, 1), …, C(x, n). The products of one basis function for each observation are a basis
-of all functions on the cells, with a change of basis that contains no parameter; so their expectations and the
-cell probabilities determine each other linearly, *everywhere*: no parameter is excluded. The moments are the
-simpler polynomials: given the latents, each is a product with one factor for each observation that it mentions.
+A Bernoulli item x has the basis (1, x), a categorical one 1 and the indicators of all states but one, a
+binomial count the binomial coefficients C(x, 0), …, C(x, n). The products of one basis function for each
+observation are a basis of all functions on the cells, and the change of basis contains no parameter; so
+their expectations and the cell probabilities determine each other linearly, *everywhere*: no parameter is
+excluded. The moments are the simpler polynomials: given the latents, each is a product with one factor for
+each observation it mentions.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ MOST_TERMS = 50_000
 
 
 def table(block: Block, order: int | None = None) -> tuple[Expr, ...] | None:
-    """``E Π bᵢ(xᵢ)`` for every choice of basis functions; None if some observation is not finite, or too many are.
+    """``E Π bᵢ(xᵢ)`` for every choice of basis functions; None if one is not finite, or too many are.
 
     Args:
         block: finite observations with any latents whose moments are known.
-        order: take only choices that involve at most this many observations (then the table is not exhaustive).
+        order: only choices that involve at most this many observations (then the table is not exhaustive).
 
     >>> import identkit as ik
     >>> m = ik.parse("z ~ Bernoulli(p); observe y[2] ~ Bernoulli(a*z)")
@@ -47,7 +48,7 @@ def table(block: Block, order: int | None = None) -> tuple[Expr, ...] | None:
 
 
 def bases(block: Block) -> dict[Symbol, list[Expr]] | None:
-    """``E[b(x) | z]`` for the basis functions of each observation, under its symbol; None if one is not finite."""
+    """``E[b(x) | z]`` for a basis of the functions of each observation; None if one is not finite."""
     found: dict[Symbol, list[Expr]] = {}
     for observation in block.observations:
         functions = _basis(observation, block)
@@ -60,10 +61,11 @@ def bases(block: Block) -> dict[Symbol, list[Expr]] | None:
 def moments(
     block: Block, functions: Mapping[Symbol, Sequence[Expr]], order: int | None = None
 ) -> list[Expr] | None:
-    """The expectations of all products of the given functions, in an order that does not depend on their form."""
+    """The expectations of all products of the functions, in an order that does not depend on their form."""
     if _choices([len(row) for row in functions.values()], order) > MOST_CELLS:
         return None
-    # Given the latents up to the last continuous one, labels drawn later couple only what they are drawn for.
+    # Given the latents up to the last continuous one, labels drawn later couple only what they are drawn
+    # for.
     early = _early(block)
     late = [statement for statement in block.latents if statement not in early]
     parts = Block(tuple(late), block.observations).parts([s for st in late for s in st.symbols])
@@ -122,7 +124,9 @@ def _column(
     rows = [functions[observation.symbols[0]] for observation in part.observations]
     places = [[(1, (i, j)) for j in range(len(row))] for i, row in enumerate(rows)]
     choices = [choice for choice in _products(places, order) if choice]
-    entering = {(i, j): part.ancestors(f.free_symbols) for i, row in enumerate(rows) for j, f in enumerate(row)}
+    entering = {
+        (i, j): part.ancestors(f.free_symbols) for i, row in enumerate(rows) for j, f in enumerate(row)
+    }
     groups: dict[tuple[Statement, ...], list[int]] = {}
     for position, choice in enumerate(choices):
         needed = {statement.symbols for place in choice for statement in entering[place]}
@@ -179,7 +183,7 @@ def _largest(trials: Expr, block: Block) -> int | None:
 
 
 def _multinomial(family: Family) -> list[Expr] | None:
-    # E C(x₁, a₁) … C(x_{K−1}, a_{K−1}) = const · Π p_k^{a_k}, |a| ≤ n: as many as there are cells, and triangular.
+    # E C(x₁, a₁) … C(x_{K−1}, a_{K−1}) = const · Π p_k^{a_k}, |a| ≤ n: as many as cells, and triangular.
     trials, *rest = family.arguments
     p = list(rest[0]) if len(rest) == 1 and isinstance(rest[0], sympy.MatrixBase) else rest
     if not isinstance(trials, Integer):

@@ -1,0 +1,202 @@
+"""What was asked: models from files, standard input and the zoo; values and data from options and tables."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from identkit.zoo import CASES
+from identkit.zoo.case import Case
+
+DRAWN = 100
+"""Rows drawn from a model of the zoo that is verified without data."""
+
+_HINT = "to check a text, pipe it: echo 'z ~ Normal(0,1); observe x ~ Normal(z,1)' | identkit check -"
+
+
+@dataclass(frozen=True)
+class Question:
+    """A model, the values given for its parameters, and the entry of the zoo that it is."""
+
+    model: Any
+    at: Mapping[str, Any] = field(default_factory=dict)
+    case: Case | None = None
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """The values given, completed from the zoo where the model is an entry of it."""
+        own = {} if self.case is None else self.case.numbers
+        return {**own, **self.at}
+
+
+def question(source: str, at: str | None) -> Question:
+    """Read a model and the values of its parameters.
+
+    Args:
+        source: a file, ``-`` for standard input, or a name of the zoo.
+        at: values such as ``w=[1,0],s=1/2``.
+
+    Raises:
+        ValueError: no such model, or a text that the notation does not allow.
+        OSError: a file that cannot be read.
+    """
+    values = {} if at is None else _assigned(at, "--at")
+    path = Path(source)
+    if source == "-":
+        return Question(_parsed(sys.stdin.read(), "model"), values)
+    if _exists(source) or path.suffix == ".model":
+        return Question(_parsed(_text(path), path.stem), values)
+    case = case_named(source)
+    return Question(case.build(), values, case)
+
+
+def case_named(name: str) -> Case:
+    """The entry of the zoo with this name.
+
+    Raises:
+        ValueError: there is none; the message has the names closest to it.
+    """
+    if name in CASES:
+        return CASES[name]
+    close = difflib.get_close_matches(name, CASES, n=3, cutoff=0.5)
+    guess = f"did you mean {' or '.join(close)}?" if close else "`identkit zoo` lists the names;"
+    raise ValueError(f"{name[:60]!r} is neither a file nor a name of the zoo; {guess} {_HINT}")
+
+
+def assignments(values: Mapping[str, Any]) -> str:
+    """The values as one types them: ``w=[1,0],s=1/2``.
+
+    >>> assignments({"w": [1, 0], "s": "1/2"})
+    'w=[1,0],s=1/2'
+    """
+
+    def written(value: Any) -> str:
+        return f"[{','.join(map(str, value))}]" if isinstance(value, list | tuple) else str(value)
+
+    return ",".join(f"{key}={written(value)}" for key, value in values.items())
+
+
+def data_to_prove(model: Any, data: str) -> dict[str, Any]:
+    """Exact values by name, from ``x=1.2`` or from a table without gaps.
+
+    Raises:
+        ValueError, OSError: see `identkit.tables.read_csv`; an empty cell.
+    """
+    if not _is_file(data):
+        return _assigned(data, "--data")
+    from identkit.tables import read_csv
+
+    table = read_csv(data, _symbolic(model).observation_names)
+    if table.missing is not None:
+        row, column = table.missing
+        raise ValueError(
+            f"{data}, row {row}, column {column} is empty, and a proof needs every value; "
+            "`identkit verify` takes tables with missing values"
+        )
+    return {
+        name: list(column) for name, column in zip(table.names, zip(*table.rows, strict=True), strict=True)
+    }
+
+
+def data_to_verify(model: Any, data: str) -> tuple[Any, Any]:
+    """Data (n, d) as a float64 tensor with its mask, None where nothing is missing.
+
+    Raises:
+        ValueError, OSError: see `identkit.tables.read_csv`.
+    """
+    import torch
+
+    from identkit.tables import read_csv
+
+    symbolic = _symbolic(model)
+    if not _is_file(data):
+        return _rounded(symbolic, _assigned(data, "--data")), None
+
+    table = read_csv(data, symbolic.observation_names)
+    values = [[0.0 if cell is None else cell for cell in row] for row in table.rows]
+    observed = torch.tensor([[cell is not None for cell in row] for row in table.rows])
+    return torch.tensor(values, dtype=torch.float64), None if table.missing is None else observed
+
+
+def own_data(asked: Question, seed: int) -> tuple[Any, str]:
+    """Data (n, d) for an entry of the zoo that is verified without any, and where they come from.
+
+    Raises:
+        ValueError: the model is not of the zoo, so data should be given.
+    """
+    import torch
+
+    from identkit.model.compiled import compiled
+
+    case = asked.case
+    if case is None:
+        names = ",".join(_symbolic(asked.model).observation_names)
+        raise ValueError(
+            f"--data should be given: a CSV file with the columns {names}, or values such as x=1.2"
+        )
+    if case.data is not None:
+        return _rounded(
+            _symbolic(asked.model), case.data
+        ), f"{case.name} comes with --data {assignments(case.data)}"
+    model = asked.model if hasattr(asked.model, "sample") else compiled(asked.model, asked.numbers)
+    x, _ = model.sample(DRAWN, torch.Generator().manual_seed(seed))
+    return x, f"{DRAWN} rows were drawn from {case.name} itself with seed {seed}"
+
+
+def _rounded(symbolic: Any, values: Mapping[str, Any]) -> Any:
+    # Exact values, of which a posterior takes the nearest floats.
+    import torch
+
+    from identkit.symbolic.on_data import exact_rows
+
+    rows = exact_rows(symbolic, values)
+    table = [[float(row[symbol]) for symbol in symbolic.observation_symbols] for row in rows]
+    return torch.tensor(table, dtype=torch.float64)
+
+
+def _symbolic(model: Any) -> Any:
+    from identkit.dispatch import as_symbolic
+
+    return as_symbolic(model)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} should be a text file in UTF-8, got bytes that are not") from error
+
+
+def _parsed(text: str, name: str) -> Any:
+    from identkit.model.language import parse
+
+    if not text.strip():
+        raise ValueError(
+            "the model is empty; it should be a text such as z ~ Normal(0,1); observe x ~ Normal(z,1)"
+        )
+    return parse(text, name=name)
+
+
+def _is_file(data: str) -> bool:
+    return data.lower().endswith(".csv") or _exists(data)
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):  # too long, or with a null character: a text, not a path
+        return False
+
+
+def _assigned(text: str, option: str) -> dict[str, Any]:
+    from identkit.model.language import parse_assignments
+
+    if option == "--data" and "=" not in text:
+        raise ValueError(
+            f"--data should be a CSV file or values such as x=1.2, got {text!r}, and there is no such file"
+        )
+    return parse_assignments(text, option)

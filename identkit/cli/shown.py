@@ -1,0 +1,129 @@
+"""What the terminal shows: verdicts, tables of checks, the zoo on standard output, progress on error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from textwrap import dedent
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from identkit.theorem import TheoremCheck
+    from identkit.verdict import Verdict
+    from identkit.zoo.case import Case
+
+_WIDTH = 120  # where there is no terminal to ask
+_LEVELS = {
+    "CONSTANT": "bold red",
+    "PARTIAL": "bold yellow",
+    "LOCAL": "bold cyan",
+    "GLOBAL": "bold green",
+    "INFORMED": "bold green",
+    "UNKNOWN": "bold magenta",
+}
+
+
+def verdict(found: Verdict) -> None:
+    """Print the verdict's explanation, and whether its proof was checked again."""
+    lines = [str(found)]
+    if found.certificate is not None and found.certificate.verify():
+        lines.append("Certificate: verified, each step of the proof was checked again.")
+    text = Text("\n".join(lines))
+    for level, style in _LEVELS.items():
+        text.highlight_regex(rf"\b{level}\b", style)
+    _console().print(text, soft_wrap=True)
+
+
+def checks(
+    title: str, found: Sequence[TheoremCheck], summary: Sequence[str], results: Mapping[str, Any]
+) -> None:
+    """Print a line for each model and setting, the summary's sentences and the tally."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in ("model", "setting", "level", "n", "mean KL", "band", "theorem"):
+        table.add_column(column, justify="right" if column in ("n", "mean KL") else "left", overflow="fold")
+    for each in found:
+        row = next(row for row in each.rows if row.latent is None and row.datum is None)
+        band = "" if row.band is None else f"{row.band[0]:.3g} … {row.band[1]:.3g}"
+        level = each.verdict.level.value
+        cells = (Text(level, _LEVELS[level]), str(row.n), f"{row.kl:.4g}", band, _answer(each))
+        table.add_row(Text(each.model), Text(each.setting), *cells)
+    tally = (
+        f"{results['agree']} rows agree with the theorem, {results['disagree']} contradict it, "
+        f"{results['below_precision']} lie below precision, {results['undecided']} are undecided "
+        f"({results['seconds']:.1f} s)."
+    )
+    console = _console()
+    console.print(table)
+    for sentence in (*summary, tally):
+        console.print(Text(sentence), soft_wrap=True)
+
+
+def _answer(found: TheoremCheck) -> Text:
+    if found.agrees is not None:
+        return Text("agrees", "green") if found.agrees else Text("FAILS", "bold red")
+    tiny = all(row.below_precision for row in found.rows)
+    return Text("below precision", "cyan") if tiny else Text("undecided", "magenta")
+
+
+def zoo(cases: Sequence[Case]) -> None:
+    """Print the names, the known levels and what each case teaches."""
+    table = Table(header_style="bold")
+    for column in ("name", "level", "what it teaches"):
+        table.add_column(column)
+    for each in cases:
+        table.add_row(Text(each.name), Text(each.level, _LEVELS[each.level]), Text(each.note))
+    _console().print(table)
+
+
+def case(entry: Case) -> None:
+    """Print one entry: its text, its question, the known answer and its source."""
+    from identkit.cli.asked import assignments
+
+    model = entry.model if isinstance(entry.model, str) else str(entry.build().symbolic())
+    settings = {"at": entry.at, "data": entry.data or {}, "values for verify": entry.values}
+    facts = [
+        *([f"about: {entry.about}"] if entry.about != "latents" else []),
+        *(f"{name}: {assignments(values)}" for name, values in settings.items() if values),
+        *(["pooled: the rows share their latents"] if entry.pooled else []),
+        f"level: {entry.level}",
+        *(f"  {name}  {level}" for name, level in entry.levels.items()),
+        f"source: {entry.source}",
+        *([entry.note] if entry.note else []),
+    ]
+    text = Text("\n".join([dedent(model).strip(), "", *facts]))
+    for level, style in _LEVELS.items():
+        text.highlight_regex(rf"\b{level}\b", style)
+    _console().print(text, soft_wrap=True)
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[int, int, str], None]]:
+    """Show a bar with an estimate of the time left; calls with (done, total, name of the step) move it."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=_console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+        yield lambda done, total, name: bar.update(task, completed=done, total=total, description=name)
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Show that something of unknown length is going on."""
+    with _console(stderr=True).status(what):
+        yield
+
+
+def _console(stderr: bool = False) -> Console:
+    console = _Console(stderr=stderr, highlight=False)
+    return console if console.is_terminal else _Console(stderr=stderr, highlight=False, width=_WIDTH)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        # Rich would leave with status 1, which here says that the theorem failed.
+        raise BrokenPipeError
