@@ -59,15 +59,23 @@ def check(
     return check_latents(model, at=at)
 
 
-def remedies(model: Any, verdict: Verdict) -> list[dict[str, str]]:
-    """Constraints that make more identifiable, each re-checked on the constrained model (``{"constraint", "level"}``).
+def remedies(model: Any, verdict: Verdict, seconds: float = 20.0) -> list[dict[str, str]]:
+    """Constraints that make more identifiable, each re-checked on the constrained model.
+
+    Args:
+        model: the model that was checked, as `check` takes it.
+        verdict: what `check` said about it.
+        seconds: time allowed.
+
+    Returns:
+        the best first, each with the keys ``constraint`` and ``level``.
 
     >>> remedies("observe x ~ Normal(a + b, 1)", check("observe x ~ Normal(a + b, 1)"))[0]
     {'constraint': 'a = 0', 'level': 'GLOBAL'}
     """
     from identkit.symbolic.remedy import remedies as search
 
-    return search(as_symbolic(model), verdict)
+    return search(as_symbolic(model), verdict, seconds)
 
 
 def as_symbolic(model: Any) -> Any:

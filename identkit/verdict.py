@@ -224,6 +224,7 @@ class Verdict:
         lines = [f"Why: {invariance_in_words(invariance)}" for invariance in self.invariances]
         if self.identifiable:
             lines.append(f"The data do determine: {', '.join(self.identifiable)}.")
+        lines += [f"Remedy: with {r['constraint']} it becomes {r['level']}." for r in self.remedies]
         lines += [f"Assuming: {assumption}" for assumption in self.assumptions]
         if self.certificate is not None:
             lines.append(f"Proof ({self.certificate.kind}): {self.certificate.statement}")

@@ -114,12 +114,15 @@ def check(
         help="latents at fixed parameters (the default), parameters, or joint.",
     ),
     as_json: bool = _JSON,
+    time_limit: float = typer.Option(
+        60.0, "--time-limit", metavar="S", min=0.1, help="Seconds; what was proved by then is reported."
+    ),
 ) -> int:
-    """Prove which latents the likelihood sees.
+    """Prove which latents the likelihood sees, or which parameters the data determine.
 
     Exit status: 0 decided, 3 undecided, 2 bad input.
     """
-    from identkit.dispatch import check as prove
+    from identkit.cli.proving import prove
 
     question = asked.question(model, at)
     values, given = question.at, None if data is None else asked.data_to_prove(question.model, data)
@@ -133,11 +136,15 @@ def check(
         words = [f"{option} {asked.assignments(own)}" for option, own, typed in used if own and typed is None]
         if words:
             print(f"{case.name} comes with {' and '.join(words)}", file=sys.stderr)
-    verdict = prove(question.model, at=values or None, data=given, about=about, pooled=pooled)
+    with shown.waiting("searching for proofs"):
+        answer = prove(
+            question.model, at=values or None, data=given, about=about, pooled=pooled, seconds=time_limit
+        )
+    verdict = answer.verdict
     if as_json:
-        print(json.dumps(verdict.to_dict(), allow_nan=False))
+        print(json.dumps(answer.json, allow_nan=False))
     else:
-        shown.verdict(verdict)
+        shown.verdict(verdict, answer.verified)
     levels = {
         level.value for level in (verdict.level, *verdict.latents.values(), *verdict.parameters.values())
     }
@@ -165,6 +172,9 @@ def verify(
     Without MODEL, on every model of a suite. Exit status: 0 nothing contradicts it, 1 something does.
     """
     os.environ.setdefault("MPLBACKEND", "Agg")  # figures go to files; a window would need a display
+    os.environ.setdefault(
+        "OMP_NUM_THREADS", "1"
+    )  # tensors here are small: threads would only wait for each other
     if model is not None and suite is not None:
         raise ValueError(f"give a MODEL or --suite, not both: got {model!r} and --suite {suite}")
     if model is not None:
