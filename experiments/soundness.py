@@ -71,7 +71,14 @@ def mixed(expressions: list[Expr], chance: random.Random) -> list[Expr]:
     """An invertible triangular change of a list of expressions: what they determine stays the same."""
     result = []
     for place, expression in enumerate(expressions):
-        extra = sum((small(chance) * chance.choice(expressions[:place]) for _ in range(chance.randint(0, 2)) if place), sympy.S.Zero)
+        extra = sum(
+            (
+                small(chance) * chance.choice(expressions[:place])
+                for _ in range(chance.randint(0, 2))
+                if place
+            ),
+            sympy.S.Zero,
+        )
         twisted = chance.choice([lambda e: e, lambda e: e, lambda e: e**3, lambda e: 2 * e])(expression)
         result.append(twisted + extra)
     return result
@@ -114,7 +121,15 @@ def inverse(chance: random.Random) -> Planted:
     u = declared("inverse", names, about, model)
     rows = []
     for place, unknown in enumerate(u):
-        bend = chance.choice([lambda e: e, lambda e: e**3, lambda e: e + e**3, lambda e: sympy.exp(e), lambda e: small(chance) * e])
+        bend = chance.choice(
+            [
+                lambda e: e,
+                lambda e: e**3,
+                lambda e: e + e**3,
+                lambda e: sympy.exp(e),
+                lambda e: small(chance) * e,
+            ]
+        )
         earlier = sum((small(chance) * v**2 for v in u[:place] if chance.random() < 0.5), sympy.S.Zero)
         rows.append(bend(unknown) + earlier)
     observed(model, rows, chance)
@@ -137,7 +152,9 @@ def fold(chance: random.Random) -> Planted:
         ]
     )
     observed(model, mixed([*summary, *rest], chance), chance)
-    return Planted("fold", model, about, {s.name: {Level.GLOBAL, Level.CONSTANT, Level.PARTIAL} for s in moved})
+    return Planted(
+        "fold", model, about, {s.name: {Level.GLOBAL, Level.CONSTANT, Level.PARTIAL} for s in moved}
+    )
 
 
 def null_vector(chance: random.Random) -> Planted:
@@ -151,7 +168,10 @@ def null_vector(chance: random.Random) -> Planted:
     pivot = next(i for i, k in enumerate(kernel) if k)
     for place in range(1, height + 1):
         row = [small(chance) for _ in range(size)]
-        row[pivot] = -sum(r * k for i, (r, k) in enumerate(zip(row, kernel, strict=True)) if i != pivot) / kernel[pivot]
+        row[pivot] = (
+            -sum(r * k for i, (r, k) in enumerate(zip(row, kernel, strict=True)) if i != pivot)
+            / kernel[pivot]
+        )
         model.observe(f"x{place}", ik.Normal(sum(r * entry for r, entry in zip(row, z, strict=True)), 1))
     return Planted("kernel", model, "latents", {f"z[{i}]": SEEN for i, k in enumerate(kernel, 1) if k})
 
@@ -180,7 +200,9 @@ def tie(chance: random.Random) -> Planted:
     k = model.latent("k", ik.Bernoulli(Rational(1, 2)))
     model.observe("x", ik.Normal(0, ik.select(k + 1, sympy.sqrt(v), sympy.sqrt(w))))
     datum = place if exact else Rational(str(round(float(place), chance.randint(2, 12))))
-    return Planted("tie", model, "latents", {"k": {Level.INFORMED} if exact else {Level.CONSTANT}}, data={"x": datum})
+    return Planted(
+        "tie", model, "latents", {"k": {Level.INFORMED} if exact else {Level.CONSTANT}}, data={"x": datum}
+    )
 
 
 def mixture(chance: random.Random) -> Planted:
@@ -190,7 +212,9 @@ def mixture(chance: random.Random) -> Planted:
     a, b = model.parameter("a"), model.parameter("b")
     s = model.parameter("s", positive=True)
     kind = chance.choice(["normal", "poisson"])
-    family: Callable[[Expr], object] = (lambda m: ik.Normal(m, s)) if kind == "normal" else (lambda m: ik.Poisson(sympy.exp(m)))
+    family: Callable[[Expr], object] = (
+        (lambda m: ik.Normal(m, s)) if kind == "normal" else (lambda m: ik.Poisson(sympy.exp(m)))
+    )
     if kind == "poisson":
         del model.parameters[s]
     model.observe("y", ik.Mixture([p, 1 - p], family(a), family(b)))  # type: ignore[arg-type]
@@ -241,7 +265,10 @@ def main(argv: list[str]) -> int:
             wrong.append(f"model {index} ({planted.kind}): {'; '.join(found)}\n{planted.model}")
         if index % 50 == 0:
             left = (time.time() - started) / index * (options.models - index)
-            print(f"{index}/{options.models} models, {len(wrong)} contradictions, {left:.0f} s left", file=sys.stderr)
+            print(
+                f"{index}/{options.models} models, {len(wrong)} contradictions, {left:.0f} s left",
+                file=sys.stderr,
+            )
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(
         json.dumps(

@@ -39,11 +39,15 @@ def check(
         raise ValueError(f"about should be 'latents', 'parameters' or 'joint', got {about!r}")
     for argument, values in (("at", at), ("data", data)):
         if values is not None and not isinstance(values, Mapping):
-            raise TypeError(f"{argument} should be a mapping from names to values, got {type(values).__name__}")
+            raise TypeError(
+                f"{argument} should be a mapping from names to values, got {type(values).__name__}"
+            )
     model = as_symbolic(model)
     about = about or ("latents" if model.latents else "parameters")
     if data is not None and about != "latents":
-        raise ValueError(f"data goes with about='latents', got about={about!r}: parameters are asked about in law")
+        raise ValueError(
+            f"data goes with about='latents', got about={about!r}: parameters are asked about in law"
+        )
     if data is not None:
         from identkit.symbolic.on_data import check_data
 
@@ -89,4 +93,6 @@ def as_symbolic(model: Any) -> Any:
         return model
     if callable(getattr(model, "symbolic", None)):
         return model.symbolic()
-    raise TypeError(f"model should be a Model, its text, or have a symbolic() method, got {type(model).__name__}")
+    raise TypeError(
+        f"model should be a Model, its text, or have a symbolic() method, got {type(model).__name__}"
+    )

@@ -8,7 +8,7 @@ other without knowing a symbol; `agrees` compares them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -145,8 +145,12 @@ def verify(
     groups = [data] if shared else [[row] for row in data]
     evidence = [judged.on(group) for group in groups]
     confirm = _SecondOpinion(face, table, observed, shared)
-    rows = list(_rows(verdict, measured, evidence, confirm, (symbolic.name, setting), len(data) if shared else 1))
-    return TheoremCheck(model=symbolic.name, setting=setting, verdict=verdict, collapse=measured, rows=tuple(rows))
+    rows = list(
+        _rows(verdict, measured, evidence, confirm, (symbolic.name, setting), len(data) if shared else 1)
+    )
+    return TheoremCheck(
+        model=symbolic.name, setting=setting, verdict=verdict, collapse=measured, rows=tuple(rows)
+    )
 
 
 def _exact_data(model: Model, table: torch.Tensor, observed: torch.Tensor | None) -> list[dict[Any, Any]]:
@@ -170,7 +174,8 @@ def _rows(
     for latent in (None, *measured.names):
         column = None if latent is None else measured.names.index(latent)
         each = [
-            _datum_row(i, latent, column, measured, found, confirm, title, size) for i, found in enumerate(evidence)
+            _datum_row(i, latent, column, measured, found, confirm, title, size)
+            for i, found in enumerate(evidence)
         ]
         yield from each
         yield _mean_row(each, latent, verdict, title)
@@ -211,11 +216,25 @@ def _datum_row(
         bound=measured.bound[i] if joint else None,
         posterior_mean=None if shown is None else float(measured.posterior_mean[i, shown]),
         posterior_sd=None if shown is None else float(measured.posterior_sd[i, shown]),
-        agrees=_agrees(level, float(judged), float(error), band, gap, lambda: confirm(i, joint, float(judged), float(error), gap)),
+        agrees=_agrees(
+            level,
+            float(judged),
+            float(error),
+            band,
+            gap,
+            lambda seen: confirm(i, joint, float(judged), float(error), seen),
+        ),
     )
 
 
-def _agrees(level: Level, kl: float, error: float, band: Any, gap: GapOnData | None, confirmed: Any) -> bool | None:
+def _agrees(
+    level: Level,
+    kl: float,
+    error: float,
+    band: Any,
+    gap: GapOnData | None,
+    confirmed: Callable[[GapOnData], bool],
+) -> bool | None:
     if level is Level.UNKNOWN:
         return None
     if not math.isfinite(kl) or kl < 0:
@@ -225,7 +244,7 @@ def _agrees(level: Level, kl: float, error: float, band: Any, gap: GapOnData | N
         return kl <= error and inside
     if kl > error:
         return inside
-    return None if inside and gap is not None and confirmed() else False
+    return None if inside and gap is not None and confirmed(gap) else False
 
 
 class _SecondOpinion:

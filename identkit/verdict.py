@@ -47,7 +47,9 @@ class Level(enum.Enum):
                     f"UNKNOWN is not on the ladder, so it cannot be compared with {two}; test `level is Level.UNKNOWN`"
                 )
             if one is Level.INFORMED and two in (Level.LOCAL, Level.GLOBAL):
-                raise TypeError(f"INFORMED speaks of one data set and {two} of the law; they cannot be compared")
+                raise TypeError(
+                    f"INFORMED speaks of one data set and {two} of the law; they cannot be compared"
+                )
         return _RUNGS[self], _RUNGS[other]
 
     def __lt__(self, other: object) -> bool:
@@ -171,7 +173,9 @@ class Verdict:
     seconds: float = 0.0
 
     def __bool__(self) -> bool:
-        raise TypeError("a Verdict is a ladder, not a boolean: compare verdict.level, e.g. `verdict.level is Level.GLOBAL`")
+        raise TypeError(
+            "a Verdict is a ladder, not a boolean: compare verdict.level, e.g. `verdict.level is Level.GLOBAL`"
+        )
 
     def __repr__(self) -> str:
         levels = ", ".join(f"{name}: {level}" for name, level in {**self.latents, **self.parameters}.items())
@@ -208,7 +212,11 @@ class Verdict:
             "at": "at the given values",
             "data": "on the given data",
         }[self.scope]
-        meaning = _MEANING[self.level, self.scope == "data"] if self.about == "latents" else _OF_PARAMETERS[self.level]
+        meaning = (
+            _MEANING[self.level, self.scope == "data"]
+            if self.about == "latents"
+            else _OF_PARAMETERS[self.level]
+        )
         return f"{self.level} ({self.about}, {where}): {meaning}"
 
     def _per_unknown(self) -> list[str]:
@@ -248,15 +256,36 @@ def invariance_in_words(invariance: Invariance) -> str:
 
 _VERBS = {"translation": "shifting", "scaling": "rescaling", "rotation": "rotating", "shear": "shearing"}
 _MEANING = {
-    (Level.CONSTANT, False): "the likelihood does not change with them at all, so the posterior is the prior, whatever the data.",
-    (Level.PARTIAL, False): "some of what is asked about is invisible to the data: there the posterior repeats the prior.",
-    (Level.LOCAL, False): "the data leave finitely or countably many equivalent values (mirror modes), no continuum.",
-    (Level.GLOBAL, False): "different values give different laws of the data, so no part of the posterior repeats the prior.",
+    (
+        Level.CONSTANT,
+        False,
+    ): "the likelihood does not change with them at all, so the posterior is the prior, whatever the data.",
+    (
+        Level.PARTIAL,
+        False,
+    ): "some of what is asked about is invisible to the data: there the posterior repeats the prior.",
+    (
+        Level.LOCAL,
+        False,
+    ): "the data leave finitely or countably many equivalent values (mirror modes), no continuum.",
+    (
+        Level.GLOBAL,
+        False,
+    ): "different values give different laws of the data, so no part of the posterior repeats the prior.",
     (Level.UNKNOWN, False): "not settled; what was tried is listed below. This is no claim either way.",
-    (Level.CONSTANT, True): "on these data the likelihood is the same for every value, so the posterior is exactly the prior.",
-    (Level.PARTIAL, True): "on these data the likelihood ignores a coordinate or a direction: there the posterior repeats the prior.",
+    (
+        Level.CONSTANT,
+        True,
+    ): "on these data the likelihood is the same for every value, so the posterior is exactly the prior.",
+    (
+        Level.PARTIAL,
+        True,
+    ): "on these data the likelihood ignores a coordinate or a direction: there the posterior repeats the prior.",
     (Level.INFORMED, True): "these data change the beliefs about every coordinate and direction.",
-    (Level.UNKNOWN, True): "not settled on these data; what was tried is listed below. This is no claim either way.",
+    (
+        Level.UNKNOWN,
+        True,
+    ): "not settled on these data; what was tried is listed below. This is no claim either way.",
 }
 _OF_PARAMETERS = {
     Level.CONSTANT: "the law of the data does not contain them at all.",

@@ -6,10 +6,9 @@ import itertools
 
 import sympy
 from brute_force import lines
-from sympy import Interval, Rational, S
+from sympy import Rational
 
 import identkit as ik
-from identkit.model.families import FAMILIES, POSITIVE, Family
 
 
 def factor(p, k, noise="psi[{i}]"):
@@ -141,34 +140,11 @@ def visits(count):
     return lines("z ~ Bernoulli(psi)", [f"observe y[{i}] ~ Bernoulli(p*z)" for i in range(1, count + 1)])
 
 
-class LocalGamma(Family):
-    """Gamma(shape, rate), for as long as the library has none of its own."""
-
-    names = ("shape", "rate")
-    domains = (POSITIVE, POSITIVE)
-    support = Interval.open(0, S.Infinity)
-
-    @property
-    def name(self):
-        return "Gamma"
-
-    def log_density(self, *x):
-        a, b = self.arguments
-        return a * sympy.log(b) - sympy.loggamma(a) + (a - 1) * sympy.log(x[0]) - b * x[0]
-
-    @property
-    def law(self):
-        return self.arguments
-
-
-Gamma = FAMILIES.get("Gamma", LocalGamma)
-
-
 def poisson_gamma(observations=1):
     m = ik.Model("Poisson-Gamma")
     rates = [m.parameter(f"r{i}", positive=True) for i in range(observations)]
     a, b = m.parameter("a", positive=True), m.parameter("b", positive=True)
-    z = m.latent("z", Gamma(a, b))
+    z = m.latent("z", ik.Gamma(a, b))
     for i, rate in enumerate(rates):
         m.observe(f"x{i}", ik.Poisson(rate * z))
     return m

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import sympy
 from brute_force import Kappa, exact_rank, float_rank, made, random_point
-from marginal_models import KNOWN, SPECIAL, Gamma, classes, markov, poisson_gamma
+from marginal_models import KNOWN, SPECIAL, classes, markov, poisson_gamma
 from sympy import Interval, Rational, S, Symbol
 
 import identkit as ik
@@ -121,12 +121,17 @@ def test_a_random_weight_counts_by_its_mean():
     "text",
     [
         "observe y ~ Mixture([p, 1 - p], Beta(a, b), Beta(c, d))",
+        "observe y ~ Mixture([p, 1 - p], Uniform(0, b), Uniform(0, d))",
+        "observe y ~ Mixture([p, 1 - p], StudentT(3, m, s), StudentT(4, m, s))",
+        "z ~ Exponential(1); observe x ~ Normal(w*z, s)",
+        "z ~ Cauchy(0, 1); observe x ~ Normal(w*z, s)",
         "a ~ Beta(u, v); observe x ~ Normal(a, s); observe y ~ Mixture([a, 1-a], Normal(m, 1), Normal(n, 1))",
         "z ~ Normal(0, t); observe x ~ Normal(z, exp(z))",
         "z ~ Normal(0, t); observe x ~ Normal(z^2, s)",
         "z ~ Poisson(r); observe x ~ Normal(z, s)",
         "z ~ Normal(0, t); observe x ~ Bernoulli(sigmoid(z))",
         "z ~ Beta(a, b); observe x ~ Poisson(z)",
+        "z ~ Beta(a, b); k ~ Bernoulli(z); observe x ~ Normal(k*m, s); observe y ~ Bernoulli(z)",
         "k ~ Bernoulli(p); z ~ Normal(0, 1); observe x ~ Normal(select(k + 1, m, n), exp(z*t))",
     ],
 )
@@ -153,6 +158,12 @@ def test_power_sums_separate_multisets_and_nothing_else():
         two = [(chance.randint(0, 2), chance.randint(0, 2)) for _ in range(3)]
         flat = lambda r: [a for a, _ in r] + [b for _, b in r]
         assert (list(sums(*flat(one))) == list(sums(*flat(two)))) == (sorted(one) == sorted(two))
+
+
+def test_power_sums_go_up_to_the_number_of_rows():
+    one, two = [(0,), (4,), (5,)], [(1,), (2,), (6,)]  # of equal sum and equal sum of squares
+    as_numbers = [power_sums([tuple(map(sympy.Integer, row)) for row in rows]) for rows in (one, two)]
+    assert as_numbers[0] != as_numbers[1]
 
 
 def test_mixing_moments_separate_mixing_measures_and_nothing_else():
@@ -184,7 +195,7 @@ def test_counts_that_share_a_gamma_rate():
     q, r = zero_inflated.parameter("q", domain=Interval(0, 1)), zero_inflated.parameter("r", positive=True)
     a = zero_inflated.parameter("a", positive=True)
     k = zero_inflated.latent("k", ik.Bernoulli(q))
-    z = zero_inflated.latent("z", Gamma(a, 1))
+    z = zero_inflated.latent("z", ik.Gamma(a, 1))
     zero_inflated.observe("x", ik.Poisson(r * k * z))
     law = marginal_law(zero_inflated)
     assert law.exhaustive
@@ -193,10 +204,51 @@ def test_counts_that_share_a_gamma_rate():
     assert sympy.simplify(law.expressions[0] - q * a * r) == 0
 
 
+@pytest.mark.parametrize(
+    ("text", "unknowns", "rank"),
+    [
+        ("z ~ Gamma(a, b); observe x ~ Exponential(r*z)", 3, 2),
+        ("z ~ Gamma(a, b); observe x ~ Exponential(r*z); observe y ~ Poisson(z)", 3, 3),
+        ("z ~ Exponential(a); observe x ~ Normal(m, s*sqrt(z))", 3, 2),
+        ("z ~ InverseGamma(a, b); observe x ~ Normal(m, s*sqrt(z))", 4, 3),
+        ("z ~ LogNormal(m, s); observe x ~ Poisson(2*z)", 2, 2),
+        ("z ~ LogNormal(m, s); observe x ~ Poisson(2*z^c)", 3, 2),
+        ("z ~ Normal(0, t); observe x ~ LogNormal(z, s)", 2, 1),
+        ("observe x ~ Mixture([p, 1 - p], Exponential(a), Exponential(b))", 3, 3),
+        ("observe x ~ Mixture([p, 1 - p], Gamma(a, b), Gamma(c, d))", 5, 5),
+        ("observe x ~ Mixture([p, 1 - p], LogNormal(a, b), LogNormal(c, d))", 5, 5),
+        ("observe x ~ Mixture([p, 1 - p], Laplace(a, b), Laplace(c, d))", 5, 5),
+        ("observe x ~ Mixture([p, 1 - p], NegativeBinomial(a, b), NegativeBinomial(c, d))", 5, 5),
+        ("observe x ~ Mixture([p, 1 - p], Geometric(a), Geometric(b))", 3, 3),
+        ("theta[3] ~ Dirichlet(a, b, c); observe x ~ Multinomial(1, theta)", 3, 2),
+        ("theta[3] ~ Dirichlet(a, b, c); observe x ~ Multinomial(2, theta)", 3, 3),
+        ("z ~ Uniform(0, 1); observe x ~ Binomial(3, a*z)", 1, 1),
+    ],
+)
+def test_compound_laws_of_further_families(text, unknowns, rank):
+    model = ik.parse(text)
+    law = marginal_law(model)
+    assert law.exhaustive
+    assert len(model.parameters) == unknowns
+    theta = np.array([float(v) for v in random_point(model, seed=7).values()])
+    assert float_rank(Kappa(law.expressions, model.parameters).jacobian(theta)) == rank
+
+
+def test_different_powers_of_one_gamma_are_no_scale_family():
+    m = ik.Model()
+    a = m.parameter("a", positive=True)
+    z = m.latent("z", ik.Gamma(a, 1))
+    m.observe("x", ik.Poisson(z))
+    m.observe("y", ik.Poisson(z**2))
+    law = marginal_law(m)
+    assert not law.exhaustive
+    assert a in law.expressions  # from the law of x alone
+
+
 def test_a_rate_that_may_be_zero_does_not_give_its_shape_away():
     m = ik.Model()
     r, a = m.parameter("r", domain=Interval(0, S.Infinity)), m.parameter("a", positive=True)
-    z = m.latent("z", Gamma(a, 1))
+    z = m.latent("z", ik.Gamma(a, 1))
     m.observe("x", ik.Poisson(r * z))
     kappa = marginal_law(m).expressions
     assert [e.subs(r, 0) for e in kappa] == [0, 0]

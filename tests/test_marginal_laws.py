@@ -28,7 +28,7 @@ from brute_force import (
     steps,
     values,
 )
-from marginal_models import ERRORS, KNOWN, Gamma, autoregression, factor, poisson_gamma, topics
+from marginal_models import ERRORS, KNOWN, autoregression, factor, poisson_gamma, topics
 from scipy.integrate import quad
 from sympy import Rational, Symbol
 
@@ -323,11 +323,19 @@ def test_a_normal_with_a_random_variance():
     assert exact_rank([e for e in law.expressions if not e.has(sympy.exp)], random_point(model, 2)) == 3
 
 
+def test_the_centre_of_a_random_variance_is_seen():
+    model = ik.parse("h ~ Normal(0, q); observe y ~ Normal(c, s*exp(h))")
+    centre = next(s for s in model.parameters if s.name == "c")
+    law = marginal_law(model)
+    assert law.exhaustive and centre in law.expressions
+    assert exact_rank(law.expressions, random_point(model, 2)) == 3
+
+
 def test_a_student_t_by_its_gamma_variance():
     m = ik.Model()
     a, b = m.parameter("a", positive=True), m.parameter("b", positive=True)
     c, s = m.parameter("c"), m.parameter("s", positive=True)
-    z = m.latent("z", Gamma(a, b))
+    z = m.latent("z", ik.Gamma(a, b))
     m.observe("x", ik.Normal(c, s / sympy.sqrt(z)))
     law = marginal_law(m)
     assert law.exhaustive
@@ -362,7 +370,7 @@ def test_raw_moments_against_quadrature():
     for family, density, low, high in [
         (ik.Normal(Rational(1, 3), 2), lambda x: MASS["Normal"]([1 / 3, 2], x), -40, 40),
         (ik.Beta(2, Rational(5, 2)), lambda x: scipy.stats.beta.pdf(x, 2, 2.5), 0, 1),
-        (Gamma(2, Rational(3, 2)), lambda x: scipy.stats.gamma.pdf(x, 2, scale=2 / 3), 0, 80),
+        (ik.Gamma(2, Rational(3, 2)), lambda x: scipy.stats.gamma.pdf(x, 2, scale=2 / 3), 0, 80),
     ]:
         for power in range(1, 5):
             numeric = quad(lambda x: x**power * density(x), low, high, limit=400)[0]  # noqa: B023
@@ -372,6 +380,56 @@ def test_raw_moments_against_quadrature():
         for power in range(1, 5):
             numeric = sum(x**power * MASS[family.name](arguments, x) for x in values(family))
             assert float(raw_moment(family, (power,)) or 0) == pytest.approx(numeric, rel=1e-10)
+
+
+def test_raw_moments_of_further_families():
+    for family, density, low, high in [
+        (ik.Uniform(-1, 2), lambda x: 1 / 3, -1, 2),
+        (ik.Laplace(Rational(1, 2), Rational(3, 2)), lambda x: scipy.stats.laplace.pdf(x, 0.5, 1.5), -70, 70),
+        (ik.Exponential(Rational(3, 2)), lambda x: 1.5 * math.exp(-1.5 * x), 0, 60),
+    ]:
+        for power in range(1, 5):
+            numeric = quad(lambda x, k, p: x**k * p(x), low, high, args=(power, density), limit=400)[0]
+            assert float(raw_moment(family, (power,)) or 0) == pytest.approx(numeric, rel=1e-7)
+    for family, law in [
+        (ik.NegativeBinomial(Rational(5, 2), Rational(2, 5)), scipy.stats.nbinom(2.5, 0.4)),
+        (ik.Geometric(Rational(1, 3)), scipy.stats.nbinom(1, 1 / 3)),
+    ]:
+        counts = np.arange(400)
+        for power in range(1, 5):
+            numeric = (law.pmf(counts) * counts.astype(float) ** power).sum()
+            assert float(raw_moment(family, (power,)) or 0) == pytest.approx(numeric, rel=1e-9)
+    # A Dirichlet vector is made of independent gammas over their sum: E Π γ_i^{k_i} = E S^k · E Π θ_i^{k_i}.
+    gammas = [math.gamma(2 + 1) / math.gamma(2), math.gamma(3 + 2) / math.gamma(3)]
+    total = math.gamma(6.5 + 3) / math.gamma(6.5)
+    assert raw_moment(ik.Dirichlet(2, 3, Rational(3, 2)), (1, 2, 0)) == pytest.approx(
+        math.prod(gammas) / total
+    )
+
+
+def test_topics_under_a_dirichlet_are_those_under_a_beta():
+    beta = ik.parse(topics(2))
+    dirichlet = ik.parse(
+        topics(2)
+        .replace("theta ~ Beta(a1, a2)", "theta[2] ~ Dirichlet(a1, a2)")
+        .replace("Categorical(theta, 1 - theta)", "Categorical(theta[1], theta[2])")
+    )
+    theta = np.array([float(v) for v in random_point(beta, 4).values()])
+    names = [s.name for s in beta.parameters]
+    assert [s.name for s in dirichlet.parameters] == names
+    values = [Kappa(marginal_law(m).expressions, m.parameters)(theta) for m in (beta, dirichlet)]
+    np.testing.assert_allclose(values[0], values[1], rtol=1e-12)
+
+
+def test_an_exponential_variance_makes_a_laplace_law():
+    model = ik.parse("z ~ Exponential(a); observe x ~ Normal(m, s*sqrt(z))")
+    law = marginal_law(model)
+    values = {"a": 1.7, "m": 0.4, "s": 0.9}
+    ratio, centre = (float(e.subs({s: values[s.name] for s in model.parameters})) for e in law.expressions)
+    for x in (-1.0, 0.1, 2.0):
+        integrand = lambda z, x: MASS["Normal"]([0.4, 0.9 * math.sqrt(z)], x) * 1.7 * math.exp(-1.7 * z)
+        numeric = quad(integrand, 0, np.inf, args=(x,))[0]
+        assert scipy.stats.laplace.pdf(x, centre, math.sqrt(ratio / 2)) == pytest.approx(numeric, rel=1e-7)
 
 
 def test_the_moments_of_two_correlated_normals():

@@ -43,6 +43,7 @@ from identkit.model.families import (
     Uniform,
     select,
 )
+from identkit.model.family import ROUNDED
 from identkit.model.functions import sigmoid
 from identkit.model.model import Model, Statement, marginal
 from identkit.model.noise_free import Exactly
@@ -51,8 +52,6 @@ from identkit.model.tape import Tape
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _TINY = torch.finfo(torch.float64).tiny
-_ROUNDED = 1e-6
-"""How far proportions that were rounded before they were written down may miss their sum."""
 
 
 def compiled(model: Model, at: Mapping[Any, Any] | None = None) -> CompiledModel:
@@ -143,7 +142,7 @@ class CompiledModel:
                 whole = torch.ones_like(sums, dtype=torch.bool)
                 if observed is not None:
                     whole = observed[:, start:stop].all(-1)
-                wrong = whole & ((sums - float(total)).abs() > _ROUNDED)
+                wrong = whole & ((sums - float(total)).abs() > float(ROUNDED))
                 if wrong.any():
                     names = ", ".join(symbol.name for symbol in statement.symbols)
                     raise ValueError(

@@ -307,7 +307,9 @@ class _Expansion(Scope):
         if family is Mixture:
             values = self._mixture(node, arguments, shape)
         elif family is Categorical:
-            values = [self._argument(argument, PROBABILITY, "Categorical's p", None) for argument in arguments]
+            values = [
+                self._argument(argument, PROBABILITY, "Categorical's p", None) for argument in arguments
+            ]
             self._refuse_sum(values, node)
         elif family is Dirichlet or family is Multinomial:
             values = self._several(node, family, arguments)
@@ -332,7 +334,9 @@ class _Expansion(Scope):
         *alone, last = zip(family.names, family.domains, strict=True)
         roles = [*alone, *[last] * max(0, len(arguments) - len(alone))]
         pairs = zip(arguments, roles, strict=False)
-        values = [self._argument(a, domain, f"{family.__name__}'s {role}", None) for a, (role, domain) in pairs]
+        values = [
+            self._argument(a, domain, f"{family.__name__}'s {role}", None) for a, (role, domain) in pairs
+        ]
         if any(isinstance(value, Array) for value in values[: len(alone)]):
             raise self.error(f"{family.__name__}'s {alone[0][0]} should be a single number", arguments[0])
         each = values[len(alone) :]

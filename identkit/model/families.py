@@ -112,7 +112,9 @@ class MvNormal(Family):
         super().__init__(mean, cov)
         mean, cov = self.arguments
         if not isinstance(mean, sympy.MatrixBase) or not isinstance(cov, sympy.MatrixBase):
-            raise ValueError(f"MvNormal should have a mean vector and a covariance matrix, got {mean} and {cov}")
+            raise ValueError(
+                f"MvNormal should have a mean vector and a covariance matrix, got {mean} and {cov}"
+            )
         if cov.shape != (len(mean), len(mean)):
             raise ValueError(f"MvNormal's cov should have shape {(len(mean), len(mean))}, got {cov.shape}")
         if cov != cov.T:
@@ -220,7 +222,9 @@ class Categorical(Family):
     def exponential_form(self, *x: Expr) -> ExponentialForm:
         *free, last = self.arguments
         states = range(1, len(self.arguments))
-        indicators = [select(x[0], *[Integer(int(s == t)) for t in range(1, len(self.arguments) + 1)]) for s in states]
+        indicators = [
+            select(x[0], *[Integer(int(s == t)) for t in range(1, len(self.arguments) + 1)]) for s in states
+        ]
         return ExponentialForm(
             tuple(sympy.log(p / last) for p in free), tuple(indicators), S.Zero, -sympy.log(last)
         )
@@ -248,7 +252,10 @@ class Beta(Family):
     def exponential_form(self, *x: Expr) -> ExponentialForm:
         a, b = self.arguments
         return ExponentialForm(
-            (a, b), (sympy.log(x[0]), sympy.log(1 - x[0])), -sympy.log(x[0]) - sympy.log(1 - x[0]), self._log_beta()
+            (a, b),
+            (sympy.log(x[0]), sympy.log(1 - x[0])),
+            -sympy.log(x[0]) - sympy.log(1 - x[0]),
+            self._log_beta(),
         )
 
 
@@ -313,14 +320,22 @@ class Mixture(Family):
 
     def __init__(self, weights: Any, *components: Family) -> None:
         if isinstance(weights, Expr) or not isinstance(weights, Sequence | sympy.MatrixBase):
-            raise ValueError(f"Mixture should have a list of weights first, as in Mixture([a, 1-a], …), got {weights!r}")
+            raise ValueError(
+                f"Mixture should have a list of weights first, as in Mixture([a, 1-a], …), got {weights!r}"
+            )
         self.weights: tuple[Expr, ...] = tuple(argument(weight, "Mixture's weight") for weight in weights)
         self.components = tuple(components)
         self.arguments = (self.weights, self.components)
         if len(self.weights) != len(components) or not components:
-            raise ValueError(f"Mixture should have one weight a component, got {len(self.weights)} and {len(components)}")
-        if any(not isinstance(component, Family) or isinstance(component, Mixture) for component in components):
-            raise ValueError(f"Mixture's components should be families such as Normal(0, 1), got {components}")
+            raise ValueError(
+                f"Mixture should have one weight a component, got {len(self.weights)} and {len(components)}"
+            )
+        if any(
+            not isinstance(component, Family) or isinstance(component, Mixture) for component in components
+        ):
+            raise ValueError(
+                f"Mixture's components should be families such as Normal(0, 1), got {components}"
+            )
         if len({(type(component), component.dimension) for component in components}) > 1:
             raise ValueError(f"Mixture's components should be of one family and dimension, got {components}")
         self._refuse_outside()
@@ -358,7 +373,9 @@ class Mixture(Family):
             yield from component.sums()
 
     def map(self, change: Callable[[Expr], Expr]) -> Mixture:
-        return Mixture([change(w) for w in self.weights], *[component.map(change) for component in self.components])
+        return Mixture(
+            [change(w) for w in self.weights], *[component.map(change) for component in self.components]
+        )
 
     def elementwise(self, count: int) -> list[Family]:
         parts = [component.elementwise(count) for component in self.components]
@@ -366,11 +383,15 @@ class Mixture(Family):
 
     def log_density(self, *x: Expr) -> Expr:
         densities = [sympy.exp(component.log_density(*x)) for component in self.components]
-        return sympy.log(sympy.Add(*[w * density for w, density in zip(self.weights, densities, strict=True)]))
+        return sympy.log(
+            sympy.Add(*[w * density for w, density in zip(self.weights, densities, strict=True)])
+        )
 
     @property
     def law(self) -> tuple[Expr, ...]:
-        raise NotImplementedError("a mixture's law is read off by identkit.symbolic.summary, component by component")
+        raise NotImplementedError(
+            "a mixture's law is read off by identkit.symbolic.summary, component by component"
+        )
 
     def __repr__(self) -> str:
         return f"Mixture([{', '.join(map(str, self.weights))}], {', '.join(map(repr, self.components))})"
@@ -379,7 +400,29 @@ class Mixture(Family):
 FAMILIES: dict[str, type[Family]] = {
     family.__name__: family
     for family in (
-        *(Normal, MvNormal, LogNormal, StudentT, Laplace, Cauchy, Exponential, Gamma, InverseGamma, Beta, Uniform),
-        *(Bernoulli, Binomial, Categorical, Poisson, NegativeBinomial, Geometric, Dirichlet, Multinomial, Mixture),
+        *(
+            Normal,
+            MvNormal,
+            LogNormal,
+            StudentT,
+            Laplace,
+            Cauchy,
+            Exponential,
+            Gamma,
+            InverseGamma,
+            Beta,
+            Uniform,
+        ),
+        *(
+            Bernoulli,
+            Binomial,
+            Categorical,
+            Poisson,
+            NegativeBinomial,
+            Geometric,
+            Dirichlet,
+            Multinomial,
+            Mixture,
+        ),
     )
 }

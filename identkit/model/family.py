@@ -19,6 +19,8 @@ PROBABILITY = Interval(0, 1)
 NONNEGATIVE = Interval(0, S.Infinity)
 POSSIBLE = Interval.Lopen(0, 1)
 """The probability of an event that must happen sooner or later."""
+ROUNDED = Rational(1, 10**6)
+"""How far proportions that were rounded before they were written down may miss their sum."""
 
 
 def exact(value: Any, argument: str = "value") -> Expr:
@@ -76,11 +78,13 @@ class Family(ABC):
 
     def __init__(self, *arguments: Any) -> None:
         if len(arguments) != len(self.names):
+            wanted = ", ".join(self.names)
             raise ValueError(
-                f"{self.name} should have the arguments ({', '.join(self.names)}), got {len(arguments)} argument(s)"
+                f"{self.name} should have the arguments ({wanted}), got {len(arguments)} argument(s)"
             )
         self.arguments = tuple(
-            argument(value, f"{self.name}'s {name}") for value, name in zip(arguments, self.names, strict=True)
+            argument(value, f"{self.name}'s {name}")
+            for value, name in zip(arguments, self.names, strict=True)
         )
         self._refuse_outside()
 
@@ -184,10 +188,13 @@ def argument(value: Any, argument: str) -> Any:
     """An argument as an exact expression, or as a matrix of such."""
     if isinstance(value, sympy.MatrixBase):
         return sympy.ImmutableMatrix(value).applyfunc(lambda entry: exact(entry, argument))
-    if isinstance(value, Sequence) and not isinstance(value, str) or getattr(value, "ndim", 0) > 0:
+    if (isinstance(value, Sequence) and not isinstance(value, str)) or getattr(value, "ndim", 0) > 0:
         rows = value.tolist() if hasattr(value, "tolist") else list(value)
         matrix = sympy.ImmutableMatrix(
-            [[exact(e, argument) for e in row] if isinstance(row, Sequence) else exact(row, argument) for row in rows]
+            [
+                [exact(e, argument) for e in row] if isinstance(row, Sequence) else exact(row, argument)
+                for row in rows
+            ]
         )
         return matrix
     return exact(value, argument)
@@ -213,7 +220,9 @@ def refuse_sum(probabilities: Sequence[Expr], what: str) -> None:
     """Refuse constant probabilities whose sum is not one."""
     total = sympy.Add(*probabilities)
     if not total.free_symbols and not sympy.simplify(total - 1).is_zero:
-        raise ValueError(f"{what} should sum to one, got {', '.join(map(str, probabilities))} with the sum {total}")
+        raise ValueError(
+            f"{what} should sum to one, got {', '.join(map(str, probabilities))} with the sum {total}"
+        )
 
 
 def _written(argument: Any) -> str:

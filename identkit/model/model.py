@@ -346,13 +346,22 @@ class Model:
                 if expression.free_symbols and not self._holds(expression, domain):
                     yield Condition(expression, domain, f"the {name} of {subject}")
             for terms, role in statement.family.sums():
-                total = sympy.expand(terms)
+                total = sympy.expand(self._with_totals(terms))
                 if total != 1:
                     yield Condition(total, sympy.FiniteSet(1), f"the sum of the {role} of {subject}")
             bounds = statement.family.bounds
             for low, high in zip(bounds[::2], bounds[1::2], strict=True):
                 if not (high - low).is_positive:
                     yield Condition(high - low, POSITIVE, f"the width of {subject}")
+
+    def _with_totals(self, expression: Expr) -> Expr:
+        # The coordinates of a Dirichlet latent add up to 1 whatever they are.
+        for statement in self.latents:
+            total = statement.family.total
+            if total is not None and expression.has(statement.symbols[-1]):
+                *others, last = statement.symbols
+                expression = expression.xreplace({last: total - sympy.Add(*others)})
+        return expression
 
     def _holds(self, expression: Expr, domain: Set) -> bool:
         if domain == S.Reals:

@@ -1,4 +1,4 @@
-"""Further families: positive and heavy-tailed ones, the uniform, waiting counts, and vectors with a fixed sum.
+"""Further families: positive and heavy-tailed ones, the uniform, waiting counts, and vectors of a fixed sum.
 
 Rates, shapes and scales are as in the text notation: ``Exponential(rate)``, ``Gamma(shape, rate)``,
 ``InverseGamma(shape, scale)``. Waiting counts count the *failures* before a success, from 0 on.
@@ -177,7 +177,7 @@ class InverseGamma(Family):
 class Uniform(Family):
     """The uniform law on [low, high], low < high.
 
-    Where a bound is no number, `support` is a set that contains every draw; a latent needs bounds that are numbers.
+    Where a bound is no number, `support` is a set that contains every draw. A latent needs numbers.
 
     >>> theta = sympy.Symbol("theta", positive=True)
     >>> Uniform(0, theta).support
@@ -233,8 +233,8 @@ class NegativeBinomial(Family):
 
     @property
     def law(self) -> tuple[Expr, ...]:
-        # A Poisson count whose rate is Gamma(r) on the scale (1 − p)/p, by its factorial cumulants: at p = 1 they
-        # are 0 whatever r is, as they must be, for that is one law.
+        # A Poisson count whose rate is Gamma(r) on the scale (1 − p)/p, by its factorial cumulants: at p = 1
+        # they are 0 whatever r is, as they must be, for that is one law.
         r, p = self.arguments
         odds = (1 - p) / p
         return (r * odds, r * odds**2)
@@ -248,7 +248,7 @@ class NegativeBinomial(Family):
 
 
 class Geometric(Family):
-    """The number of *failures* before the first success of probability p, on 0, 1, 2, …; at p = 1 always 0."""
+    """The number of *failures* before the first success of probability p, on 0, 1, …; at p = 1 always 0."""
 
     names = ("p",)
     domains = (POSSIBLE,)
@@ -279,7 +279,9 @@ class _Several(Family):
             last = tuple(last[0])
         if len(last) < 2:
             wanted = ", ".join([*self.names[:-1], f"{self.names[-1]}1", f"{self.names[-1]}2", "…"])
-            raise ValueError(f"{self.name} should have the arguments ({wanted}), got {len(arguments)} argument(s)")
+            raise ValueError(
+                f"{self.name} should have the arguments ({wanted}), got {len(arguments)} argument(s)"
+            )
         self.arguments = tuple(argument(value, f"{self.name}'s argument") for value in (*first, *last))
         if any(isinstance(value, sympy.MatrixBase) for value in self.arguments):
             raise ValueError(f"{self.name}'s arguments should be single numbers, got {self.arguments}")
@@ -323,7 +325,9 @@ class Dirichlet(_Several):
         return sympy.Add(*map(sympy.loggamma, self.each)) - sympy.loggamma(sympy.Add(*self.each))
 
     def log_density(self, *x: Expr) -> Expr:
-        return sympy.Add(*[(a - 1) * sympy.log(u) for a, u in zip(self.each, x, strict=True)]) - self._log_beta()
+        return (
+            sympy.Add(*[(a - 1) * sympy.log(u) for a, u in zip(self.each, x, strict=True)]) - self._log_beta()
+        )
 
     @property
     def law(self) -> tuple[Expr, ...]:
@@ -335,7 +339,7 @@ class Dirichlet(_Several):
 
 
 class Multinomial(_Several):
-    """``Multinomial(n, p1, …, pK)``: how many of n draws fall into each of K classes; the p should sum to one."""
+    """``Multinomial(n, p1, …, pK)``: how many of n draws fall into each of K classes; the p sum to one."""
 
     names = ("n", "p")
     domains = (S.Naturals0, PROBABILITY)
@@ -360,7 +364,9 @@ class Multinomial(_Several):
         return sympy.loggamma(self.arguments[0] + 1) - sympy.Add(*[sympy.loggamma(count + 1) for count in x])
 
     def log_density(self, *x: Expr) -> Expr:
-        return self._log_ways(x) + sympy.Add(*[xlogy(count, p) for count, p in zip(x, self.each, strict=True)])
+        return self._log_ways(x) + sympy.Add(
+            *[xlogy(count, p) for count, p in zip(x, self.each, strict=True)]
+        )
 
     @property
     def law(self) -> tuple[Expr, ...]:

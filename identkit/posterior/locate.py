@@ -1,8 +1,9 @@
-"""Where a density on the real line has its mass: its peaks, however sharp or far away, and the walls around them.
+"""Where a density on the real line has its peaks, however sharp or far away.
 
-Peaks are looked for in the *logarithm* of the density: a peak a millionth as wide as the grid is invisible in the
-density itself, while its logarithm slopes towards it from everywhere around. Everything is done for a whole batch
-of lines ("problems") at once, and for two densities on each of them: the prior and the joint ``p(z) p(x | z)``.
+Peaks are looked for in the *logarithm* of the density: a peak a millionth as wide as the grid is invisible
+in the density itself, while its logarithm slopes towards it from everywhere around. Everything is done for
+a whole batch of lines ("problems") at once, and for two densities on each of them: the prior and the joint
+``p(z) p(x | z)``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 PRIOR, JOINT = 0, 1
@@ -24,13 +25,7 @@ RESOLVED = 4.0
 _ZOOM_ROUNDS = 90
 _PEAKS = 256
 _BLUR = 1.5e-14
-_WALL_ROUNDS = 60
 _WIDEN_ROUNDS = 40
-# A cell is a sliver, not worth its nodes, when it is this much narrower than both its neighbours.
-_SLIVER = 0.3
-_SWEEPS = 6
-# Where, in widths from a peak, the first graded mark stands: a Gaussian has ended by then.
-_RING = 13.0
 
 Look = Callable[[Tensor, Tensor], Tensor]
 """``look(problem, t)``, two (m,) tensors → log prior density and log-likelihood there, (2, m)."""
@@ -62,7 +57,7 @@ class Samples:
         return density(self.logs, which, self.best()[:, None])
 
     def peaks(self, which: int) -> Tensor:
-        """Local maxima that rise from their neighbours so far that they may rise further in between, (m, w − 2)."""
+        """Local maxima so far above a neighbour that they may rise further in between, (m, w − 2)."""
         heights = self.heights(which)
         left, middle, right = heights[:, :-2], heights[:, 1:-1], heights[:, 2:]
         clear = RESOLVED + _BLUR * (self.logs[which].abs().nan_to_num(0.0, 0.0, 0.0)[:, 1:-1] + middle.abs())
@@ -101,8 +96,8 @@ class Samples:
     def reach(self, which: int) -> tuple[Tensor, Tensor]:
         """Heights by which to cut off, (m, w), and their maxima, (m,).
 
-        Far from the top a height counts log(distance in widths) more: what a heavy tail such as Cauchy's holds out
-        there is density times distance.
+        Far from the top a height counts log(distance in widths) more: what a heavy tail such as Cauchy's
+        holds out there is density times distance.
         """
         t, top, width = self.top(which)
         away = (self.t - t[:, None]).abs() / width[:, None]
@@ -110,7 +105,7 @@ class Samples:
         return self.heights(which) + torch.log(far), top
 
     def top(self, which: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Position, height and width (one standard deviation, by the parabola) of the highest point, each (m,)."""
+        """Position, height and width (one sd, by a parabola) of the highest point, each (m,)."""
         heights = self.heights(which)
         best = heights.argmax(1, keepdim=True)
         middle = best.clamp(1, heights.shape[1] - 2)
@@ -120,24 +115,8 @@ class Samples:
         return self.t.gather(1, best)[:, 0], heights.gather(1, best)[:, 0], width
 
 
-@dataclass(frozen=True)
-class Marks:
-    """Flat marks on the lines: a stretch begins (+1) or ends (−1), or a cell is to be split (0)."""
-
-    problem: Int[Tensor, " b"]
-    t: Float[Tensor, " b"]
-    step: Int[Tensor, " b"]
-
-    def of(self, chosen: Tensor) -> Marks:
-        return Marks(self.problem[chosen], self.t[chosen], self.step[chosen])
-
-    @staticmethod
-    def cat(parts: list[Marks]) -> Marks:
-        return Marks(*(torch.cat([getattr(p, name) for p in parts]) for name in ("problem", "t", "step")))
-
-
 def widen(samples: Samples, which: int, look: Look) -> Samples:
-    """Add points further out wherever the density has not yet fallen `DEPTH` below its top at the outermost."""
+    """Add points further out wherever the outermost is not yet `DEPTH` below the density's top."""
     for _ in range(_WIDEN_ROUNDS):
         t, (heights, top) = samples.t, samples.reach(which)
         last = t.isfinite().sum(1, keepdim=True) - 1
@@ -156,8 +135,8 @@ def widen(samples: Samples, which: int, look: Look) -> Samples:
 def sharpen(samples: Samples, which: int, look: Look) -> tuple[Samples, Tensor, Tensor, Tensor, Tensor]:
     """Climb every local maximum whose neighbours lie far below it until its shape is resolved.
 
-    A parabola through three heights in a bracket finds a Gaussian peak at once, whatever its width; the middle of
-    the bracket's longer side, tried with it, halves the bracket in any case.
+    A parabola through three heights in a bracket finds a Gaussian peak at once, whatever its width; the
+    middle of the bracket's longer side, tried with it, halves the bracket in any case.
 
     Returns:
         The samples with the last bracket of each peak added, and flat: problem, position, height, width.
@@ -170,7 +149,7 @@ def sharpen(samples: Samples, which: int, look: Look) -> tuple[Samples, Tensor, 
     for _ in range(_ZOOM_ROUNDS):
         h = density(logs[:, active], which, logs[1, active, 1:2])
         place = t[active]
-        narrow = place[:, 2] - place[:, 0] <= 16 * _spacing(place[:, 1])
+        narrow = place[:, 2] - place[:, 0] <= 16 * spacing(place[:, 1])
         clear = RESOLVED + _BLUR * logs[which, active, 1].abs()
         resolved = (h.amin(1) >= h[:, 1] - clear) & place[:, 2].isfinite()
         open_ = ~(narrow | resolved)
@@ -178,7 +157,9 @@ def sharpen(samples: Samples, which: int, look: Look) -> tuple[Samples, Tensor, 
         if not len(active):
             break
         new_t = _proposals(place, h)
-        new = look(problem[active].repeat_interleave(new_t.shape[1]), new_t.flatten()).reshape(2, *new_t.shape)
+        new = look(problem[active].repeat_interleave(new_t.shape[1]), new_t.flatten()).reshape(
+            2, *new_t.shape
+        )
         all_t, all_logs = _distinct(torch.cat([place, new_t], 1), torch.cat([logs[:, active], new], 2))
         level = all_logs[1].amax(1, keepdim=True)
         best = density(all_logs, which, torch.where(level.isfinite(), level, 0.0)).argmax(1)
@@ -191,127 +172,13 @@ def sharpen(samples: Samples, which: int, look: Look) -> tuple[Samples, Tensor, 
     return merged, problem, t[:, 1].clone(), height, width
 
 
-def walls(samples: Samples, which: int, look: Look) -> Marks:
-    """Find the stretches on which the density is within `DEPTH` of its top; each end lies just outside."""
-    t, heights = samples.t, samples.heights(which)
-    credited, top = samples.reach(which)
-    inside = (credited > top[:, None] - DEPTH) & top[:, None].isfinite()
-    outside = torch.zeros_like(inside[:, :1])
-    starts = torch.nonzero(inside & ~torch.cat([outside, inside[:, :-1]], 1))
-    ends = torch.nonzero(inside & ~torch.cat([inside[:, 1:], outside], 1))
-    problem = torch.cat([starts[:, 0], ends[:, 0]])
-    column = torch.cat([starts[:, 1], ends[:, 1]])
-    step = torch.cat([torch.ones(len(starts), dtype=torch.int64), -torch.ones(len(ends), dtype=torch.int64)])
-    beyond = (column - step).clamp(0, t.shape[1] - 1)
-    near, far = t[problem, column], t[problem, beyond]
-    # A line still high at its very end (widening gave up) ends there.
-    far = torch.where(far.isfinite(), far, near)
-    # What the distance counts at the far end is granted to the whole gap.
-    top = top[problem] - (credited - heights)[problem, beyond].nan_to_num(0.0, 0.0, 0.0).clamp(min=0)
-    near_drop = (top - heights[problem, column]).clamp(0.0, DEPTH)
-    far_drop = torch.where(far == near, DEPTH, top - heights[problem, beyond])
-    active = torch.nonzero(far_drop > 1.5 * DEPTH)[:, 0]
-    for round_ in range(_WALL_ROUNDS):
-        if not len(active):
-            break
-        # √drop is linear in t for a Gaussian, so that the first step lands; every third step bisects.
-        root = near_drop[active].sqrt()
-        share = (math.sqrt(1.2 * DEPTH) - root) / (far_drop[active].sqrt() - root)
-        share = torch.where((share > 0) & (round_ % 3 < 2), share, 0.5)
-        middle = near[active] + share * (far[active] - near[active])
-        logs = look(problem[active], middle)
-        drop = top[active] - density(logs, which, samples.best()[problem[active]])
-        outer = drop >= DEPTH
-        far[active] = torch.where(outer, middle, far[active])
-        far_drop[active] = torch.where(outer, drop, far_drop[active])
-        near[active] = torch.where(outer, near[active], middle)
-        near_drop[active] = torch.where(outer, near_drop[active], drop)
-        gap = (far[active] - near[active]).abs()
-        active = active[(far_drop[active] > 1.5 * DEPTH) & (gap > 8 * _spacing(far[active]))]
-    return Marks(problem, far, step)
-
-
-def graded(problem: Tensor, t: Tensor, width: Tensor, reach: Tensor) -> Marks:
-    """Mark each peak, and points at geometrically growing distances from it, so that wide cells follow small ones."""
-    usable = width.isfinite() & (width > 0)
-    count = int((torch.log(reach / (_RING * width))[usable] / math.log(8.0)).amax().ceil()) if usable.any() else 0
-    rings = _RING * 8.0 ** torch.arange(max(count, 0), dtype=torch.float64)
-    offsets = torch.cat([-rings, torch.zeros(1, dtype=torch.float64), rings])
-    points = t[:, None] + torch.where(usable, width, 0.0)[:, None] * offsets
-    keep = usable[:, None] | (offsets == 0)
-    keep &= (points - t[:, None]).abs() < reach[:, None]
-    owner = problem[:, None].expand_as(points)[keep]
-    return Marks(owner, points[keep], torch.zeros(len(owner), dtype=torch.int64))
-
-
-def layout(samples: Samples, prior: Marks, joint: Marks) -> tuple[Tensor, Tensor, Tensor]:
-    """Lay the first cells: flat problem, left end, right end, in rising order.
-
-    Where prior and joint density have one peak each, of comparable widths, two or three cells hold both: split at
-    the joint's peak, or around it. Elsewhere every mark counts.
-    """
-    count = len(samples.t)
-    low, high = torch.full((2, count), math.inf, dtype=torch.float64)
-    high = -high
-    plain = torch.ones(count, dtype=torch.bool)
-    for marks in (prior, joint):
-        low = low.scatter_reduce(0, marks.problem, marks.t, "amin")
-        high = high.scatter_reduce(0, marks.problem, marks.t, "amax")
-        plain &= torch.bincount(marks.problem, minlength=count) == 3
-    _, _, wide = samples.top(PRIOR)
-    t, _, width = samples.top(JOINT)
-    width = torch.minimum(width, wide)
-    reach = torch.maximum(high - t, t - low)
-    two = plain & (reach <= 10.5 * width)
-    three = plain & ~two & (reach <= torch.minimum(24 * width, 4.5 * width + 10 * wide))
-    three &= (t - low > 6 * width) & (high - t > 6 * width)
-    few = two | three
-    every = Marks.cat([prior, joint])
-    every = every.of(~few[every.problem])
-    problem, left, right = cells(every, joint.t[joint.step == 0])
-    halves = [low[two], t[two], high[two]]
-    thirds = [low[three], (t - 4.5 * width)[three], (t + 4.5 * width)[three], high[three]]
-    for chosen, edges in ((two, halves), (three, thirds)):
-        number = torch.nonzero(chosen)[:, 0]
-        problem = torch.cat([problem, number.repeat(len(edges) - 1)])
-        left, right = torch.cat([left, *edges[:-1]]), torch.cat([right, *edges[1:]])
-    order = torch.argsort(left)
-    order = order[torch.argsort(problem[order], stable=True)]
-    return problem[order], left[order], right[order]
-
-
-def cells(marks: Marks, keep_slivers_at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Cut the marked stretches at all marks inside them: flat problem, left end, right end, in rising order.
-
-    A mark that leaves a sliver is dropped, unless its position is among `keep_slivers_at`.
-    """
-    order = torch.argsort(marks.t)
-    order = order[torch.argsort(marks.problem[order], stable=True)]
-    problem, t, step = marks.problem[order], marks.t[order], marks.step[order]
-    precious = torch.isin(t, keep_slivers_at)
-    for sweep in range(_SWEEPS):
-        cut = (problem[1:] == problem[:-1]) & (step.cumsum(0)[:-1] > 0) & (t[1:] > t[:-1])
-        # Where marks coincide there is no cell between them, hence the width 0.
-        width = torch.where(cut, t[1:] - t[:-1], 0.0)
-        least = torch.zeros_like(width)
-        least[1:-1] = torch.minimum(width[:-2], width[2:])
-        sliver = torch.nonzero((width > 0) & (width < _SLIVER * least))[:, 0]
-        drop = torch.where(precious[sliver] & ~precious[sliver + 1], sliver + 1, sliver)
-        drop = drop[step[drop] == 0]
-        if not len(drop) or sweep == _SWEEPS - 1:
-            break
-        stay = torch.ones(len(t), dtype=torch.bool)
-        stay[drop] = False
-        problem, t, step, precious = problem[stay], t[stay], step[stay], precious[stay]
-    return problem[:-1][cut], t[:-1][cut], t[1:][cut]
-
-
-def _spacing(t: Tensor) -> Tensor:
+def spacing(t: Tensor) -> Tensor:
+    """How far apart floats are at t."""
     return 2.3e-16 * t.abs() + 1e-300
 
 
 def _distinct(t: Tensor, logs: Tensor) -> tuple[Tensor, Tensor]:
-    """Sort points along each row, those that coincide made one: a peak's neighbours are other points than itself."""
+    """Sort points along each row, those that coincide made one: a peak is not its own neighbour."""
     for _ in range(2):
         t, order = torch.sort(t, dim=1)
         logs = logs.gather(2, order.expand(2, *order.shape))
@@ -324,7 +191,7 @@ def _distinct(t: Tensor, logs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _parabola(t: list[Tensor], h: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Vertex of the parabola through three points, and the standard deviation of the Gaussian it is the log of."""
+    """Vertex of a parabola through three points, and the sd of the Gaussian it is the log of."""
     left, right = t[1] - t[0], t[2] - t[1]
     rise, fall = (h[1] - h[0]) / left, (h[2] - h[1]) / right
     bend = (fall - rise) / (left + right)
@@ -333,7 +200,7 @@ def _parabola(t: list[Tensor], h: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def _proposals(t: Tensor, h: Tensor) -> Tensor:
-    """Four points to try inside each bracket (m, 3): the parabola's top, a width either side of it, the long half."""
+    """Four points to try in each bracket: the parabola's top, a width either side, the long half; (m, 4)."""
     vertex, width = _parabola(list(t.T), list(h.T))
     long_right = (t[:, 2] - t[:, 1]) > (t[:, 1] - t[:, 0])
     other = torch.where(long_right, t[:, 2], t[:, 0])

@@ -15,7 +15,15 @@ from typing import Any
 import sympy
 from sympy import Dummy, Expr, Integer, S, Symbol
 
-from identkit.model.families import FAMILIES, Bernoulli, Binomial, Categorical, Family, Mixture
+from identkit.model.families import (
+    Bernoulli,
+    Binomial,
+    Categorical,
+    Family,
+    LogNormal,
+    Mixture,
+    Normal,
+)
 from identkit.model.functions import select
 from identkit.model.model import Model, Statement
 from identkit.symbolic.support import State, probability
@@ -143,17 +151,17 @@ def _unfolded(model: Model) -> tuple[list[Statement], list[Statement]]:
     exponentials: dict[Symbol, Expr] = {}
     for statement in model.latents:
         label, plain = _without_label(_at(statement, exponentials))
-        if plain.family.name == "LogNormal":
+        if isinstance(plain.family, LogNormal):
             (symbol,) = plain.symbols
             logarithm = Dummy(f"log {symbol.name}", real=True)
             exponentials[symbol] = sympy.exp(logarithm)
-            plain = Statement((logarithm,), FAMILIES["Normal"](*plain.family.arguments))
+            plain = Statement((logarithm,), Normal(*plain.family.arguments))
         latents += [*label, plain]
     observations: list[Statement] = []
     for statement in model.observations:
         label, plain = _without_label(_at(statement, exponentials))
-        if plain.family.name == "LogNormal":
-            plain = Statement(plain.symbols, FAMILIES["Normal"](*plain.family.arguments))
+        if isinstance(plain.family, LogNormal):
+            plain = Statement(plain.symbols, Normal(*plain.family.arguments))
         latents += label
         observations.append(plain)
     return latents, observations
@@ -186,7 +194,7 @@ def _chosen(label: Symbol, components: Sequence[Family]) -> Family:
     return type(components[0])(*arguments)
 
 
-def _at(statement: Statement, state: State) -> Statement:
+def _at(statement: Statement, state: Mapping[Symbol, Expr]) -> Statement:
     if not statement.family.free_symbols & set(state):
         return statement
     values = dict(state)

@@ -512,7 +512,8 @@ def _point(domains: Mapping[Symbol, Set], attempt: int, scale: int) -> dict[Symb
         step = Rational(scale * (7 * abs(attempt) + 3 * place), 31 + 2 * place)
         if is_finite(domains[symbol]):
             values = list(domains[symbol])
-            point[symbol] = values[(attempt + place) % len(values)]
+            # Neighbours sometimes agree: data that always alternate, (0, 1) or (1, 0), could not tell p from 1 − p.
+            point[symbol] = values[(attempt * place + place // 2) % len(values)]
         elif is_discrete(domains[symbol]):
             point[symbol] = low + (attempt + place) % 5
         elif low.is_finite or high.is_finite:

@@ -235,9 +235,9 @@ def _broken(condition: Condition, domains: Mapping[Symbol, Set], model: Model) -
 
 def analyse(model: Model) -> Findings:
     """Levels and claims for all latents of a model with generic remaining parameters."""
-    bound = [s.name for st in model.latents if on_simplex(st.family) for s in st.symbols if not is_finite(model.support(s))]
+    bound = [symbol.name for st in model.latents if on_simplex(st.family) for symbol in st.symbols]
     if bound:
-        return _undecided(model, f"{', '.join(bound)} add up to a constant, so that they fill no open set")
+        return _undecided(model, f"{', '.join(bound)} add up to a constant, so that each is a function of the others")
     finite = [s for s in model.latent_symbols if is_finite(model.support(s))]
     rest = [s for s in model.latent_symbols if s not in finite]
     law = conditional_law(model)

@@ -17,23 +17,34 @@ from typing import Any
 import sympy
 from sympy import Expr, S, Symbol
 
-from identkit.model.families import Binomial, Family, Normal, Poisson
+from identkit.model.families import (
+    Binomial,
+    Cauchy,
+    Exponential,
+    Family,
+    Gamma,
+    Geometric,
+    InverseGamma,
+    Laplace,
+    NegativeBinomial,
+    Normal,
+    Poisson,
+)
 from identkit.model.model import Statement
 from identkit.model.noise_free import Exactly
 from identkit.symbolic.blocks import Block
 from identkit.symbolic.gaussian import mean_and_noise, propagate
 
-INDEPENDENT = {
-    "Poisson": "Teicher 1961",
-    "Exponential": "Teicher 1961",
-    "Gamma": "Teicher 1963",
-    "InverseGamma": "Teicher 1963, for the reciprocals",
-    "Geometric": "Yakowitz & Spragins 1968",
-    "NegativeBinomial": "Yakowitz & Spragins 1968",
-    "Cauchy": "Yakowitz & Spragins 1968",
-    # e^{imt}/(1 + b²t²): exponentials are independent over rational functions, and these have distinct
-    # poles.
-    "Laplace": "by characteristic functions",
+INDEPENDENT: dict[type[Family], str] = {
+    Poisson: "Teicher 1961",
+    Exponential: "Teicher 1961",
+    Gamma: "Teicher 1963",
+    InverseGamma: "Teicher 1963, for the reciprocals",
+    Geometric: "Yakowitz & Spragins 1968",
+    NegativeBinomial: "Yakowitz & Spragins 1968",
+    Cauchy: "Yakowitz & Spragins 1968",
+    # e^{imt}/(1 + b²t²): exponentials are independent over rational functions; these have distinct poles.
+    Laplace: "by characteristic functions",
 }
 """Families of which any distinct members are linearly independent.
 
@@ -79,8 +90,8 @@ def member(block: Block) -> Member | None:
 
 
 def _plain(family: Family) -> Member | None:
-    if family.name in INDEPENDENT:
-        method = f"one member of the {family.name} family (finite mixtures: {INDEPENDENT[family.name]})"
+    if type(family) in INDEPENDENT:
+        method = f"one member of the {family.name} family (finite mixtures: {INDEPENDENT[type(family)]})"
         return Member((family.name,), tuple(family.law), method)
     if mean_and_noise(family) is not None:
         return None
@@ -134,24 +145,27 @@ def _log_rate(observation: Statement, block: Block) -> tuple[Expr, Expr, list[Ex
     rate = _rate(observation, block)
     if rate is None:
         return None
-    value, centre = rate
+    value, centre, never_zero = rate
     factors = sympy.Mul.make_args(value)
     outside = [f for f in factors if not f.free_symbols & set(block.symbols)]
     inside = [f for f in factors if f.free_symbols & set(block.symbols)]
     factor = sympy.Mul(*outside)
-    if not factor.is_positive or any(not isinstance(f, sympy.exp) for f in inside):
+    if not (never_zero or factor.is_positive) or any(not isinstance(f, sympy.exp) for f in inside):
         return None
     return factor, sympy.Add(*[f.args[0] for f in inside]), centre
 
 
-def _rate(observation: Statement, block: Block) -> tuple[Expr, list[Expr]] | None:
-    """V as an expression of the latents, with the centre of a normal observation."""
+def _rate(observation: Statement, block: Block) -> tuple[Expr, list[Expr], bool] | None:
+    """V as an expression of the latents; the centre of a normal observation; whether V > 0 in every model.
+
+    A scale and an exponential rate must be positive for the model to make sense, a Poisson rate may be 0.
+    """
     family = observation.family
-    if isinstance(family, Poisson) or family.name == "Exponential":
-        return family.arguments[0], []
+    if isinstance(family, Poisson | Exponential):
+        return family.arguments[0], [], isinstance(family, Exponential)
     if isinstance(family, Normal):
         mean, sd = family.arguments
-        return None if mean.free_symbols & set(block.symbols) else (sd**2, [mean])
+        return None if mean.free_symbols & set(block.symbols) else (sd**2, [mean], True)
     return None
 
 
@@ -167,15 +181,19 @@ def _scaled(block: Block) -> Member | None:
         return None
     shape, scale = standard
     (z,) = latent.symbols
-    ratios, powers, centres = [], set(), []
+    ratios: list[Expr] = []
+    powers: set[Expr] = set()
+    centres: list[Expr] = []
+    positive = True
     for observation in block.observations:
         rate = _rate(observation, block)
         if rate is None:
             return None
-        value, centre = rate
+        value, centre, never_zero = rate
         factor, power = _monomial(value, z)
         if power is None:
             return None
+        positive &= never_zero or factor.is_positive is True
         ratios.append(factor * scale**power)
         powers.add(power)
         centres += centre
@@ -186,9 +204,8 @@ def _scaled(block: Block) -> Member | None:
     method = f"{_MIXING}, of a scaled {latent.family.name}, is determined (Laplace transform; Feller 1943)"
     # Where all k_j > 0, V lies on the ray through the ratios k_j/bᵖ; members on different rays are singular
     # to one another, and those on one ray are powers of gammas, hence independent (Teicher 1963).
-    positive = all(ratio.is_positive for ratio in ratios)
     simple = (*shape, *ratios, *centres) if positive else ()
-    if power == 1 and latent.family.name != "InverseGamma":
+    if power == 1 and not isinstance(latent.family, InverseGamma):
         # −log E exp(−Σ t_j V_j) = a log(1 + Σ t_j r_j): the cumulants a r_j, a r_j² serve at r_j = 0 too,
         # where the law no longer knows a.
         a = shape[0] if shape else S.One
@@ -198,12 +215,12 @@ def _scaled(block: Block) -> Member | None:
 
 
 def _scale_family(family: Family) -> tuple[tuple[Expr, ...], Expr] | None:
-    if family.name == "Gamma":
+    if isinstance(family, Gamma):
         shape, rate = family.arguments
         return (shape,), 1 / rate
-    if family.name == "Exponential":
+    if isinstance(family, Exponential):
         return (), 1 / family.arguments[0]
-    if family.name == "InverseGamma":
+    if isinstance(family, InverseGamma):
         shape, scale = family.arguments
         return (shape,), scale
     return None

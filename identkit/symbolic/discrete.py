@@ -62,8 +62,18 @@ def _inside(problem: Problem, count: int) -> list[dict[Symbol, Rational]] | None
     return found if len(found) == count else None
 
 
-def _positive(expressions: Sequence[Expr], point: dict[Symbol, Rational]) -> bool:
+def _positive(expressions: Sequence[Expr], point: dict[Symbol, Expr]) -> bool:
     return all(e.subs(point).is_positive is True for e in expressions)
+
+
+def moves_inside(change: Map, problem: Problem) -> bool:
+    """Whether a map is no identity, keeps κ exactly and leads from points inside to points inside."""
+    trial = _inside(problem, 3)
+    if trial is None or all(e == s for s, e in change.items()):
+        return False
+    tape = Tape(list(problem.summary))
+    before = [balls.run_or_nan(tape, point, 128) for point in trial]
+    return _plausible(change, problem, tape, trial, before) and keeps(change, problem)
 
 
 def _plausible(change: Map, problem: Problem, tape: Tape, trial: Sequence[dict], before: Sequence[list]) -> bool:

@@ -13,8 +13,25 @@ from math import comb, factorial
 import sympy
 from sympy import Expr, Integer, S
 
-from identkit.model.families import Family
+from identkit.model.families import (
+    Bernoulli,
+    Beta,
+    Binomial,
+    Categorical,
+    Dirichlet,
+    Exponential,
+    Family,
+    Gamma,
+    Geometric,
+    Laplace,
+    MvNormal,
+    NegativeBinomial,
+    Normal,
+    Poisson,
+    Uniform,
+)
 from identkit.model.model import Statement
+from identkit.model.noise_free import Exactly
 from identkit.symbolic.blocks import finite_values
 from identkit.symbolic.support import probability
 
@@ -87,12 +104,12 @@ def raw_moment(family: Family, powers: Sequence[int]) -> Expr | None:
     """
     if not any(powers):
         return S.One
-    rule = _RULES.get(family.name)
+    rule = _RULES.get(type(family))
     return rule(family, powers) if rule else None
 
 
 def _normal(family: Family, powers: Sequence[int]) -> Expr:
-    if family.name == "Normal":
+    if isinstance(family, Normal):
         mean, sd = family.arguments
         return _gaussian([mean], [[sd**2]], tuple(powers))
     mean, cov = family.arguments
@@ -127,21 +144,16 @@ def falling(base: Expr, count: int) -> Expr:
 
 
 def _dirichlet(family: Family, powers: Sequence[int]) -> Expr:
-    weights = _flat(family)
-    if family.name == "Beta":
+    weights = family.arguments
+    if isinstance(family, Beta):
         # Beta(a, b) is the first coordinate of Dirichlet(a, b).
         powers = (*powers, 0)
     raised = [rising(weight, power) for weight, power in zip(weights, powers, strict=True)]
     return sympy.Mul(*raised) / rising(sympy.Add(*weights), sum(powers))
 
 
-def _flat(family: Family) -> list[Expr]:
-    parts = [list(a) if isinstance(a, sympy.MatrixBase) else [a] for a in family.arguments]
-    return [entry for part in parts for entry in part]
-
-
 def _gamma(family: Family, powers: Sequence[int]) -> Expr:
-    shape, rate = (S.One, *family.arguments) if family.name == "Exponential" else family.arguments
+    shape, rate = (S.One, *family.arguments) if isinstance(family, Exponential) else family.arguments
     return rising(shape, powers[0]) / rate ** powers[0]
 
 
@@ -177,21 +189,27 @@ def _categorical(family: Family, powers: Sequence[int]) -> Expr:
     return sympy.Add(*[state ** powers[0] * p for state, p in enumerate(family.arguments, 1)])
 
 
-_RULES: dict[str, Callable[[Family, Sequence[int]], Expr]] = {
-    "Normal": _normal,
-    "MvNormal": _normal,
-    "Beta": _dirichlet,
-    "Dirichlet": _dirichlet,
-    "Gamma": _gamma,
-    "Exponential": _gamma,
-    "Uniform": _uniform,
-    "Laplace": _laplace,
-    "Categorical": _categorical,
-    "Bernoulli": lambda family, powers: family.arguments[0],
-    "Binomial": _counted(lambda f, j: falling(f.arguments[0], j) * f.arguments[1] ** j),
-    "Poisson": _counted(lambda f, j: f.arguments[0] ** j),
-    "Exactly": lambda family, powers: family.arguments[0] ** powers[0],
+_RULES: dict[type[Family], Callable[[Family, Sequence[int]], Expr]] = {
+    Normal: _normal,
+    MvNormal: _normal,
+    Beta: _dirichlet,
+    Dirichlet: _dirichlet,
+    Gamma: _gamma,
+    Exponential: _gamma,
+    Uniform: _uniform,
+    Laplace: _laplace,
+    Categorical: _categorical,
+    Bernoulli: lambda family, powers: family.arguments[0],
+    Binomial: _counted(lambda f, j: falling(f.arguments[0], j) * f.arguments[1] ** j),
+    Poisson: _counted(lambda f, j: f.arguments[0] ** j),
+    NegativeBinomial: _counted(lambda f, j: rising(f.arguments[0], j) * _odds(f.arguments[1]) ** j),
+    Geometric: _counted(lambda f, j: factorial(j) * _odds(f.arguments[0]) ** j),
+    Exactly: lambda family, powers: family.arguments[0] ** powers[0],
 }
+
+
+def _odds(p: Expr) -> Expr:
+    return (1 - p) / p
 
 
 def joint_moments(

@@ -175,6 +175,8 @@ class NullField(FibreClaim):
     components: Mapping[Symbol, Expr]
     alive: tuple[Symbol, ...]
     point: Values = field(default_factory=dict)
+    ties: Mapping[Symbol, Symbol] = field(default_factory=dict)
+    """coordinates that equal another one at the point, and along the field"""
 
     @property
     def supports(self) -> dict[Symbol, tuple[Level, ...]]:
@@ -182,21 +184,37 @@ class NullField(FibreClaim):
 
     @property
     def sentence(self) -> str:
-        return f"{field_in_words(self.components)} leaves the law unchanged"
+        where = ", ".join(f"{one.name} = {other.name}" for one, other in self.ties.items())
+        return f"{field_in_words(self.components)} leaves the law unchanged" + (f" where {where}" if where else "")
 
     def holds(self, asked: Question) -> bool:
-        for expression in (*asked.problem.summary, *asked.problem.constraints):
+        if set(self.components) & set(self.ties) or any(self.ties.get(u) for u in self.ties.values()):
+            return False
+        if any(self.point.get(one) is None or self.point[one] != self.point.get(other) for one, other in self.ties.items()):
+            return False
+        for full in (*asked.problem.summary, *asked.problem.constraints):
+            expression = full.subs(self.ties) if self.ties else full
             null = annihilated(expression, self.components)
             if null is None:
                 touched = {s: e for s, e in self.components.items() if expression.has(s)}
                 null = zero(sympy.Add(*[e * expression.diff(s) for s, e in touched.items()]))
             if not null:
                 return False
-        values = [self.components[u].subs(list(self.point.items())) for u in self.alive]
+        if not self._stays(asked.problem):
+            return False
+        values = [self.components[self.ties.get(u, u)].subs(list(self.point.items())) for u in self.alive]
         everything = [e.subs(list(self.point.items())) for e in self.components.values()]
         if any(e.has(S.NaN, S.ComplexInfinity) for e in everything):
             return False
-        return all(_not_zero_somewhere(value, asked.problem) for value in values)
+        return all(not_zero_somewhere(value, asked.problem) for value in values)
+
+    def _stays(self, problem: Problem) -> bool:
+        # From the edge of a domain the flow must not lead away: there it has to keep the coordinate.
+        for symbol, value in self.point.items():
+            moving = self.components.get(self.ties.get(symbol, symbol), S.Zero)
+            if problem.domains[symbol].contains(value) != sympy.true and not zero(moving.subs(symbol, value)):
+                return False
+        return True
 
 
 @dataclass(frozen=True)
@@ -285,7 +303,7 @@ class ReadOff(FibreClaim):
         if not (zero(gap) if null is None else null):
             return False
         bottom = sympy.fraction(sympy.together(self.formula))[1].subs(list(self.summary.items()))
-        return _not_zero_somewhere(bottom.subs(list(self.point.items())), problem)
+        return not_zero_somewhere(bottom.subs(list(self.point.items())), problem)
 
 
 @dataclass(frozen=True)
@@ -328,7 +346,7 @@ class Rising(FibreClaim):
         half = domain.inf.is_finite or domain.sup.is_finite
         curve = self.inner.subs(self.unknown, from_half_line(domain, t)) if half else self.inner
         moved = slope.subs(self.unknown, from_half_line(domain, t)) if half else slope
-        return regular(curve) and never_negative(moved, t if half else self.unknown) and _not_zero_somewhere(slope, problem)
+        return regular(curve) and never_negative(moved, t if half else self.unknown) and not_zero_somewhere(slope, problem)
 
 
 @dataclass(frozen=True)
@@ -360,42 +378,6 @@ class Definite(FibreClaim):
         symmetric = (jacobian + jacobian.T)[::-1, ::-1]
         minors = [symmetric[:k, :k].det() for k in range(1, len(direction) + 1)]
         return all(positive(sympy.expand(minor)) for minor in minors)
-
-
-@dataclass(frozen=True)
-class Pinned(FibreClaim):
-    """At the point, κ has an expression whose value allows one value of an unknown only."""
-
-    unknown: Symbol
-    value: Expr
-    expression: Expr
-    cofactor: Expr
-    point: Values
-
-    @property
-    def supports(self) -> dict[Symbol, tuple[Level, ...]]:
-        return {self.unknown: (Level.GLOBAL,)}
-
-    @property
-    def sentence(self) -> str:
-        return f"the law determines {self.expression}, and only {self.unknown.name} = {self.value} gives its value"
-
-    def holds(self, asked: Question) -> bool:
-        problem = asked.problem
-        inside = set(problem.summary)
-        ratios = sympy.fraction(self.expression)
-        if self.expression not in inside and not any(a / b == self.expression for a in inside for b in inside if b != 0):
-            return False
-        value = self.expression.subs(list(self.point.items()))
-        if value.free_symbols or self.point.get(self.unknown) != self.value or not regular(self.expression):
-            return False
-        moved = _in_domain(self.cofactor, problem)
-        if not (positive(moved) or positive(-moved)) or ratios[1] == 0:
-            return False
-        gaps = [
-            self.expression - value - (self.unknown - self.value) ** power * self.cofactor for power in range(1, 9)
-        ]
-        return any(rational_zero(gap) for gap in gaps)
 
 
 @dataclass(frozen=True)
@@ -462,7 +444,7 @@ def _cannot_swap(one: tuple[Expr, ...], other: tuple[Expr, ...], problem: Proble
     for a, b in zip(one, other, strict=True):
         for fixed, moving in ((a, b), (b, a)):
             gap = moving - fixed
-            if not fixed.free_symbols and moving.free_symbols and _not_zero_somewhere(gap, problem):
+            if not fixed.free_symbols and moving.free_symbols and not_zero_somewhere(gap, problem):
                 return True
             if not fixed.free_symbols and not moving.free_symbols and gap != 0 and not zero(gap):
                 return True
@@ -508,7 +490,8 @@ def _placed(part: Expr, domain: sympy.Set) -> Expr:
     return 3 * part - 1
 
 
-def _not_zero_somewhere(expression: Expr, problem: Problem) -> bool:
+def not_zero_somewhere(expression: Expr, problem: Problem) -> bool:
+    """Whether the expression is proved to differ from 0 at almost every point: an analytic one does if at one point."""
     if expression.has(S.NaN, S.ComplexInfinity):
         return False
     if not expression.free_symbols:
@@ -536,7 +519,8 @@ def _allowed(point: Mapping[Symbol, Expr], problem: Problem) -> bool:
     return all(e.subs(list(point.items())).is_positive is True for e in problem.inequalities)
 
 
-def _in_domain(expression: Expr, problem: Problem) -> Expr:
+def in_domain(expression: Expr, problem: Problem) -> Expr:
+    """The expression in variables whose assumptions say what the domains say."""
     for symbol in expression.free_symbols:
         domain = problem.domains.get(symbol)
         if isinstance(domain, Interval) and (domain.inf.is_finite or domain.sup.is_finite):

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from math import lcm
 
 import sympy
-from sympy import Dummy, Expr, Integer, Rational, S, Set, Symbol
+from sympy import Basic, Dummy, Expr, Integer, Rational, S, Set, Symbol
 
 from identkit.model import balls
 from identkit.model.functions import select, sigmoid, xlogy
@@ -59,7 +59,7 @@ class Kernels:
     """One table of kernels; expressions written over the same table can be compared term by term."""
 
     def __init__(self) -> None:
-        self._table: dict[tuple[str, Expr], Dummy] = {}
+        self._table: dict[tuple[str, Basic], Dummy] = {}
         self._turning: set[Symbol] = {UNIT}
         self._relations: list[tuple[Dummy, int, Expr]] = []
 
@@ -91,7 +91,7 @@ class Kernels:
                 found.add(symbol)  # type: ignore[arg-type]
         return found
 
-    def contents(self) -> list[tuple[Dummy, str, Expr]]:
+    def contents(self) -> list[tuple[Dummy, str, Basic]]:
         """Each kernel with its kind and what it is a kernel of, inner ones first."""
         return [(dummy, kind, content) for (kind, content), dummy in self._table.items()]
 
@@ -149,7 +149,7 @@ class Kernels:
         canonical = [self._canonical(self.rational(argument)) for argument in arguments]
         return self._kernel(type(expression).__name__, sympy.Tuple(*canonical) if canonical else expression)
 
-    def _kernel(self, kind: str, content: Expr) -> Dummy:
+    def _kernel(self, kind: str, content: Basic) -> Dummy:
         if (kind, content) not in self._table:
             turns = kind == "exp" and bool(content.free_symbols & self._turning)
             positive = True if kind in ("exp", "abs", "positive") and not turns else None
@@ -232,7 +232,8 @@ class Kernels:
             constant, factors = sympy.factor_list(side)
             if constant == 0:
                 return [(S.Zero, S.One)]
-            for prime, count in sympy.factorint(abs(Rational(constant))).items():
+            # Up to a limit: products of two large primes stay whole, rather than take for ever.
+            for prime, count in sympy.factorrat(abs(Rational(constant)), limit=10**5).items():
                 powers[Integer(prime)] = powers.get(Integer(prime), S.Zero) + sign * count
             for factor, count in factors:
                 plain = _powers_closed(factor, roots)

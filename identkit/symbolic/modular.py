@@ -231,7 +231,7 @@ class _Duals:
         return pow(value, pow(order, -1, self._p - 1), self._p)
 
 
-def _parts(content: Expr) -> Sequence[Expr]:
+def _parts(content: sympy.Basic) -> Sequence[Expr]:
     return content.args if isinstance(content, sympy.Tuple) else (content,)
 
 

@@ -18,6 +18,7 @@ import sympy
 from sympy import Expr, Rational, Symbol
 
 from identkit.model import balls
+from identkit.model.family import ROUNDED
 from identkit.model.model import Model, Statement, constant, marginal
 from identkit.model.tape import Tape
 from identkit.symbolic.certificates import (
@@ -118,10 +119,10 @@ def refuse_impossible(model: Model, row: Row) -> None:
     for statement in model.observations:
         total = statement.family.total
         present = [row[symbol] for symbol in statement.symbols if symbol in row]
-        if total is not None and total.is_number and len(present) == statement.family.dimension:
-            if abs(sympy.Add(*present) - total) > ROUNDED:
-                names = ", ".join(symbol.name for symbol in statement.symbols)
-                raise ValueError(f"data for {names} should add up to {total}, got {sympy.Add(*present)}")
+        whole = total is not None and total.is_number and len(present) == statement.family.dimension
+        if whole and abs(sympy.Add(*present) - total) > ROUNDED:
+            names = ", ".join(symbol.name for symbol in statement.symbols)
+            raise ValueError(f"data for {names} should add up to {total}, got {sympy.Add(*present)}")
         support = statement.family.support
         for symbol in statement.symbols:
             if symbol in row and support.contains(row[symbol]) == sympy.false:

@@ -19,7 +19,6 @@ from identkit.symbolic.fibre_proof import (
     FibreProof,
     Mirrored,
     NullField,
-    Pinned,
     Rank,
     ReadOff,
     Relabelled,
@@ -30,11 +29,16 @@ from identkit.symbolic.fibre_proof import (
 from identkit.symbolic.field import vanishes
 from identkit.symbolic.fields import Field, is_null
 from identkit.symbolic.modular import Unsupported
+from identkit.symbolic.outcome import Outcome
+from identkit.symbolic.point_proof import Pinned, SumOfSquares
 from identkit.symbolic.prior import keeps_prior, prior_identified
 from identkit.symbolic.problem import Problem
 from identkit.symbolic.questions import Question, question
 from identkit.symbolic.recovery import Recovery
-from identkit.symbolic.solver import Outcome, solve, solve_at
+from identkit.symbolic.root_proof import OneRoot, Relation
+from identkit.symbolic.roots import Settled
+from identkit.symbolic.solver import solve
+from identkit.symbolic.special import solve_at
 from identkit.symbolic.support import on_simplex
 from identkit.verdict import Invariance, Level, Verdict, overall
 
@@ -151,6 +155,8 @@ def _claims(problem: Problem, outcome: Outcome, point: Mapping[Symbol, Expr]) ->
     if constant:
         claims.append(Unseen(constant))
     claims += [Pinned(pin.unknown, pin.value, pin.expression, pin.cofactor, point) for pin in outcome.pins]
+    claims += [SumOfSquares(least.unknowns, least.weights, least.squared, point) for least in outcome.squares]
+    claims += [NullField(move.components, move.alive, dict(point), move.ties) for move in outcome.tied]
     for move in outcome.fields:
         alive = tuple(u for u in move if not vanishes(move[u].subs(list(point.items()))))
         claims.append(NullField(move, alive, dict(point)))
@@ -164,6 +170,8 @@ def _claims(problem: Problem, outcome: Outcome, point: Mapping[Symbol, Expr]) ->
     for unknown, formula, known in outcome.formulas:
         claim = ReadOff(unknown, formula.target, formula.formula, formula.outer, known, formula.divisor, dict(point))
         steps.append((len(known), claim))
+    for root in outcome.roots:
+        steps.append((len(root.known), _one_root(root)))
     for rise in outcome.increases:
         steps.append(
             (len(rise.known), Rising(rise.unknown, rise.inner, rise.sign, rise.formula, rise.outer, rise.known))
@@ -171,6 +179,15 @@ def _claims(problem: Problem, outcome: Outcome, point: Mapping[Symbol, Expr]) ->
     claims += [claim for _, claim in sorted(steps, key=lambda pair: pair[0])]
     claims += [Mirrored(change) for _, change in outcome.maps]
     return claims
+
+
+def _one_root(settled: Settled) -> OneRoot:
+    relations = tuple(Relation(q.target, q.a, q.b, q.c) for q in settled.relations)
+    steps = tuple((follower, formula.target, formula.formula) for follower, formula in settled.steps)
+    summary: dict[Symbol, Expr] = {}
+    for part in (*settled.relations, *[formula for _, formula in settled.steps]):
+        summary |= part.outer
+    return OneRoot(settled.unknown, relations, summary, steps, settled.inequality, settled.known)
 
 
 def _relabelled(asked: Question, outcome: Outcome) -> list[FibreClaim]:

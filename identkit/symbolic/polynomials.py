@@ -59,6 +59,32 @@ class Ring:
             return (a**n, b**n) if n >= 0 else (b**-n, a**-n)
         raise NotRational(f"{expression} is not a rational function")
 
+    def reduced(self, expression: Expr) -> Expr:
+        """The rational function in lowest terms, numerator and denominator expanded.
+
+        >>> x = Symbol("x")
+        >>> Ring([x]).reduced((x**2 - 1) / (x - 1))
+        x + 1
+
+        Raises:
+            ZeroDivisionError: if the denominator is identically 0.
+        """
+        top, bottom = self.fraction(expression)
+        if bottom == 0:
+            raise ZeroDivisionError("a denominator is identically 0")
+        common = top.gcd(bottom)
+        top, bottom = top / common, bottom / common
+        if bottom.leading_coefficient() < 0:
+            top, bottom = -top, -bottom
+        return self._written(top) / self._written(bottom)
+
+    def _written(self, polynomial: flint.fmpq_mpoly) -> Expr:
+        terms = []
+        for powers, weight in polynomial.to_dict().items():
+            product = Mul(*[s**int(n) for s, n in zip(self.symbols, powers, strict=False) if n])
+            terms.append(Rational(int(weight.p), int(weight.q)) * product)
+        return Add(*terms)
+
     def is_zero(self, expression: Expr) -> bool:
         """Whether a rational function is identically 0."""
         return self.fraction(expression)[0] == 0

@@ -22,6 +22,7 @@ class Problem:
         log_prior: ``log p(z; θ)`` of the latents among the unknowns, where symmetries are to be compared with it.
         latents: which of the unknowns are latents.
         inequalities: expressions of unknowns and known symbols that are positive, beside the domains.
+        closed: unknowns and known symbols whose domain, given here by its interior, contains an end.
     """
 
     unknowns: tuple[Symbol, ...]
@@ -33,3 +34,4 @@ class Problem:
     log_prior: Expr | None = None
     latents: tuple[Symbol, ...] = ()
     inequalities: tuple[Expr, ...] = ()
+    closed: frozenset[Symbol] = frozenset()

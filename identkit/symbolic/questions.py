@@ -52,6 +52,12 @@ def _open(model: Model) -> dict[Symbol, Set]:
     return {symbol: domain.interior if domain.is_Interval else domain for symbol, domain in domains.items()}
 
 
+def _closed(model: Model) -> frozenset[Symbol]:
+    """Symbols whose domain contains an end of its interval."""
+    domains = {**all_domains(model), **model.knowns}
+    return frozenset(s for s, domain in domains.items() if domain.is_Interval and domain != domain.interior)
+
+
 def _equalities(model: Model) -> tuple[Expr, ...]:
     """Stated constraints, and probabilities that sum to one only if their parameters see to it."""
     stated = [c.expression for c in model.constraints if c.relation == "= 0"]
@@ -84,6 +90,7 @@ def _parameters(model: Model) -> Question:
         law.exhaustive,
         equalities,
         inequalities=_positive(model, unknowns),
+        closed=_closed(model),
     )
     components = law.components if law.needs_components else ()
     return Question(problem, components, law.assumptions, law.incomplete, law.sufficient, law.method)
@@ -95,7 +102,7 @@ def _latents(model: Model) -> Question:
     problem = Problem(
         tuple(model.latent_symbols),
         _open(model),
-        tuple(e for e in law.expressions if e.free_symbols),
+        tuple(e for e in law.determined if e.free_symbols),
         (*model.parameters, *model.knowns),
         not law.incomplete,
         (),
@@ -115,12 +122,13 @@ def _joint(model: Model) -> Question:
     problem = Problem(
         unknowns,
         _open(model),
-        tuple(e for e in law.expressions if e != S.Zero),
+        tuple(e for e in law.determined if e != S.Zero),
         tuple(model.knowns),
         not law.incomplete,
         _equalities(model),
         prior,
         tuple(latents),
         _positive(model, unknowns),
+        _closed(model),
     )
     return Question(problem, (), law.assumptions, law.incomplete, (), "the law given latents and parameters")

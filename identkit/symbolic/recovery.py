@@ -124,10 +124,10 @@ class Recovery:
         rows = []
         for index in range(width + 4):
             point, kappa = self._point(index)
-            goal = _value(target, point)
+            goal = value_at(target, point)
             values = [*kappa, *[point[s].value for s in self._known]]
             rows.append(
-                [_product(values, m) for m in plain] + [_product(values, m) * goal % _PRIME for m in multiplied]
+                [product_at(values, m) for m in plain] + [product_at(values, m) * goal % _PRIME for m in multiplied]
             )
         for vector in nullspace(rows, width, _PRIME):
             if not any(vector[len(plain) :]):
@@ -136,9 +136,9 @@ class Recovery:
             if exact is None:
                 continue
             symbols = self._symbols
-            top = -sympy.Add(*[c * _monomial(symbols, m) for c, m in zip(exact, plain, strict=False)])
+            top = -sympy.Add(*[c * monomial(symbols, m) for c, m in zip(exact, plain, strict=False)])
             rest = zip(exact[len(plain) :], multiplied, strict=True)
-            formula = self._verified(target, top, sympy.Add(*[c * _monomial(symbols, m) for c, m in rest]))
+            formula = self._verified(target, top, sympy.Add(*[c * monomial(symbols, m) for c, m in rest]))
             if formula is not None:
                 return formula
         return None
@@ -163,7 +163,7 @@ class Recovery:
         return self._points[index]
 
 
-def _value(target: Expr, point: Mapping[Symbol, Dual]) -> int:
+def value_at(target: Expr, point: Mapping[Symbol, Dual]) -> int:
     """A polynomial's value in the prime field."""
     total = 0
     for term in sympy.Add.make_args(sympy.expand(target)):
@@ -176,12 +176,12 @@ def _value(target: Expr, point: Mapping[Symbol, Dual]) -> int:
     return total
 
 
-def _product(values: Sequence[int], chosen: Chosen) -> int:
+def product_at(values: Sequence[int], chosen: Chosen) -> int:
     product = 1
     for i in chosen:
         product = product * values[i] % _PRIME
     return product
 
 
-def _monomial(symbols: Sequence[Symbol], chosen: Chosen) -> Expr:
+def monomial(symbols: Sequence[Symbol], chosen: Chosen) -> Expr:
     return sympy.Mul(*[symbols[i] for i in chosen])

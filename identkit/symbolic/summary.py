@@ -49,18 +49,27 @@ are not among them: U(0, 1)/2 + U(1, 2)/2 = U(0, 2)."""
 class Summary:
     """κ as a tuple of expressions.
 
-    Equal κ always means equal law. The converse holds when `incomplete` is empty; else it says what is missing.
+    Equal κ always means equal law. The converse holds when `incomplete` is empty; else that says what is missing,
+    and the law need not determine the expressions in `loose`.
     """
 
     expressions: tuple[Expr, ...]
     assumptions: tuple[str, ...] = ()
     incomplete: str = ""
+    loose: tuple[Expr, ...] = ()
+
+    @property
+    def determined(self) -> tuple[Expr, ...]:
+        """The expressions that are equal wherever the laws are."""
+        return tuple(expression for expression in self.expressions if expression not in self.loose)
 
     def __add__(self, other: Summary) -> Summary:
+        firm = {*self.determined, *other.determined}
         return Summary(
             tuple(dict.fromkeys(self.expressions + other.expressions)),
             tuple(dict.fromkeys(self.assumptions + other.assumptions)),
             self.incomplete or other.incomplete,
+            tuple(dict.fromkeys(e for e in self.loose + other.loose if e not in firm)),
         )
 
 
@@ -87,11 +96,11 @@ def _law_of(statement: Statement, latents: Collection[Symbol], domains: Mapping[
         return Summary(table)
     pieces = tuple(e for weight, component in groups for e in (weight, *component.law))
     if undecided:
-        return Summary(pieces, (), f"whether two components of {names} are the same law was not decided")
+        return Summary(pieces, (), f"whether two components of {names} are the same law was not decided", pieces)
     if any(expression.has(*latents) for _, component in groups for expression in component.law):
-        return Summary(pieces, (), f"the components of the mixture {names} change with the latents")
+        return Summary(pieces, (), f"the components of the mixture {names} change with the latents", pieces)
     if len(groups) > 2 and not isinstance(kind, _INDEPENDENT):
-        return Summary(pieces, (), f"linear independence of {kind.name} components is not known")
+        return Summary(pieces, (), f"linear independence of {kind.name} components is not known", pieces)
     return Summary(tuple(weight for weight, _ in groups), tuple(assumptions))
 
 

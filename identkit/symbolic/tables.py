@@ -17,7 +17,7 @@ from typing import Any
 import sympy
 from sympy import Expr, Integer, Symbol
 
-from identkit.model.families import Bernoulli, Binomial, Categorical, Family
+from identkit.model.families import Bernoulli, Binomial, Categorical, Multinomial
 from identkit.model.model import Statement
 from identkit.symbolic.blocks import Block, count_states, finite_values, states
 from identkit.symbolic.expectation import expectation, falling
@@ -153,7 +153,7 @@ def _basis(observation: Statement, block: Block) -> list[Expr] | None:
         return [p for _, p in sorted(kept)]
     if isinstance(family, Binomial):
         return _binomial(family, block)
-    if family.name == "Multinomial":
+    if isinstance(family, Multinomial):
         return _multinomial(family)
     return None
 
@@ -182,13 +182,11 @@ def _largest(trials: Expr, block: Block) -> int | None:
     return max(map(int, found)) if whole else None
 
 
-def _multinomial(family: Family) -> list[Expr] | None:
+def _multinomial(family: Multinomial) -> list[Expr] | None:
     # E C(x₁, a₁) … C(x_{K−1}, a_{K−1}) = const · Π p_k^{a_k}, |a| ≤ n: as many as cells, and triangular.
-    trials, *rest = family.arguments
-    p = list(rest[0]) if len(rest) == 1 and isinstance(rest[0], sympy.MatrixBase) else rest
-    if not isinstance(trials, Integer):
+    if not isinstance(family.total, Integer):
         return None
-    return list(_monomials(p[:-1], int(trials)))
+    return list(_monomials(family.each[:-1], int(family.total)))
 
 
 def _monomials(variables: Sequence[Expr], degree: int) -> Iterator[Expr]:

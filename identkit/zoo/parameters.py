@@ -713,9 +713,11 @@ def _linear_equations(coefficients: dict[tuple[int, int], str], errors: dict[tup
 
 
 _BOW = "parameter l; parameter w11 > 0; parameter w22 > 0; parameter w12; "
-_INSTRUMENT = (
-    "parameter g; parameter beta; parameter wz > 0; parameter wx > 0; parameter wy > 0; parameter wxy; "
-)
+_INSTRUMENT = """
+    parameter g; parameter beta; parameter wz > 0; parameter wx > 0; parameter wy > 0; parameter wxy
+    summary wz; summary g*wz; summary beta*g*wz
+    summary g^2*wz + wx; summary beta*(g^2*wz + wx) + wxy; summary beta^2*(g^2*wz + wx) + 2*beta*wxy + wy
+"""
 _CYCLE = "parameter a; parameter b; parameter c; parameter w[3] > 0; "
 _ERRORS = """
     parameter mu; parameter alpha; parameter beta; parameter tau > 0; {noise}

@@ -1,0 +1,169 @@
+"""One continuous latent integrated out: locate, lay cells, look again, refine."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from identkit.posterior.adaptive import Evaluate, at_nodes, nodes_of, refine
+from identkit.posterior.bayes import EPSILON, Values, joint_heights
+from identkit.posterior.chart import Chart, continued
+from identkit.posterior.layout import Cells, Marks, cells, layout, stretches
+from identkit.posterior.locate import DEPTH, JOINT, PRIOR, RESOLVED, Look, Samples
+from identkit.posterior.nested import Folded, Level
+
+_LINES_AT_ONCE = 512
+_REFITS = 8
+
+
+@dataclass(frozen=True)
+class Line:
+    """One continuous latent, integrated over adaptively."""
+
+    column: int
+    chart: Chart
+    grid: Tensor
+    """(g,) points t at which to begin looking, from around the prior's middle to very far out."""
+    inner: Level
+    tolerance: float
+    scout: int = 0
+    """How many more points to look at across the prior's stretch."""
+
+    def fold(self, rows: Tensor, z: Tensor) -> Folded:
+        return self.fold_from(rows, z, None)
+
+    def fold_from(self, rows: Tensor, z: Tensor, seeds: Tensor | None) -> Folded:
+        """As `fold`, with further points to look at first: seeds (m, s) in t, NaN where there are none."""
+        parts = []
+        for start in range(0, len(rows), _LINES_AT_ONCE):
+            block = slice(start, start + _LINES_AT_ONCE)
+            parts.append(self._lines(rows[block], z[block], None if seeds is None else seeds[block]))
+        return Folded.cat(parts)
+
+    def _lines(self, rows: Tensor, z: Tensor, seeds: Tensor | None) -> Folded:
+        count = len(rows)
+
+        def evaluate(problem: Tensor, t: Tensor) -> Values:
+            return self.values(rows[problem], z[problem], t)
+
+        def look(problem: Tensor, t: Tensor) -> Tensor:
+            values = evaluate(problem, t)
+            return torch.stack([values.log_prior, values.log_likelihood])
+
+        t = self.grid.expand(count, -1)
+        samples = Samples(
+            t, look(torch.arange(count).repeat_interleave(t.shape[1]), t.flatten()).reshape(2, *t.shape)
+        )
+        if seeds is not None:
+            problem, which = torch.nonzero(seeds.isfinite(), as_tuple=True)
+            t = seeds[problem, which]
+            samples = samples.with_points(problem, t, look(problem, t))
+        samples, prior = stretches(samples, PRIOR, look)
+        if self.scout:
+            samples = _scouted(samples, prior, self.scout, look)
+        samples, joint = stretches(samples, JOINT, look)
+        base = layout(samples, prior, joint)
+        first = at_nodes(evaluate, base)
+        for _ in range(_REFITS):
+            busy = _unresolved(base, first, count)
+            if not busy.any():
+                break
+            samples, base, first = _refit(samples, prior, base, first, busy, evaluate, look)
+        values, mean, sd = refine(evaluate, self.chart.place, base, first, count, self.tolerance)
+        return Folded(values, mean[:, None], sd[:, None])
+
+    def values(self, rows: Tensor, z: Tensor, t: Tensor) -> Values:
+        """The inner values as densities over t, continued where floats cannot tell how far an end is.
+
+        There log p and ℓ are ``h + s·τ + b·e^τ``, τ = log of the distance in units of the least one: a
+        power of the distance times a factor smooth at the end. Three exact points next to it give h, s and
+        b, a fourth their error.
+        """
+        if self.chart.straight:
+            return self._at_point(rows, z, t)
+        low, high = self.chart.clip()
+        values = self._at_point(rows, z, self.chart.point(t.clamp(low, high))).map(torch.clone)
+        for upper in (False, True):
+            beyond = torch.nonzero(t > high if upper else t < low)[:, 0]
+            if not len(beyond):
+                continue
+            depth = (high - t if upper else t - low)[beyond]
+            ends = self.chart.at_end(upper)
+            near = self._at_point(
+                rows[beyond].repeat(4), z[beyond].repeat(4, 1), ends.repeat_interleave(len(beyond))
+            )
+            values.log_prior[beyond], wrong = continued(near.log_prior, depth)
+            values.prior_error[beyond] = near.prior_error.reshape(4, -1).amax(0) * (1 - 8 * depth) + wrong
+            values.log_likelihood[beyond], wrong = continued(near.log_likelihood, depth)
+            values.error[beyond] = near.error.reshape(4, -1).amax(0) * (1 - 8 * depth) + wrong
+        return values
+
+    def _at_point(self, rows: Tensor, z: Tensor, point: Tensor) -> Values:
+        z = z.clone()
+        z[:, self.column] = point
+        v = self.inner.fold(rows, z).values
+        return v if self.chart.straight else replace(v, log_prior=v.log_prior + self.chart.log_stretch(point))
+
+
+def _scouted(samples: Samples, prior: Marks, number: int, look: Look) -> Samples:
+    """Look at evenly spaced points across the prior as well: a needle on a flat likelihood shows no slope."""
+    low, high = prior.extent(len(samples.t))
+    share = (torch.arange(number, dtype=torch.float64) + 0.5) / number
+    t = low[:, None] + (high - low)[:, None] * share
+    problem, which = torch.nonzero(t.isfinite(), as_tuple=True)
+    return samples.with_points(problem, t[problem, which], look(problem, t[problem, which]))
+
+
+def _refit(
+    samples: Samples, prior: Marks, base: Cells, first: Values, busy: Tensor, evaluate: Evaluate, look: Look
+) -> tuple[Samples, Cells, Values]:
+    """Lay cells anew on the lines where the nodes show a peak that the samples had not shown."""
+    chosen = torch.nonzero(busy)[:, 0]
+    number = torch.full((len(busy),), -1, dtype=torch.int64)
+    number[chosen] = torch.arange(len(chosen))
+    mine = busy[base[0]]
+    t = nodes_of(base[1][mine], base[2][mine])
+    logs = torch.stack([first.log_prior[mine].flatten(), first.log_likelihood[mine].flatten()])
+    local = samples.of(chosen).with_points(
+        number[base[0][mine]].repeat_interleave(t.shape[1]), t.flatten(), logs
+    )
+    local, joint = stretches(local, JOINT, lambda problem, t: look(chosen[problem], t))
+    own = busy[prior.problem]
+    marks = Marks.cat([Marks(number[prior.problem[own]], prior.t[own], prior.step[own]), joint])
+    problem, left, right = cells(marks, joint.t[joint.step == 0])
+    new = (chosen[problem], left, right)
+    owner, left, right = (torch.cat([old[~mine], fresh]) for old, fresh in zip(base, new, strict=True))
+    order = torch.argsort(owner, stable=True)
+    values = Values.cat([first.map(lambda v: v[~mine]), at_nodes(evaluate, new)])
+    return (
+        samples.replaced(chosen, local),
+        (owner[order], left[order], right[order]),
+        values.map(lambda v: v[order]),
+    )
+
+
+def _unresolved(base: Cells, first: Values, count: int) -> Tensor:
+    """Which lines have nodes that rise between far lower ones, or are still high where a stretch ends."""
+    owner, left, right = base
+    joint = joint_heights(owner, count, first)
+    top = torch.full((count,), -math.inf, dtype=torch.float64).scatter_reduce(0, owner, joint.amax(1), "amax")
+    floor = (top - DEPTH + 3)[owner]
+    joined = torch.zeros(len(owner), 2, dtype=torch.bool)
+    joined[1:, 0] = (owner[1:] == owner[:-1]) & (left[1:] == right[:-1])
+    joined[:-1, 1] = joined[1:, 0]
+    odd = ((joint[:, [0, -1]] > floor[:, None]) & ~joined).any(1)
+    # A cell's ends are judged with the neighbouring cell's nodes.
+    before = torch.where(joined[:, 0], joint[:, -2].roll(1), -math.inf)
+    after = torch.where(joined[:, 1], joint[:, 1].roll(-1), -math.inf)
+    around = torch.cat([before[:, None], joint, after[:, None]], 1)
+    lower, middle, higher = around[:, :-2], joint, around[:, 2:]
+    blur = first.log_likelihood.abs().nan_to_num(0.0, 0.0, 0.0) + middle.abs()
+    clear = RESOLVED + 64 * EPSILON * blur
+    peak = (middle >= lower) & (middle > higher) & (torch.minimum(lower, higher) < middle - clear)
+    peak[:, 0] &= joined[:, 0]
+    peak[:, -1] &= joined[:, 1]
+    odd |= peak.any(1)
+    return torch.bincount(owner[odd], minlength=count) > 0
