@@ -50,7 +50,7 @@ def test_layers_come_off_down_to_what_is_not_one_to_one(summary, inner):
     for value in (Rational(1, 3), Rational(7, 4)):
         point = {z: value, p: value, w: Rational(5, 7)}
         outer = ball(summary, point, 256)
-        back = ball(peeled.inverse, {y: sympy.Float(outer.mid().str(60, radius=False), 60), **point}, 256)
+        back = ball(peeled.inverse, {y: Rational(outer.mid().str(60, radius=False)), **point}, 256)
         assert float(abs(back - ball(inner, point, 256)).mid()) < 1e-14
 
 

@@ -93,7 +93,7 @@ class CompiledModel:
         self.observation_names = model.observation_names
         self._observations = [_Density(statement) for statement in model.observations]
         self._latents = [_Density(statement) for statement in model.latents]
-        self._offsets = [int(isinstance(s.family, Categorical)) for s in model.latents for _ in s.symbols]
+        self._offsets = [int(isinstance(_kind(s.family), Categorical)) for s in model.latents for _ in s.symbols]
 
     # Data at the door
 
@@ -116,7 +116,8 @@ class CompiledModel:
         for column, (symbol, family) in enumerate((s, st.family) for st in self.model.observations for s in st.symbols):
             values = table[:, column] if observed is None else table[observed[:, column], column]
             if not torch.isfinite(values).all():
-                row = int((~torch.isfinite(table[:, column])).nonzero()[0])
+                seen = torch.ones_like(table[:, column], dtype=torch.bool) if observed is None else observed[:, column]
+                row = int((seen & ~torch.isfinite(table[:, column])).nonzero()[0])
                 raise ValueError(
                     f"x should be finite, got {table[row, column].item()} in row {row + 1}, column {symbol.name}; "
                     "give mask= (or leave the CSV cell empty) where a value is missing"
@@ -129,8 +130,14 @@ class CompiledModel:
                 )
         self._refuse_totals(table, observed)
         if observed is not None:
-            table = torch.where(observed, table, torch.zeros_like(table))
+            table = torch.where(observed, table, self._stand_ins.to(table.device))
         return table, observed
+
+    @property
+    def _stand_ins(self) -> Tensor:
+        # For what is missing: a value of the support, since 0 · ∞ would enter the gradient of what is masked out.
+        families = [st.family for st in self.model.observations for _ in st.symbols]
+        return torch.tensor([_stand_in(family) for family in families], dtype=torch.float64)
 
     def _refuse_totals(self, table: Tensor, observed: Tensor | None) -> None:
         start = 0
@@ -821,6 +828,14 @@ def _possible(values: Tensor, family: Family) -> Tensor:
     return (values >= low) & (values <= high) & (values == values.round())
 
 
+def _stand_in(family: Family) -> float:
+    low, high = float(family.support.inf), float(family.support.sup)
+    for trial in (0.0, 0.5, 1.0, (low + high) / 2, low + 1, high - 1):
+        if _possible(torch.tensor([trial], dtype=torch.float64), family):
+            return trial
+    return 0.0
+
+
 def _axis(symbol: Symbol, family: Family) -> Axis:
     support = family.support
     if family.total is not None:
@@ -828,8 +843,8 @@ def _axis(symbol: Symbol, family: Family) -> Axis:
             f"{symbol.name} ~ {family.name} has coordinates with a fixed sum, over which quadrature does not run; "
             "draw all but one from families of their own"
         )
-    if isinstance(family, Categorical):
-        return Finite(tuple(float(state) for state in range(len(family.arguments))))
+    if isinstance(_kind(family), Categorical):
+        return Finite(tuple(float(state - 1) for state in support))
     if support.is_FiniteSet or isinstance(support, sympy.Range) and support.size.is_finite:
         return Finite(tuple(float(value) for value in support))
     if support.is_subset(sympy.S.Integers):

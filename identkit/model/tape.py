@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import sympy
-from sympy import Expr, Rational, Symbol
+from sympy import Basic, Expr, Rational, Symbol
 
 
 @runtime_checkable
@@ -36,7 +36,7 @@ class Tape:
 
     def __init__(self, expressions: Sequence[Expr]) -> None:
         self._instructions: list[tuple[str, Any, tuple[int, ...]]] = []
-        self._places: dict[Expr, int] = {}
+        self._places: dict[Basic, int] = {}
         self._outputs = [self._place(sympy.sympify(expression)) for expression in expressions]
 
     def __len__(self) -> int:
@@ -67,7 +67,7 @@ class Tape:
                 memory.append(algebra.call(payload, inputs))
         return [memory[output] for output in self._outputs]
 
-    def _place(self, expression: Expr) -> int:
+    def _place(self, expression: Basic) -> int:
         if expression not in self._places:
             kind, payload, operands = _instruction(expression)
             places = tuple(self._place(operand) for operand in operands)
@@ -76,7 +76,7 @@ class Tape:
         return self._places[expression]
 
 
-def _instruction(expression: Expr) -> tuple[str, Any, Sequence[Expr]]:
+def _instruction(expression: Basic) -> tuple[str, Any, Sequence[Basic]]:
     if isinstance(expression, Symbol):
         return "symbol", expression, ()
     if isinstance(expression, Rational):

@@ -82,6 +82,7 @@ def refine(
     mean, sd = torch.zeros(2, count, dtype=torch.float64)
     pending = torch.ones(count, dtype=torch.bool)
     span = torch.zeros(count, dtype=torch.float64).scatter_reduce_(0, owner, right - left, "amax")
+    progress: list[Tensor] = []
     for round_ in range(_ROUNDS):
         law = bayes(owner, count, torch.log((right - left)[:, None] / 2) + _LOG_WEIGHTS, values)
         local = torch.stack([_leftover(nodes) for nodes in _integrands(owner, law, values)], 1)
@@ -96,6 +97,11 @@ def refine(
             1,
         )
         number = torch.bincount(owner, minlength=count)
+        progress.append((missing / goals).amax(1))
+        if round_ >= 2 * _PATIENCE:
+            # Noise that the estimates of rounding do not foresee: smaller cells do not lessen it.
+            stalled = progress[-1] > 0.5 * progress[-1 - _PATIENCE]
+            number = torch.where(stalled, _CELL_LIMIT + 1, number)
         hiding = _hiding(owner, count, values, wander) & (right - left > span[owner] * _FINEST)
         hidden = torch.bincount(owner[hiding], minlength=count) > 0
         met = (
@@ -176,7 +182,7 @@ def _noise(heights: Tensor) -> tuple[Tensor, Tensor]:
     centred = (heights - heights[:, NODES // 2, None]).nan_to_num(0.0, 0.0, 0.0)
     coefficients = (centred @ _MIDDLE_AND_LAST).abs()
     middle, last = coefficients[:, :4].amax(1, keepdim=True), coefficients[:, 4:].amax(1, keepdim=True)
-    return last, torch.where((last > 0.7 * middle) & (last < _NOISE_LIMIT), last, 0.0)
+    return last, torch.where((last > 0.4 * middle) & (last < _NOISE_LIMIT), last, 0.0)
 
 
 def _leftover(nodes: Tensor) -> Tensor:

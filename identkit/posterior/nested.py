@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,6 +20,8 @@ from identkit.posterior.bayes import EPSILON, Law, Values, bayes, kl_density
 _POINTS_AT_ONCE = 16384
 # A NaN counts as zero likelihood where the prior density is e^-800 of its top: it is overflow far outside.
 _FAR_OUTSIDE = 800.0
+# A million standard deviations out the prior's logarithm no longer tells neighbouring points apart: zero mass.
+_NOWHERE = 1e12
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Folded:
         )
 
 
+@runtime_checkable
 class Level(Protocol):
     """What can be integrated out further."""
 
@@ -66,7 +69,8 @@ class Base:
 
     def _block(self, rows: Tensor, z: Tensor) -> Values:
         prior = self.prior(z)
-        possible = prior > -math.inf
+        possible = prior > self.top - _NOWHERE
+        prior = torch.where(possible, prior, -math.inf)
         likelihood = torch.full_like(prior, -math.inf)
         if possible.all():
             likelihood = _shaped(self.log_likelihood(rows, z), (len(z),), "log_likelihood")

@@ -380,7 +380,7 @@ def _still_open(outer: Mapping[Symbol, Expr], left: Sequence[Symbol], safe: Any)
 
 def _assumed(factors: Sequence[Expr], model: Model) -> list[str]:
     # A factor that contains a latent is non-zero for almost every latent value: nothing to assume about θ.
-    parameters = set(model.parameters)
+    parameters = set(model.domains)
     wanted = [sympy.together(f) for f in factors if f.free_symbols <= parameters and f.is_nonzero is not True]
     sides = [side for factor in wanted for side in sympy.fraction(factor) if side.free_symbols]
     named = [piece for side in sides for piece, _ in sympy.factor_list(side)[1] if piece.is_nonzero is not True]

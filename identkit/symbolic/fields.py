@@ -28,6 +28,7 @@ from identkit.symbolic.torus import Torus
 Field = dict[Symbol, Expr]
 """The non-zero components of a vector field, by unknown."""
 _STABLE = 3
+_LONGEST = 200
 _MOST_COLUMNS = 1500
 _PRIME = PRIMES[0]
 
@@ -135,31 +136,34 @@ class _Search:
             self._keep(field)
 
     def _solved(self, columns: Sequence[tuple[Symbol, Monomial]]) -> list[Field]:
-        places = {u: i for i, u in enumerate(self._variables)}
-        involved = {places[unknown] for unknown, _ in columns}
-        rows: list[list[int]] = []
-        nullity, stable, used = len(columns) + 1, 0, 0
-        while stable < _STABLE:
-            # Each point gives rank(J) rows only: take as many points as could pin everything down, then a few more.
-            for _ in range(max(1, (nullity - 1) // max(self._rank, 1)) if used == 0 else 1):
-                values, jacobian = self._point(used)
+        width = len(columns)
+        rows, used = self._equations(columns, 0), 1
+        gained = max(1, len(rows))
+        while True:
+            # Each point gives as many equations as the first: enough points at once, then fresh ones as a test.
+            for _ in range(max(1, -(-(width + 1 - len(rows)) // gained))):
+                rows += self._equations(columns, used)
                 used += 1
-                weights = {monomial: monomial.value(values) for _, monomial in columns}
-                entries = [(places[unknown], weights[monomial]) for unknown, monomial in columns]
-                touched = [row for row in jacobian if any(row[i] for i in involved)]
-                rows += [[row[i] * w % _PRIME for i, w in entries] for row in touched]
-            rows = _row_basis(rows)
-            now = len(columns) - len(rows)
-            stable = stable + 1 if now == nullity else 0
-            nullity = now
-            if nullity == 0 or self.late:
+            vectors = nullspace(rows, width, _PRIME)
+            if not vectors or self.late:
                 return []
-        fields = []
-        for vector in nullspace(rows, len(columns), _PRIME):
-            exact = rationals(vector, _PRIME)
-            if exact is not None:
-                fields.append(_field(columns, exact))
-        return fields
+            fresh = [row for k in range(_STABLE) for row in self._equations(columns, used + k)]
+            used += _STABLE
+            if not any(sum(a * b for a, b in zip(row, v, strict=True)) % _PRIME for row in fresh for v in vectors):
+                break
+            rows = _row_basis([*rows, *fresh])
+        exact = [rationals(vector, _PRIME) for vector in vectors]
+        return [_field(columns, vector) for vector in exact if vector is not None]
+
+    def _equations(self, columns: Sequence[tuple[Symbol, Monomial]], index: int) -> list[list[int]]:
+        """What ``X κ = 0`` says at one point about the coefficients: as many rows as κ's Jacobian has rank there."""
+        places = {u: i for i, u in enumerate(self._variables)}
+        involved = sorted({places[unknown] for unknown, _ in columns})
+        values, jacobian = self._point(index)
+        weights = {monomial: monomial.value(values) for monomial in dict.fromkeys(m for _, m in columns)}
+        entries = [(involved.index(places[unknown]), weights[monomial]) for unknown, monomial in columns]
+        basis = _row_basis([part for row in jacobian if any(part := [row[i] for i in involved])])
+        return [[row[i] * w % _PRIME for i, w in entries] for row in basis]
 
     def _keep(self, field: Field) -> None:
         values, _ = self._point(0)
@@ -258,12 +262,13 @@ def is_null(field: Field, summary: Sequence[Expr]) -> bool:
 class _Coordinates:
     """Coordinates in which κ is as simple as can be: an ansatz of low degree may exist in these alone.
 
-    ``t = exp(u)`` for an unknown that occurs only inside exponentials; then ``g = u v`` for an unknown u that occurs
-    only together with a factor v.
+    ``t = exp(u)`` for an unknown that occurs only inside exponentials, ``q = u²`` for one in which κ is even; then
+    ``g = u v`` for an unknown u that occurs only together with a factor v.
     """
 
     problem: Problem
     exponents: dict[Symbol, Symbol]
+    squares: dict[Symbol, Symbol]
     products: dict[Symbol, tuple[Symbol, Symbol]]
 
     @classmethod
@@ -272,30 +277,39 @@ class _Coordinates:
         moved = problem
         if exponents:
             logs = {u: sympy.log(t) for u, t in exponents.items()}
-            moved = _renamed(problem, exponents, lambda e: _algebraic(e.rewrite(sympy.exp), logs))
+            moved = _renamed(problem, exponents, lambda e: _lowest(_algebraic(e.rewrite(sympy.exp), logs)))
+        squares = {u: Symbol(f"{u.name}^2", positive=True) for u in moved.unknowns if _even(u, moved)}
+        if squares:
+            roots = {u: sympy.sqrt(q) for u, q in squares.items()}
+            moved = _renamed(moved, squares, lambda e: e.xreplace(roots))
         products = _products(moved)
         if products:
             quotients = {u: g / v for u, (g, v) in products.items()}
             names = {u: g for u, (g, _) in products.items()}
             moved = _renamed(moved, names, lambda e: sympy.cancel(e.subs(quotients)))
-        return cls(moved, exponents, products)
+        return cls(moved, exponents, squares, products)
 
     def new(self, unknown: Symbol) -> Symbol:
         moved = self.exponents.get(unknown, unknown)
+        moved = self.squares.get(moved, moved)
         return self.products[moved][0] if moved in self.products else moved
 
     def back(self, field: Field) -> Field:
-        # ξ_u = (ξ_g − u ξ_v) / v for g = u v, and ξ_u = ξ_t / t for t = exp(u).
+        # ξ_u = (ξ_g − u ξ_v) / v for g = u v, ξ_u = ξ_q / 2u for q = u², and ξ_u = ξ_t / t for t = exp(u).
         named = {g: u * v for u, (g, v) in self.products.items()}
         first: Field = {}
         for u, (g, v) in self.products.items():
             if g in field or v in field:
                 first[u] = ((field.get(g, S.Zero) - u * field.get(v, S.Zero)) / v).subs(named)
         first |= {s: e.subs(named) for s, e in field.items() if s not in named}
+        roots = {q: u for u, q in self.squares.items()}
+        powers = {q: u**2 for u, q in self.squares.items()}
+        second = {roots.get(s, s): (e / (2 * roots[s]) if s in roots else e).subs(powers) for s, e in first.items()}
+        second = _primitive({s: e for s, e in second.items() if e != 0}) if self.products or roots else second
         logs = {t: u for u, t in self.exponents.items()}
         exps = {t: sympy.exp(u) for u, t in self.exponents.items()}
-        second = {logs.get(s, s): sympy.expand((e / s if s in logs else e)).subs(exps) for s, e in first.items()}
-        return {s: e for s, e in second.items() if e != 0}
+        third = {logs.get(s, s): sympy.expand((e / s if s in logs else e)).subs(exps) for s, e in second.items()}
+        return {s: e for s, e in third.items() if e != 0}
 
 
 def _renamed(problem: Problem, names: dict[Symbol, Symbol], change: Callable[[Expr], Expr]) -> Problem:
@@ -305,6 +319,21 @@ def _renamed(problem: Problem, names: dict[Symbol, Symbol], change: Callable[[Ex
         summary=tuple(change(e) for e in problem.summary),
         constraints=tuple(change(e) for e in problem.constraints),
     )
+
+
+def _lowest(expression: Expr) -> Expr:
+    return sympy.cancel(expression) if sympy.count_ops(expression) <= _LONGEST else expression
+
+
+def _even(unknown: Symbol, problem: Problem) -> bool:
+    """Whether κ is a rational function in which an unknown of one sign occurs squared only."""
+    if unknown.is_nonnegative is not True:
+        return False
+    inside = [e for e in (*problem.summary, *problem.constraints) if e.has(unknown)]
+    try:
+        return bool(inside) and all(Ring(e.free_symbols).is_zero(e.xreplace({unknown: -unknown}) - e) for e in inside)  # type: ignore[arg-type]
+    except NotRational:
+        return False
 
 
 def _algebraic(expression: Expr, logs: dict[Symbol, Expr]) -> Expr:

@@ -10,7 +10,7 @@ from sympy import Dummy, Expr, Interval, Rational, S, Set, Symbol
 
 from identkit.model.functions import sigmoid
 from identkit.symbolic.field import vanishes
-from identkit.symbolic.regularity import analytic, from_half_line, regular
+from identkit.symbolic.regularity import analytic, from_half_line, positive, regular
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def slope_sign(expression: Expr, unknown: Symbol, support: Set) -> int:
     candidate = sympy.factor(sympy.together(moved))
     for sign in (1, -1):
         signed = sign * candidate
-        if signed.is_nonnegative or _polynomial_sign(signed, variable):
+        if signed.is_nonnegative or _polynomial_sign(signed, variable) or positive(signed):
             return sign
     return 0
 

@@ -26,11 +26,15 @@ from identkit.symbolic.torus import Torus
 _PRIME = PRIMES[0]
 _MOST_COLUMNS = 700
 _MOST_MONOMIALS = 9_000
-_MOST_GROUPS = 80
+_MOST_ENTRIES = 400_000
 _DEGREES = (1, 2, 3)
 
 Chosen = tuple[int, ...]
 """A monomial in the entries of κ: their positions, repeated."""
+
+
+Columns = tuple[list[Chosen], ...]
+"""The monomials of a linear system: those that stand alone, and those that multiply powers of the target."""
 
 
 @dataclass(frozen=True)
@@ -96,15 +100,15 @@ class Recovery:
     def _symbols(self) -> list[Symbol]:
         return [*self._outer, *self._known]
 
-    def _systems(self, degree: int, weight: tuple[int, ...]) -> list[tuple[list[Chosen], list[Chosen]]]:
+    def _systems(self, degree: int, weight: tuple[int, ...]) -> list[Columns]:
         """Monomials that stand alone, and those that multiply the target, of one total weight each; small ones first."""
         plain, smaller = self._by_weight(degree), self._by_weight(max(degree - 1, 1))
-        systems = []
+        systems: list[Columns] = []
         for heavy, multiplied in smaller.items():
             alone = plain.get(tuple(a + b for a, b in zip(heavy, weight, strict=True)), [])
-            if len(alone) + len(multiplied) <= _MOST_COLUMNS:
+            if alone and len(alone) + len(multiplied) <= _MOST_COLUMNS:
                 systems.append((alone, multiplied))
-        return sorted(systems, key=lambda pair: len(pair[0]) + len(pair[1]))[:_MOST_GROUPS]
+        return affordable(systems)
 
     def _by_weight(self, degree: int) -> dict[tuple[int, ...], list[Chosen]]:
         if degree not in self._graded:
@@ -118,7 +122,7 @@ class Recovery:
             self._graded[degree] = groups
         return self._graded[degree]
 
-    def _relation(self, columns: tuple[list[Chosen], list[Chosen]], target: Expr) -> Formula | None:
+    def _relation(self, columns: Columns, target: Expr) -> Formula | None:
         plain, multiplied = columns
         width = len(plain) + len(multiplied)
         rows = []
@@ -129,8 +133,11 @@ class Recovery:
             rows.append(
                 [product_at(values, m) for m in plain] + [product_at(values, m) * goal % _PRIME for m in multiplied]
             )
+        values = [*self._point(0)[1], *[self._point(0)[0][s].value for s in self._known]]
+        divisors = [product_at(values, m) for m in multiplied]
         for vector in nullspace(rows, width, _PRIME):
-            if not any(vector[len(plain) :]):
+            # A divisor that is 0 at a random point is 0: then this is a relation of κ alone, of which there may be many.
+            if sum(weight * value for weight, value in zip(vector[len(plain) :], divisors, strict=True)) % _PRIME == 0:
                 continue
             exact = rationals(vector, _PRIME)
             if exact is None:
@@ -161,6 +168,17 @@ class Recovery:
             point = self._evaluator.draw(self._chance)
             self._points.append((point, self._evaluator.values(point)[: len(self._entries)]))
         return self._points[index]
+
+
+def affordable(systems: Sequence[Columns]) -> list[Columns]:
+    """The smallest systems of columns, as many as have matrices with `_MOST_ENTRIES` entries together, and one more."""
+    chosen, total = [], 0
+    for columns in sorted(systems, key=lambda parts: sum(map(len, parts))):
+        if total > _MOST_ENTRIES:
+            break
+        chosen.append(columns)
+        total += sum(map(len, columns)) ** 2
+    return chosen
 
 
 def value_at(target: Expr, point: Mapping[Symbol, Dual]) -> int:

@@ -19,12 +19,11 @@ from identkit.symbolic.linear import nullspace, rationals
 from identkit.symbolic.modular import PRIMES
 from identkit.symbolic.polynomials import NotRational, Ring
 from identkit.symbolic.problem import Problem
-from identkit.symbolic.recovery import Chosen, Formula, Recovery, monomial, product_at, value_at
+from identkit.symbolic.recovery import Columns, Formula, Recovery, affordable, monomial, product_at, value_at
 from identkit.symbolic.regularity import on_open_box, positive
 
 _PRIME = PRIMES[0]
 _MOST_COLUMNS = 640
-_MOST_GROUPS = 80
 _DEGREES = (1, 2, 3, 4)
 _LONGEST = 20_000
 
@@ -108,18 +107,18 @@ class _Search(Recovery):
                 return sorted(found, key=lambda q: sum(len(sympy.Add.make_args(e)) for e in (q.a, q.b, q.c)))
         return []
 
-    def _squares(self, degree: int, weight: tuple[int, ...]) -> list[tuple[list[Chosen], ...]]:
+    def _squares(self, degree: int, weight: tuple[int, ...]) -> list[Columns]:
         graded = self._by_weight(degree)
-        systems = []
+        systems: list[Columns] = []
         for heavy, squares in graded.items():
             once = tuple(a + b for a, b in zip(heavy, weight, strict=True))
             twice = tuple(a + b for a, b in zip(once, weight, strict=True))
             columns = (squares, graded.get(once, []), graded.get(twice, []))
             if columns[1] + columns[2] and sum(map(len, columns)) <= _MOST_COLUMNS:
                 systems.append(columns)
-        return sorted(systems, key=lambda columns: sum(map(len, columns)))[:_MOST_GROUPS]
+        return affordable(systems)
 
-    def _solved(self, columns: tuple[list[Chosen], ...], target: Expr) -> list[Quadratic]:
+    def _solved(self, columns: Columns, target: Expr) -> list[Quadratic]:
         width = sum(map(len, columns))
         rows = []
         for index in range(width + 4):
@@ -131,11 +130,16 @@ class _Search(Recovery):
                 factor = pow(goal, power, _PRIME)
                 row += [product_at(values, chosen) * factor % _PRIME for chosen in part]
             rows.append(row)
-        found = []
+        found: list[Quadratic] = []
         symbols = self._symbols
-        for vector in nullspace(rows, width, _PRIME)[:6]:
+        point, kappa = self._point(0)
+        values = [*kappa, *[point[s].value for s in self._known]]
+        leading = [product_at(values, chosen) for chosen in columns[0]]
+        for vector in nullspace(rows, width, _PRIME):
+            if len(found) > 3:
+                break
             exact = rationals(vector, _PRIME)
-            if exact is None or not any(vector[: len(columns[0])]):
+            if exact is None or sum(w * v for w, v in zip(vector, leading, strict=False)) % _PRIME == 0:
                 continue
             parts, start = [], 0
             for part in columns:

@@ -14,7 +14,7 @@ from itertools import permutations
 from sympy import Expr, Interval, Matrix, Symbol, expand
 
 from identkit.symbolic.discrete import discrete_maps, moves_inside
-from identkit.symbolic.field import vanishes
+from identkit.symbolic.field import points, vanishes
 from identkit.symbolic.fields import null_fields
 from identkit.symbolic.injectivity import peel, slope_sign
 from identkit.symbolic.modular import Unsupported
@@ -175,8 +175,9 @@ def _by_convexity(problem: Problem, found: Outcome) -> None:
         turned = tuple(signs[place][i] * entries[place] for i, place in enumerate(order))
         jacobian = Matrix(turned).jacobian(left)
         symmetric = jacobian + jacobian.T
-        minors = [symmetric[:k, :k].det() for k in range(1, len(left) + 1)]
-        if all(positive(expand(minor)) for minor in minors):
+        if not all(symmetric.subs(list(p.items())).is_positive_definite for p in points(dict(problem.domains), 2)):
+            continue
+        if all(positive(expand(symmetric[:k, :k].det())) for k in range(1, len(left) + 1)):
             found.convex = Convex(tuple(left), turned)
             found.levels.update(dict.fromkeys(left, Level.GLOBAL))
             return

@@ -132,11 +132,16 @@ CASES = (
         name="latent-positions",
         model=_latent_positions,
         about="joint",
-        source="G16 (19/15/4) and I.14; Lawrence 2005",
+        source=(
+            "G16 (19/15/4) and I.14; Lawrence 2005; by hand: -2 log K/s² is a matrix of squared distances in the plane "
+            "for one s only, by the eigenvalue of its centred form that is repeated"
+        ),
         levels=levels(PARTIAL="z[1..8,1..2] l", GLOBAL="s tau"),
         level="PARTIAL",
         prior_identified=names("l"),
         deficiency=4,
+        undecided=names("s tau"),
+        reason="that one spectrum alone fits takes an argument about a repeated eigenvalue of log K",
         note="Motions of the plane and a change of scale; under the prior, rotations alone.",
     ),
     Case(
