@@ -573,6 +573,7 @@ def test_ctrl_c_is_status_130(tmp_path):
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         complaint = errors(process).read()
-    assert process.returncode == 130
+    # Where an import of a C extension was cut short, CPython ends by the signal itself: a shell calls both 130.
+    assert process.returncode in (130, -signal.SIGINT), complaint
     assert "interrupted" in complaint
     assert "Traceback" not in complaint

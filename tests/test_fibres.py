@@ -22,7 +22,8 @@ from identkit.symbolic.polynomials import Ring
 from identkit.symbolic.problem import Problem
 from identkit.symbolic.rank import generic_rank
 from identkit.symbolic.recovery import Recovery
-from identkit.symbolic.solver import solve, solve_at
+from identkit.symbolic.solver import solve
+from identkit.symbolic.special import solve_at
 from identkit.verdict import Level
 
 POSITIVE = Interval.open(0, S.Infinity)

@@ -28,6 +28,8 @@ IDENTITIES = [
     exp(z + w) - exp(z) * exp(w),
     exp(z / 2) ** 2 - exp(z),
     exp(z / (1 + w**2)) * exp(-z / (w**2 + 1)) - 1,
+    exp(z / (1 + sqrt(2))) ** 2 - exp(2 * z / (1 + sqrt(2))),
+    exp(z / pi) * exp(-z / pi + w) - exp(w),
     2**z - exp(z * log(2)),
     log(6) - log(2) - log(3),
     log(p * (1 + z**2)) - log(p) - log(1 + z**2),
@@ -150,6 +152,22 @@ def test_the_algebra_never_contradicts_balls(seed):
         for attempt in range(1, 13):
             assert not nonzero(gap, some_point(gap.free_symbols, attempt))
             assert not nonzero(gap, {s: v * 7 for s, v in some_point(gap.free_symbols, attempt).items()})
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        sigmoid(10**20 * z / 7) - sigmoid(z),
+        exp(10**9 * z) + exp(z) - exp(Rational(1, 10**9) * z),
+        (1 + z + w) ** 3000 - (1 + z) ** 3000,
+        log(Rational((10**40 + 121) * (10**41 + 109), 7)) - log(5),
+        cos(10**6 * z) - cos(z),
+    ],
+    ids=["sigmoid", "exp", "power", "log", "cos"],
+)
+def test_large_numbers_do_not_become_large_degrees(expression):
+    assert Kernels().numerator(expression) != 0 and not vanishes(expression)
+    assert vanishes(expression + exp(z) ** 2 - exp(2 * z) - expression)
 
 
 def test_linear_relations_survive_a_common_denominator():

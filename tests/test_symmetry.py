@@ -79,6 +79,11 @@ def test_a_step_function_is_not_translation_invariant():
         assert null_directions([step], (z1,)) == []
 
 
+def test_a_slope_that_is_zero_in_disguise_is_seen_through():
+    zero = sin(w) ** 2 + sympy.cos(w) ** 2 - 1
+    assert null_directions([zero * z1], (z1,)) == [{z1: 1}]
+
+
 @pytest.mark.parametrize("seed", range(25))
 def test_left_inverse_gives_back_exactly_what_is_determined(seed):
     chance = random.Random(100 + seed)

@@ -123,6 +123,7 @@ def check(
     Exit status: 0 decided, 3 undecided, 2 bad input.
     """
     from identkit.cli.proving import prove
+    from identkit.dispatch import as_symbolic
 
     question = asked.question(model, at)
     values, given = question.at, None if data is None else asked.data_to_prove(question.model, data)
@@ -138,7 +139,12 @@ def check(
             print(f"{case.name} comes with {' and '.join(words)}", file=sys.stderr)
     with shown.waiting("searching for proofs"):
         answer = prove(
-            question.model, at=values or None, data=given, about=about, pooled=pooled, seconds=time_limit
+            as_symbolic(question.model),
+            at=values or None,
+            data=given,
+            about=about,
+            pooled=pooled,
+            seconds=time_limit,
         )
     verdict = answer.verdict
     if as_json:

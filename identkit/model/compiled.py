@@ -232,13 +232,15 @@ class CompiledModel:
 
     def independent_prior(self, latent: int) -> tuple[str, tuple[float, ...]] | None:
         """Family name and numbers of a scalar latent whose prior mentions no other latent; else None."""
+        if not 0 <= latent < len(self.latent_names):
+            raise IndexError(f"latent should be in 0..{len(self.latent_names) - 1}, got {latent}")
         for statement in self.model.latents:
             if self.model.latent_symbols[latent] in statement.symbols:
                 family = statement.family
                 if family.free_symbols or family.dimension > 1 or isinstance(family, Mixture):
                     return None
                 return family.name, tuple(float(argument) for argument in family.arguments)
-        raise IndexError(f"latent should be in 0..{len(self.latent_names) - 1}, got {latent}")
+        return None
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """``(x, z)``: n independent draws of the whole model."""

@@ -12,11 +12,12 @@ from itertools import combinations, islice, product
 
 import flint
 import sympy
-from sympy import Expr, Rational, S, Symbol
+from sympy import Expr, Interval, Rational, S, Set, Symbol
 
 from identkit.model import balls
 from identkit.model.tape import Tape
 from identkit.symbolic.field import points, vanishes
+from identkit.symbolic.fractions import exponentials_opened
 from identkit.symbolic.polynomials import NotRational, Ring
 from identkit.symbolic.problem import Problem
 
@@ -63,7 +64,13 @@ def _inside(problem: Problem, count: int) -> list[dict[Symbol, Rational]] | None
 
 
 def _positive(expressions: Sequence[Expr], point: dict[Symbol, Expr]) -> bool:
-    return all(e.subs(point).is_positive is True for e in expressions)
+    return all(e.xreplace(point).is_positive is True for e in expressions)
+
+
+def _holds(domain: Set, value: Expr) -> bool:
+    if isinstance(domain, Interval) and value.is_Rational and domain.left_open and domain.right_open:
+        return bool(domain.inf < value) and bool(value < domain.sup)
+    return domain.contains(value) == sympy.true
 
 
 def moves_inside(change: Map, problem: Problem) -> bool:
@@ -102,10 +109,12 @@ def keeps(change: Map, problem: Problem) -> bool:
 
 
 def _zero(gap: Expr) -> bool:
+    opened = exponentials_opened(gap)
     try:
-        return Ring(gap.free_symbols).is_zero(gap)  # type: ignore[arg-type]
+        zero = Ring(opened.free_symbols).is_zero(opened)  # type: ignore[arg-type]
     except NotRational:
         return vanishes(gap)
+    return zero or (opened != gap and vanishes(gap))
 
 
 def candidates(problem: Problem) -> Iterator[tuple[str, Map]]:

@@ -15,10 +15,11 @@ import sympy
 from sympy import Expr, Interval, Matrix, S, Symbol
 
 from identkit.model import balls
+from identkit.model.functions import sigmoid
 from identkit.model.model import Model
 from identkit.model.tape import Tape
 from identkit.symbolic.certificates import certified_rank, never_negative, zero
-from identkit.symbolic.fractions import annihilated, rational_zero
+from identkit.symbolic.fractions import annihilated, exponentials_opened, rational_zero
 from identkit.symbolic.modular import PRIMES, Evaluator
 from identkit.symbolic.problem import Problem
 from identkit.symbolic.questions import Question, question
@@ -461,8 +462,8 @@ def field_in_words(components: Mapping[Symbol, Expr]) -> str:
 
 
 def _gone(gap: Expr) -> bool:
-    null = rational_zero(gap)
-    return zero(gap) if null is None else null
+    null = rational_zero(exponentials_opened(gap))
+    return null or ((null is None or gap.has(sympy.exp, sigmoid)) and zero(gap))
 
 
 def _points(problem: Problem, count: int, inside: set[Symbol] | None = None) -> list[dict[Symbol, Expr]]:

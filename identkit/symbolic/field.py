@@ -20,6 +20,8 @@ from identkit.model import balls
 from identkit.model.functions import select, sigmoid, xlogy
 from identkit.model.tape import Tape
 
+MOST_DEGREE = 240
+"""exp(1000 z) and exp(z) are left unrelated, since a polynomial of degree 1000 in exp(z) says no more and takes long."""
 UNIT = Dummy("i")
 """The imaginary unit, by its relation ``i² = −1``."""
 
@@ -108,7 +110,10 @@ class Kernels:
         if isinstance(expression, sympy.Pow):
             base, exponent = expression.args
             if isinstance(exponent, Integer):
-                return self.rational(base) ** exponent
+                inside = self.rational(base)
+                if abs(exponent) > MOST_DEGREE and inside.is_Add:
+                    return self._kernel("pow", sympy.Tuple(self._canonical(inside), exponent))
+                return inside**exponent
             if isinstance(exponent, Rational):
                 return self._magnitude(base, exponent)
             if base.is_nonnegative is not True and exponent.is_integer is not False:
@@ -151,8 +156,8 @@ class Kernels:
 
     def _kernel(self, kind: str, content: Basic) -> Dummy:
         if (kind, content) not in self._table:
-            turns = kind == "exp" and bool(content.free_symbols & self._turning)
-            positive = True if kind in ("exp", "abs", "positive") and not turns else None
+            turns = kind in ("exp", "large exp") and bool(content.free_symbols & self._turning)
+            positive = True if kind in ("exp", "large exp", "abs", "positive") and not turns else None
             self._table[kind, content] = Dummy(kind, positive=positive)
             if turns:
                 self._turning.add(self._table[kind, content])
@@ -164,12 +169,17 @@ class Kernels:
         result = S.One
         for term in sympy.Add.make_args(sympy.expand(top)):
             coefficient, monomial = term.as_coeff_Mul(rational=True)
-            content, scale = sympy.Poly(bottom).primitive() if bottom.free_symbols else (bottom, None)
-            if scale is None:
-                coefficient, under = coefficient / bottom, S.One
-            else:
+            under = S.One if bottom.is_Rational else bottom
+            if bottom.is_Rational:
+                coefficient /= bottom
+            elif bottom.free_symbols:
+                content, scale = sympy.Poly(bottom).primitive()
                 coefficient, under = coefficient / Rational(str(content)), scale.as_expr()
-            result *= self._kernel("exp", monomial / under) ** coefficient
+            if max(abs(coefficient.p), coefficient.q) > MOST_DEGREE:
+                sign = 1 if coefficient > 0 else -1
+                result *= self._kernel("large exp", abs(coefficient) * monomial / under) ** sign
+            else:
+                result *= self._kernel("exp", monomial / under) ** coefficient
         return result
 
     def _log(self, argument: Expr) -> Expr:

@@ -13,12 +13,14 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
+from math import gcd, lcm
 
 import flint
 import sympy
 from sympy import Expr, Rational, S, Symbol
 
 from identkit.symbolic.field import vanishes
+from identkit.symbolic.fractions import exponentials_opened, log_slope
 from identkit.symbolic.linear import nullspace, rationals
 from identkit.symbolic.modular import PRIMES, Dual, Evaluator
 from identkit.symbolic.polynomials import NotRational, Ring
@@ -217,11 +219,27 @@ def _field(columns: Sequence[tuple[Symbol, Monomial]], coefficients: Sequence[Ra
 
 def _primitive(field: Field) -> Field:
     """The field without a common factor of its components: f·X says no more than X."""
+    apart = _without_content(field)
+    if apart is not None:
+        return apart
     together = {u: sympy.fraction(sympy.together(e)) for u, e in field.items()}
     common = sympy.lcm_list([bottom for _, bottom in together.values()])
     cleared = {u: sympy.cancel(top * common / bottom) for u, (top, bottom) in together.items()}
     content = sympy.gcd_list(list(cleared.values()))
     return {u: sympy.expand(sympy.cancel(e / content)) for u, e in cleared.items()}
+
+
+def _without_content(field: Field) -> Field | None:
+    """The same where all components are polynomials and no symbol is in all: a common factor can only be a number."""
+    inside = [component.free_symbols for component in field.values()]
+    if len(inside) < 2 or set.intersection(*inside):
+        return None
+    if not all(e.is_polynomial(*symbols) for e, symbols in zip(field.values(), inside, strict=True)):
+        return None
+    terms = {u: [t.as_coeff_Mul() for t in sympy.Add.make_args(sympy.expand(e))] for u, e in field.items()}
+    numbers = [number for parts in terms.values() for number, _ in parts]
+    scale = Rational(lcm(*[int(n.q) for n in numbers]), gcd(*[int(n.p) for n in numbers]))
+    return {u: sympy.Add(*[scale * number * rest for number, rest in parts]) for u, parts in terms.items()}
 
 
 def _complexity(field: Field) -> tuple[int, int]:
@@ -252,10 +270,23 @@ def is_null(field: Field, summary: Sequence[Expr]) -> bool:
             ring = Ring(inside.union(*[c.free_symbols for c in touched.values()]))  # type: ignore[arg-type]
             null = ring.annihilates(touched, expression)
         except NotRational:
-            null = vanishes(sympy.Add(*[c * expression.diff(u) for u, c in touched.items()]))
+            null = _takes_to_zero(touched, expression)
         if not null:
             return False
     return True
+
+
+def _takes_to_zero(field: Field, expression: Expr) -> bool:
+    slopes = {u: log_slope(expression, u) for u in field} if expression.is_Mul or expression.is_Pow else {}
+    if slopes and None not in slopes.values():
+        change = sympy.Add(*[c * slopes[u] for u, c in field.items()])
+    else:
+        change = sympy.Add(*[c * expression.diff(u) for u, c in field.items()])
+    opened = exponentials_opened(change)
+    try:
+        return Ring(opened.free_symbols).is_zero(opened)  # type: ignore[arg-type]
+    except NotRational:
+        return vanishes(change)
 
 
 @dataclass(frozen=True)
@@ -304,7 +335,7 @@ class _Coordinates:
         first |= {s: e.subs(named) for s, e in field.items() if s not in named}
         roots = {q: u for u, q in self.squares.items()}
         powers = {q: u**2 for u, q in self.squares.items()}
-        second = {roots.get(s, s): (e / (2 * roots[s]) if s in roots else e).subs(powers) for s, e in first.items()}
+        second = {roots.get(s, s): (e / (2 * roots[s]) if s in roots else e).xreplace(powers) for s, e in first.items()}
         second = _primitive({s: e for s, e in second.items() if e != 0}) if self.products or roots else second
         logs = {t: u for u, t in self.exponents.items()}
         exps = {t: sympy.exp(u) for u, t in self.exponents.items()}

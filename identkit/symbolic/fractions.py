@@ -8,6 +8,7 @@ from typing import Any
 import sympy
 from sympy import Expr, Rational, Symbol
 
+from identkit.model.functions import sigmoid
 from identkit.model.tape import Tape
 
 Fraction = tuple[Any, Any]
@@ -80,10 +81,57 @@ def rational_zero(expression: Expr) -> bool | None:
         return None
 
 
+def exponentials_opened(expression: Expr) -> Expr:
+    """Exponentials as powers of new symbols ``exp(m)``, m the monomials of their arguments.
+
+    What vanishes with these in the place of the exponentials vanishes. The converse is not claimed.
+
+    >>> x = Symbol("x")
+    >>> exponentials_opened(sympy.exp(2*x + 1) - sympy.exp(x)).free_symbols == {Symbol("exp(x)"), Symbol("exp(1)")}
+    True
+    """
+    written = expression.rewrite(sympy.exp) if expression.atoms(sigmoid, sympy.tanh) else expression
+    powers = {e: _powers(e.args[0]) for e in written.atoms(sympy.exp)}
+    return written.xreplace({e: power for e, power in powers.items() if power is not None})
+
+
+def _powers(exponent: Expr) -> Expr | None:
+    factors = []
+    for term in sympy.Add.make_args(sympy.expand(exponent)):
+        count, monomial = term.as_coeff_Mul()
+        if not count.is_Integer:
+            return None
+        factors.append(Symbol(f"exp({monomial})") ** count)
+    return sympy.Mul(*factors)
+
+
+def log_slope(expression: Expr, symbol: Symbol) -> Expr | None:
+    """``∂ log|e|`` for a product of powers and exponentials, rational if these are; None for what is no product.
+
+    >>> x = Symbol("x")
+    >>> log_slope(3 * x**2 * sympy.exp(-x), x)
+    -1 + 2/x
+    """
+    total = sympy.S.Zero
+    for factor in sympy.Mul.make_args(expression):
+        base, power = factor.as_base_exp()
+        if isinstance(factor, sympy.exp):
+            total += factor.args[0].diff(symbol)
+        elif power.is_Rational:
+            total += power * base.diff(symbol) / base
+        else:
+            return None
+    return total
+
+
 def annihilated(expression: Expr, field: Mapping[Symbol, Expr]) -> bool | None:
-    """Whether ``Σ ξᵢ ∂ᵢ`` takes a rational function to 0; None if expression or field are not rational."""
+    """Whether ``Σ ξᵢ ∂ᵢ`` takes an expression to 0; None if that is no question about rational functions."""
     inside = expression.free_symbols
     touched = {s: e for s, e in field.items() if s in inside}
+    if isinstance(expression, sympy.exp) or (expression.is_Mul and expression.atoms(sympy.exp)):
+        slopes = {s: log_slope(expression, s) for s in touched}
+        if None not in slopes.values():
+            return rational_zero(sympy.Add(*[e * slopes[s] for s, e in touched.items()]))
     try:
         algebra = Fractions(sorted(inside.union(*[e.free_symbols for e in touched.values()]), key=str))
         whole = algebra.of(expression)

@@ -77,6 +77,8 @@ class Evaluator:
         self._symbols = sorted(symbols | set(unknowns), key=str)  # type: ignore[type-var]
         self._algebra = _Duals(prime)
         self._unit = int(sqrt_mod(-1, prime))
+        self.bare = {s for e in written for s in e.free_symbols} - dummies
+        """the symbols that occur outside kernels; the others are no algebraic functions of the expressions"""
         self.opaque = any(kind not in ("exp", "log", "abs", "positive") for _, kind, _ in self._contents)
         """whether some function is treated as unknown, so that ranks are upper bounds only"""
         self.constants = any(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from math import comb
@@ -55,21 +56,31 @@ class Recovery:
 
     def __init__(self, problem: Problem, seconds: float = 10.0) -> None:
         self._problem = problem
-        self._deadline = time.monotonic() + seconds
+        self.deadline = time.monotonic() + seconds
         self._chance = random.Random(11)
-        self._known: list[Symbol] = list(problem.known)
+        self.known: list[Symbol] = list(problem.known)
         self._entries = [e for e in dict.fromkeys(problem.summary) if e.free_symbols]
-        self._outer = {Symbol(f"kappa[{i}]", real=True): e for i, e in enumerate(self._entries, 1)}
+        self.outer = {Symbol(f"kappa[{i}]", real=True): e for i, e in enumerate(self._entries, 1)}
         self._variables = [*problem.unknowns, *problem.known]
-        self._evaluator = Evaluator(self._entries, self._variables, problem.constraints, _PRIME)
-        self._torus = Torus(self._evaluator, len(self._entries))
+        self.evaluator = Evaluator(self._entries, self._variables, problem.constraints, _PRIME)
+        self.torus = Torus(self.evaluator, len(self._entries))
         self._points: list[tuple[dict[Symbol, Dual], list[int]]] = []
+        self._products: dict[int, dict[Chosen, int]] = {}
+        self._values: dict[tuple[int, Expr], int] = {}
         self._graded: dict[int, dict[tuple[int, ...], list[Chosen]]] = {}
+
+    def branch(self) -> Recovery:
+        """The same points and κ, for a search in which more is supposed to be known."""
+        other = copy(self)
+        other.known = list(self.known)
+        # Positions beyond κ's entries mean other symbols there.
+        other._products, other._graded = {}, {}
+        return other
 
     def learn(self, unknown: Symbol) -> None:
         """Count an unknown as known from now on; it joins κ as one more determined quantity."""
-        if unknown not in self._known:
-            self._known.append(unknown)
+        if unknown not in self.known:
+            self.known.append(unknown)
             self._graded = {}
 
     def find(self, target: Expr) -> Formula | None:
@@ -80,13 +91,13 @@ class Recovery:
         """
         if not target.free_symbols <= set(self._variables):
             return None
-        weight = self._torus.weight(target)
-        if weight is None:
+        weight = self.torus.weight(target)
+        if weight is None or not target.free_symbols <= self.evaluator.bare:
             return None
         tried: set[tuple[tuple[Chosen, ...], tuple[Chosen, ...]]] = set()
         for degree in _DEGREES:
             for columns in self._systems(degree, weight):
-                if time.monotonic() > self._deadline:
+                if time.monotonic() > self.deadline:
                     return None
                 key = (tuple(columns[0]), tuple(columns[1]))
                 if key not in tried:
@@ -97,12 +108,12 @@ class Recovery:
         return None
 
     @property
-    def _symbols(self) -> list[Symbol]:
-        return [*self._outer, *self._known]
+    def symbols(self) -> list[Symbol]:
+        return [*self.outer, *self.known]
 
     def _systems(self, degree: int, weight: tuple[int, ...]) -> list[Columns]:
         """Monomials that stand alone, and those that multiply the target, of one total weight each; small ones first."""
-        plain, smaller = self._by_weight(degree), self._by_weight(max(degree - 1, 1))
+        plain, smaller = self.by_weight(degree), self.by_weight(max(degree - 1, 1))
         systems: list[Columns] = []
         for heavy, multiplied in smaller.items():
             alone = plain.get(tuple(a + b for a, b in zip(heavy, weight, strict=True)), [])
@@ -110,14 +121,14 @@ class Recovery:
                 systems.append((alone, multiplied))
         return affordable(systems)
 
-    def _by_weight(self, degree: int) -> dict[tuple[int, ...], list[Chosen]]:
+    def by_weight(self, degree: int) -> dict[tuple[int, ...], list[Chosen]]:
         if degree not in self._graded:
-            weights = [*self._torus.of_entries, *[self._torus.of_variables[s] for s in self._known]]
+            weights = [*self.torus.of_entries, *[self.torus.of_variables[s] for s in self.known]]
             groups: dict[tuple[int, ...], list[Chosen]] = {}
             if comb(len(weights) + degree, degree) <= _MOST_MONOMIALS:
                 for total in range(degree + 1):
                     for chosen in combinations_with_replacement(range(len(weights)), total):
-                        weight = tuple(sum(weights[i][k] for i in chosen) for k in range(self._torus.size))
+                        weight = tuple(sum(weights[i][k] for i in chosen) for k in range(self.torus.size))
                         groups.setdefault(weight, []).append(chosen)
             self._graded[degree] = groups
         return self._graded[degree]
@@ -125,16 +136,8 @@ class Recovery:
     def _relation(self, columns: Columns, target: Expr) -> Formula | None:
         plain, multiplied = columns
         width = len(plain) + len(multiplied)
-        rows = []
-        for index in range(width + 4):
-            point, kappa = self._point(index)
-            goal = value_at(target, point)
-            values = [*kappa, *[point[s].value for s in self._known]]
-            rows.append(
-                [product_at(values, m) for m in plain] + [product_at(values, m) * goal % _PRIME for m in multiplied]
-            )
-        values = [*self._point(0)[1], *[self._point(0)[0][s].value for s in self._known]]
-        divisors = [product_at(values, m) for m in multiplied]
+        rows = [self.row(index, columns, target) for index in range(width + 4)]
+        divisors = [self.product(0, m) for m in multiplied]
         for vector in nullspace(rows, width, _PRIME):
             # A divisor that is 0 at a random point is 0: then this is a relation of κ alone, of which there may be many.
             if sum(weight * value for weight, value in zip(vector[len(plain) :], divisors, strict=True)) % _PRIME == 0:
@@ -142,7 +145,7 @@ class Recovery:
             exact = rationals(vector, _PRIME)
             if exact is None:
                 continue
-            symbols = self._symbols
+            symbols = self.symbols
             top = -sympy.Add(*[c * monomial(symbols, m) for c, m in zip(exact, plain, strict=False)])
             rest = zip(exact[len(plain) :], multiplied, strict=True)
             formula = self._verified(target, top, sympy.Add(*[c * monomial(symbols, m) for c, m in rest]))
@@ -151,8 +154,8 @@ class Recovery:
         return None
 
     def _verified(self, target: Expr, top: Expr, bottom: Expr) -> Formula | None:
-        divisor = bottom.xreplace(self._outer)
-        gap = top.xreplace(self._outer) - target * divisor
+        divisor = bottom.xreplace(self.outer)
+        gap = top.xreplace(self.outer) - target * divisor
         try:
             ring = Ring(gap.free_symbols | divisor.free_symbols)  # type: ignore[arg-type]
             holds = ring.is_zero(gap) and not ring.is_zero(divisor)
@@ -160,13 +163,41 @@ class Recovery:
             holds = vanishes(gap) and nonzero_point(divisor, self._problem.domains) is not None
         if not holds:
             return None
-        used = {s: e for s, e in self._outer.items() if s in (top * bottom).free_symbols}
+        used = {s: e for s, e in self.outer.items() if s in (top * bottom).free_symbols}
         return Formula(target, sympy.factor(top / bottom), used, sympy.factor(divisor))
 
-    def _point(self, index: int) -> tuple[dict[Symbol, Dual], list[int]]:
+    def row(self, index: int, columns: Columns, target: Expr) -> list[int]:
+        """The monomials at one point, those of `columns[k]` times the k-th power of the target."""
+        goal = self.value(index, target)
+        found: list[int] = []
+        factor = 1
+        for part in columns:
+            found += [self.product(index, m) * factor % _PRIME for m in part]
+            factor = factor * goal % _PRIME
+        return found
+
+    def product(self, index: int, chosen: Chosen) -> int:
+        """A monomial's value at one point."""
+        known = self._products.setdefault(index, {(): 1})
+        if chosen not in known:
+            known[chosen] = self.product(index, chosen[:-1]) * self.entry(index, chosen[-1]) % _PRIME
+        return known[chosen]
+
+    def entry(self, index: int, place: int) -> int:
+        """An entry of κ, or something known, at one point."""
+        point, kappa = self.point(index)
+        return kappa[place] if place < len(kappa) else point[self.known[place - len(kappa)]].value
+
+    def value(self, index: int, target: Expr) -> int:
+        """A polynomial of the unknowns at one point."""
+        if (index, target) not in self._values:
+            self._values[index, target] = value_at(target, self.point(index)[0])
+        return self._values[index, target]
+
+    def point(self, index: int) -> tuple[dict[Symbol, Dual], list[int]]:
         while len(self._points) <= index:
-            point = self._evaluator.draw(self._chance)
-            self._points.append((point, self._evaluator.values(point)[: len(self._entries)]))
+            point = self.evaluator.draw(self._chance)
+            self._points.append((point, self.evaluator.values(point)[: len(self._entries)]))
         return self._points[index]
 
 
@@ -192,13 +223,6 @@ def value_at(target: Expr, point: Mapping[Symbol, Dual]) -> int:
                 product = product * pow(point[base].value, int(power), _PRIME) % _PRIME
         total = (total + product) % _PRIME
     return total
-
-
-def product_at(values: Sequence[int], chosen: Chosen) -> int:
-    product = 1
-    for i in chosen:
-        product = product * values[i] % _PRIME
-    return product
 
 
 def monomial(symbols: Sequence[Symbol], chosen: Chosen) -> Expr:

@@ -16,10 +16,10 @@ import sympy
 from sympy import Expr, Symbol
 
 from identkit.symbolic.linear import nullspace, rationals
-from identkit.symbolic.modular import PRIMES
+from identkit.symbolic.modular import PRIMES, Dual
 from identkit.symbolic.polynomials import NotRational, Ring
 from identkit.symbolic.problem import Problem
-from identkit.symbolic.recovery import Columns, Formula, Recovery, affordable, monomial, product_at, value_at
+from identkit.symbolic.recovery import Columns, Formula, Recovery, affordable, monomial, value_at
 from identkit.symbolic.regularity import on_open_box, positive
 
 _PRIME = PRIMES[0]
@@ -59,136 +59,114 @@ class Settled:
     known: tuple[Symbol, ...] = ()
 
 
-def root_of(problem: Problem, known: Sequence[Symbol], unknown: Symbol, seconds: float) -> Settled | dict[Symbol, Expr] | None:
+def root_of(
+    problem: Problem, recovery: Recovery, unknown: Symbol, others: Sequence[Symbol]
+) -> Settled | dict[Symbol, Expr] | None:
     """What the quadratic relations of an unknown settle: the unknown itself, or a map to a second solution.
 
     Args:
         problem: the unknowns and κ.
-        known: unknowns that are determined already.
-        unknown: one that is not.
-        seconds: time allowed.
+        recovery: the search for formulas, which knows what is determined already.
+        unknown: an unknown that is not.
+        others: further unknowns with discrete fibres that are not determined.
 
     >>> from sympy import Interval, oo
     >>> u, v = Symbol("u", real=True), Symbol("v", positive=True)
-    >>> domains = {u: sympy.Reals, v: Interval.open(0, oo)}
-    >>> root_of(Problem((u, v), domains, (u * v, v - u**2 * v)), (), u, 5.0).steps[0][0]
+    >>> problem = Problem((u, v), {u: sympy.Reals, v: Interval.open(0, oo)}, (u * v, v - u**2 * v))
+    >>> root_of(problem, Recovery(problem), u, (v,)).steps[0][0]
     v
     """
-    search = _Search(problem, seconds)
-    for symbol in known:
-        search.learn(symbol)
     domain = problem.domains[unknown]
     target = unknown**2 if domain.inf >= 0 or domain.sup <= 0 else unknown
+    known = tuple(recovery.known)
     for wanted in dict.fromkeys((target, unknown)):
-        found = search.quadratics(wanted)
-        pair = _common_root(found, search)
+        found = quadratics(recovery, wanted)
+        pair = _common_root(found, recovery)
         if pair is not None:
-            return Settled(unknown, pair, known=tuple(known))
+            return Settled(unknown, pair, known=known)
         if found:
-            return _second_root(problem, search, unknown, found[0], tuple(known))
+            return _second_root(problem, recovery.branch(), unknown, found[0], others)
     return None
 
 
-class _Search(Recovery):
-    """`Recovery` for relations of degree two in the target."""
-
-    def quadratics(self, target: Expr) -> list[Quadratic]:
-        """Verified relations of the lowest degree that has any."""
-        weight = self._torus.weight(target)
-        if weight is None:
-            return []
-        for degree in _DEGREES:
-            found: list[Quadratic] = []
-            for columns in self._squares(degree, weight):
-                if time.monotonic() > self._deadline:
-                    return found
-                found += self._solved(columns, target)
-            if found:
-                return sorted(found, key=lambda q: sum(len(sympy.Add.make_args(e)) for e in (q.a, q.b, q.c)))
+def quadratics(recovery: Recovery, target: Expr) -> list[Quadratic]:
+    """Verified relations of the lowest degree that has any."""
+    weight = recovery.torus.weight(target)
+    if weight is None or not target.free_symbols <= recovery.evaluator.bare:
         return []
-
-    def _squares(self, degree: int, weight: tuple[int, ...]) -> list[Columns]:
-        graded = self._by_weight(degree)
-        systems: list[Columns] = []
-        for heavy, squares in graded.items():
-            once = tuple(a + b for a, b in zip(heavy, weight, strict=True))
-            twice = tuple(a + b for a, b in zip(once, weight, strict=True))
-            columns = (squares, graded.get(once, []), graded.get(twice, []))
-            if columns[1] + columns[2] and sum(map(len, columns)) <= _MOST_COLUMNS:
-                systems.append(columns)
-        return affordable(systems)
-
-    def _solved(self, columns: Columns, target: Expr) -> list[Quadratic]:
-        width = sum(map(len, columns))
-        rows = []
-        for index in range(width + 4):
-            point, kappa = self._point(index)
-            goal = value_at(target, point)
-            values = [*kappa, *[point[s].value for s in self._known]]
-            row: list[int] = []
-            for power, part in zip((2, 1, 0), columns, strict=True):
-                factor = pow(goal, power, _PRIME)
-                row += [product_at(values, chosen) * factor % _PRIME for chosen in part]
-            rows.append(row)
+    for degree in _DEGREES:
         found: list[Quadratic] = []
-        symbols = self._symbols
-        point, kappa = self._point(0)
-        values = [*kappa, *[point[s].value for s in self._known]]
-        leading = [product_at(values, chosen) for chosen in columns[0]]
-        for vector in nullspace(rows, width, _PRIME):
-            if len(found) > 3:
-                break
-            exact = rationals(vector, _PRIME)
-            if exact is None or sum(w * v for w, v in zip(vector, leading, strict=False)) % _PRIME == 0:
-                continue
-            parts, start = [], 0
-            for part in columns:
-                weights = exact[start : start + len(part)]
-                parts.append(sympy.Add(*[w * monomial(symbols, m) for w, m in zip(weights, part, strict=True) if w]))
-                start += len(part)
-            quadratic = Quadratic(target, *parts, self._used(parts))
-            if self._holds(quadratic):
-                found.append(quadratic)
-        return found
+        for columns in _systems(recovery, degree, weight):
+            if time.monotonic() > recovery.deadline:
+                return found
+            found += _solved(recovery, columns, target)
+        if found:
+            return sorted(found, key=lambda q: sum(len(sympy.Add.make_args(e)) for e in (q.a, q.b, q.c)))
+    return []
 
-    def _used(self, parts: Sequence[Expr]) -> dict[Symbol, Expr]:
+
+def _systems(recovery: Recovery, degree: int, weight: tuple[int, ...]) -> list[Columns]:
+    graded = recovery.by_weight(degree)
+    systems: list[Columns] = []
+    for heavy, squares in graded.items():
+        once = tuple(a + b for a, b in zip(heavy, weight, strict=True))
+        twice = tuple(a + b for a, b in zip(once, weight, strict=True))
+        columns = (graded.get(twice, []), graded.get(once, []), squares)
+        if columns[0] + columns[1] and sum(map(len, columns)) <= _MOST_COLUMNS:
+            systems.append(columns)
+    return affordable(systems)
+
+
+def _solved(recovery: Recovery, columns: Columns, target: Expr) -> list[Quadratic]:
+    width = sum(map(len, columns))
+    rows = [recovery.row(index, columns, target) for index in range(width + 4)]
+    leading = [recovery.product(0, chosen) for chosen in columns[2]]
+    found: list[Quadratic] = []
+    for vector in nullspace(rows, width, _PRIME):
+        # A leading coefficient that is 0 at a random point is 0.
+        last = vector[width - len(leading) :]
+        if len(found) > 3 or sum(w * v for w, v in zip(last, leading, strict=True)) % _PRIME == 0:
+            continue
+        exact = rationals(vector, _PRIME)
+        if exact is None:
+            continue
+        parts, start = [], 0
+        for part in columns:
+            weights = exact[start : start + len(part)]
+            terms = [w * monomial(recovery.symbols, m) for w, m in zip(weights, part, strict=True) if w]
+            parts.append(sympy.Add(*terms))
+            start += len(part)
         inside = set().union(*[part.free_symbols for part in parts])
-        return {s: e for s, e in self._outer.items() if s in inside}
-
-    def _holds(self, q: Quadratic) -> bool:
-        gap = (q.a * q.target**2 + q.b * q.target + q.c).xreplace(dict(q.outer))
-        try:
-            return Ring(gap.free_symbols).is_zero(gap)  # type: ignore[arg-type]
-        except NotRational:
-            return False
-
-    def value(self, expression: Expr) -> int:
-        """A polynomial of κ's entries and of what is known, at the first point."""
-        point, kappa = self._point(0)
-        values = dict(zip(self._outer, kappa, strict=True)) | {s: point[s].value for s in self._known}
-        total = 0
-        for term in sympy.Add.make_args(sympy.expand(expression)):
-            coefficient, rest = term.as_coeff_Mul()
-            here = int(coefficient.p) * pow(int(coefficient.q), -1, _PRIME)
-            for base, power in rest.as_powers_dict().items():
-                if base.is_Symbol:
-                    here = here * pow(values[base], int(power), _PRIME) % _PRIME
-            total = (total + here) % _PRIME
-        return total
+        outer = {s: e for s, e in recovery.outer.items() if s in inside}
+        quadratic = Quadratic(target, parts[2], parts[1], parts[0], outer)
+        if _holds(quadratic):
+            found.append(quadratic)
+    return found
 
 
-def _common_root(found: Sequence[Quadratic], search: _Search) -> tuple[Quadratic, ...] | None:
+def _holds(q: Quadratic) -> bool:
+    gap = (q.a * q.target**2 + q.b * q.target + q.c).xreplace(dict(q.outer))
+    try:
+        return Ring(gap.free_symbols).is_zero(gap)  # type: ignore[arg-type]
+    except NotRational:
+        return False
+
+
+def _common_root(found: Sequence[Quadratic], recovery: Recovery) -> tuple[Quadratic, ...] | None:
+    point, kappa = recovery.point(0)
+    here = {s: value for s, value in zip(recovery.outer, kappa, strict=True)} | {s: point[s].value for s in recovery.known}
+    values = {s: Dual(value, {}) for s, value in here.items()}
     for i, one in enumerate(found):
         for other in found[:i]:
-            cross = search.value(one.a) * search.value(other.b) - search.value(one.b) * search.value(other.a)
-            if cross % _PRIME:
+            if value_at(one.a * other.b - one.b * other.a, values) != 0:
                 return (other, one)
     return None
 
 
 def _second_root(
-    problem: Problem, search: _Search, unknown: Symbol, quadratic: Quadratic, known: tuple[Symbol, ...]
+    problem: Problem, recovery: Recovery, unknown: Symbol, quadratic: Quadratic, others: Sequence[Symbol]
 ) -> Settled | dict[Symbol, Expr] | None:
+    known = tuple(recovery.known)
     other = other_root(quadratic)
     if other is None or other == quadratic.target:
         return None
@@ -196,13 +174,13 @@ def _second_root(
         return Settled(unknown, (quadratic,), known=known)
     change: dict[Symbol, Expr] = {unknown: other if quadratic.target == unknown else _root(other, unknown, problem)}
     steps: list[tuple[Symbol, Formula]] = []
-    search.learn(unknown)
-    waiting = [u for u in problem.unknowns if u != unknown and u not in known]
+    recovery.learn(unknown)
+    waiting = [u for u in others if u != unknown]
     progress = True
     while progress and waiting:
         progress = False
         for follower in list(waiting):
-            formula = _formula(problem, search, follower)
+            formula = _formula(problem, recovery, follower)
             image = None if formula is None else carried(formula, change)
             if formula is None or image is None:
                 continue
@@ -210,13 +188,14 @@ def _second_root(
             if outside(image, formula.target, problem):
                 return Settled(unknown, (quadratic,), tuple(steps), None, known)
             change[follower] = image if formula.target == follower else _root(image, follower, problem)
-            search.learn(follower)
+            recovery.learn(follower)
             waiting.remove(follower)
             progress = True
     broken = forbidden(change, problem)
     if broken is not None:
         return Settled(unknown, (quadratic,), tuple(steps), broken, known)
-    return None if waiting else {u: e for u, e in change.items() if e != u}
+    complete = not waiting and {*change, *known} >= set(problem.unknowns)
+    return {u: e for u, e in change.items() if e != u} if complete else None
 
 
 def _root(square: Expr, unknown: Symbol, problem: Problem) -> Expr:
@@ -224,11 +203,11 @@ def _root(square: Expr, unknown: Symbol, problem: Problem) -> Expr:
     return size if problem.domains[unknown].inf >= 0 else -size
 
 
-def _formula(problem: Problem, search: Recovery, follower: Symbol) -> Formula | None:
+def _formula(problem: Problem, recovery: Recovery, follower: Symbol) -> Formula | None:
     domain = problem.domains[follower]
-    found = search.find(follower)
+    found = recovery.find(follower)
     if found is None and (domain.inf >= 0 or domain.sup <= 0):
-        found = search.find(follower**2)
+        found = recovery.find(follower**2)
     return found
 
 

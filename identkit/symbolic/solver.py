@@ -59,12 +59,12 @@ def solve(problem: Problem, seconds: float = 20.0, tell: Callable[[Outcome], Non
             found.levels[unknown] = Level.LOCAL
     if tell is not None:
         tell(_doubtful(found, fixed))
-    known = _determined(problem, found, fixed, deadline)
+    recovery = _determined(problem, found, fixed, deadline)
     if tell is not None:
         tell(_doubtful(found, fixed))
     _by_convexity(problem, found)
     _mirrored(problem, found, [u for u in fixed if found.levels[u] is not Level.GLOBAL])
-    _by_roots(problem, found, fixed, known, deadline)
+    _by_roots(problem, found, fixed, recovery)
     if found.at_least:
         names = ", ".join(u.name for u in found.at_least)
         found.tried.append(f"neither a formula nor a second solution was found for {names}")
@@ -105,13 +105,11 @@ def _free(problem: Problem, found: Outcome, report: RankReport, deadline: float)
 
 
 def _determined(
-    problem: Problem, found: Outcome, fixed: Sequence[Symbol], deadline: float, given: Sequence[Symbol] = ()
-) -> list[Symbol]:
+    problem: Problem, found: Outcome, fixed: Sequence[Symbol], deadline: float, recovery: Recovery | None = None
+) -> Recovery:
     """Formulas first, then strict monotonicity, each making more unknowns known, until nothing new comes."""
-    recovery = Recovery(problem, max(1.0, deadline - time.monotonic()))
-    known = list(given)
-    for unknown in known:
-        recovery.learn(unknown)
+    recovery = recovery or Recovery(problem, max(1.0, deadline - time.monotonic()))
+    known = [u for u in recovery.known if u in fixed]
     left = [u for u in fixed if u not in known]
     progress = True
     while progress and left and time.monotonic() < deadline:
@@ -123,7 +121,7 @@ def _determined(
                 left.remove(unknown)
                 recovery.learn(unknown)
                 progress = True
-    return known
+    return recovery
 
 
 def _by_formula(problem: Problem, found: Outcome, recovery: Recovery, unknown: Symbol, known: list[Symbol]) -> bool:
@@ -199,24 +197,21 @@ def _mirrored(problem: Problem, found: Outcome, local: Sequence[Symbol]) -> None
             found.at_least.append(unknown)
 
 
-def _by_roots(
-    problem: Problem, found: Outcome, fixed: Sequence[Symbol], known: list[Symbol], deadline: float
-) -> None:
+def _by_roots(problem: Problem, found: Outcome, fixed: Sequence[Symbol], recovery: Recovery) -> None:
     """Quadratic relations for what is neither determined nor moved by a map: one admissible root, or a second solution."""
-    late = min(deadline, time.monotonic() + _MOST_ROOTS)
+    late = time.monotonic() + _MOST_ROOTS
+    recovery.deadline = min(recovery.deadline, late)
     for unknown in list(found.at_least):
-        if unknown not in found.at_least or time.monotonic() > late:
+        if unknown not in found.at_least or time.monotonic() > recovery.deadline:
             continue
-        try:
-            answer = root_of(problem, known, unknown, late - time.monotonic())
-        except Unsupported:
-            return
+        local = [u for u in fixed if found.levels[u] is Level.LOCAL]
+        answer = root_of(problem, recovery, unknown, local)
         if isinstance(answer, Settled):
             found.roots.append(answer)
             found.levels[unknown] = Level.GLOBAL
-            found.maps.clear()
-            known = _determined(problem, found, fixed, deadline, [*known, unknown])
-            _mirrored(problem, found, [u for u in fixed if u not in known])
+            recovery.learn(unknown)
+            _determined(problem, found, fixed, recovery.deadline, recovery)
+            _mirrored(problem, found, [u for u in fixed if found.levels[u] is Level.LOCAL])
         elif answer is not None and moves_inside(answer, problem):
             found.maps.append(("other", answer))
             found.at_least = [u for u in found.at_least if u not in answer]

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import sympy
-from sympy import Expr, S, Symbol
+from sympy import Dummy, Expr, S, Symbol
 from sympy.polys.matrices import DomainMatrix
 
 from identkit.model.balls import run_or_nan
 from identkit.model.tape import Tape
 from identkit.symbolic.field import Kernels, some_point, vanishes
+from identkit.symbolic.regularity import analytic
 
 Vector = dict[Symbol, Expr]
 """A direction: the non-zero components by latent."""
@@ -35,9 +36,16 @@ def null_directions(summary: Sequence[Expr], latents: Sequence[Symbol]) -> list[
     for vector in _nullspace(rows, len(latents)):
         direction = {latent: entry for latent, entry in zip(latents, vector, strict=True) if entry != 0}
         along = [sympy.Add(*[e.diff(latent) * entry for latent, entry in direction.items()]) for e in summary]
-        if direction and all(vanishes(change) for change in along):
+        if direction and all(vanishes(change) for change in along) and _keeps(direction, summary):
             found.append(direction)
     return found
+
+
+def _keeps(direction: Vector, summary: Sequence[Expr]) -> bool:
+    # |z|/z has slope 0 wherever it has one, and yet it jumps: only without kinks do slopes say all.
+    t = Dummy("t", real=True)
+    moved = {latent: latent + t * entry for latent, entry in direction.items()}
+    return all(analytic(e) or vanishes(e.subs(moved, simultaneous=True) - e) for e in summary)
 
 
 def _spanned(summary: Sequence[Expr], latents: Sequence[Symbol]) -> bool:
@@ -52,7 +60,7 @@ def _spanned(summary: Sequence[Expr], latents: Sequence[Symbol]) -> bool:
         fixed = {symbol: value for symbol, value in some_point(symbols, start).items() if symbol not in latents}
         gradients = []
         for attempt in range(1, 4 + len(latents)):
-            values = [float(v.mid()) for v in run_or_nan(tape, {**some_point(symbols, attempt), **fixed}, 128)]
+            values = [float(v.mid()) * (0 not in v or not v.is_finite()) for v in run_or_nan(tape, {**some_point(symbols, attempt), **fixed}, 128)]
             table = np.reshape(values, (len(slopes), len(latents)))
             gradients += [row / np.linalg.norm(row) for row in table if np.isfinite(row).all() and np.any(row != 0)]
         if len(gradients) >= len(latents):
