@@ -29,13 +29,19 @@ k = Symbol("k", integer=True)
 
 # expression, and the same in mpmath
 FUNCTIONS = {
-    "rational function": ((3 * z**2 - Rational(1, 7)) / (2 + z**4), lambda v: (3 * v**2 - mpmath.mpf(1) / 7) / (2 + v**4)),
+    "rational function": (
+        (3 * z**2 - Rational(1, 7)) / (2 + z**4),
+        lambda v: (3 * v**2 - mpmath.mpf(1) / 7) / (2 + v**4),
+    ),
     "negative power": ((1 + z**2) ** -3, lambda v: (1 + v**2) ** -3),
     "root": (sqrt(2 + z**2), lambda v: mpmath.sqrt(2 + v**2)),
     "cube root": ((z**2 + 1) ** Rational(2, 3), lambda v: mpmath.power(v**2 + 1, mpmath.mpf(2) / 3)),
     "exp log": (exp(z) * log(3 + z**2), lambda v: mpmath.exp(v) * mpmath.log(3 + v**2)),
     "general power": ((2 + z**2) ** z, lambda v: (2 + v**2) ** v),
-    "trigonometry": (sympy.sin(z) + sympy.cos(2 * z) * sympy.tan(z), lambda v: mpmath.sin(v) + mpmath.cos(2 * v) * mpmath.tan(v)),
+    "trigonometry": (
+        sympy.sin(z) + sympy.cos(2 * z) * sympy.tan(z),
+        lambda v: mpmath.sin(v) + mpmath.cos(2 * v) * mpmath.tan(v),
+    ),
     "hyperbolic": (sympy.tanh(z) - sympy.cosh(z), lambda v: mpmath.tanh(v) - mpmath.cosh(v)),
     "sigmoid": (sigmoid(z), lambda v: 1 / (1 + mpmath.exp(-v))),
     "loggamma": (sympy.loggamma(2 + z**2), lambda v: mpmath.loggamma(2 + v**2)),

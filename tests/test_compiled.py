@@ -77,14 +77,18 @@ def test_shapes_broadcast_over_data_and_samples():
     values = c.log_likelihood(x, many)
     assert values.shape == (3, 5)
     for s, i in itertools.product(range(3), range(5)):
-        assert values[s, i].item() == pytest.approx(c.log_likelihood(x[i : i + 1], many[s, i : i + 1]).item(), abs=1e-12)
+        assert values[s, i].item() == pytest.approx(
+            c.log_likelihood(x[i : i + 1], many[s, i : i + 1]).item(), abs=1e-12
+        )
     assert c.log_prior(z).shape == (5,) and c.log_prior(many).shape == (3, 5)
 
 
 def test_a_likelihood_without_latents_in_it_keeps_its_shape():
     c = compiled(ik.parse("z ~ Normal(0, 1); observe x ~ Normal(0, 1)"))
     assert c.log_likelihood(torch.zeros(4, 1), torch.zeros(7, 4, 1)).shape == (7, 4)
-    assert torch.equal(c.gradient(torch.zeros(4, 1), torch.ones(4, 1)), torch.zeros(4, 1, dtype=torch.float64))
+    assert torch.equal(
+        c.gradient(torch.zeros(4, 1), torch.ones(4, 1)), torch.zeros(4, 1, dtype=torch.float64)
+    )
 
 
 def test_the_prior_is_bayes_denominator():
@@ -93,7 +97,9 @@ def test_the_prior_is_bayes_denominator():
     shifted = z + torch.tensor([1.0, 0, 0])
     for i, value in enumerate(compiled(model).log_prior(z)):
         point = dict(zip(model.latent_symbols, shifted[i].tolist(), strict=True))
-        assert value.item() == pytest.approx(float(balls.ball(model.log_prior(), point, 128).mid()), rel=1e-12)
+        assert value.item() == pytest.approx(
+            float(balls.ball(model.log_prior(), point, 128).mid()), rel=1e-12
+        )
 
 
 @pytest.mark.parametrize("missing", [[0], [3, 4], [6], [7], [6, 7], [0, 1, 2, 3, 4, 5, 6, 7, 8], []], ids=str)
@@ -118,10 +124,18 @@ def test_a_missing_value_is_integrated_out(missing):
         elif here:
             mean, cov = statement.family.arguments
             i = here[0] - (column - width)
-            fewer.observations.append(type(statement)((statement.symbols[i],), Normal(mean[i], sympy.sqrt(cov[i, i]))))
+            fewer.observations.append(
+                type(statement)((statement.symbols[i],), Normal(mean[i], sympy.sqrt(cov[i, i])))
+            )
         kept += here
-    assert value.item() == pytest.approx(compiled(fewer).log_likelihood(torch.tensor(ROW, dtype=torch.float64)[:, kept], z).item(), abs=1e-12)
-    assert torch.allclose(c.gradient(table, z, seen), compiled(fewer).gradient(torch.tensor(ROW, dtype=torch.float64)[:, kept], z), atol=1e-12)
+    assert value.item() == pytest.approx(
+        compiled(fewer).log_likelihood(torch.tensor(ROW, dtype=torch.float64)[:, kept], z).item(), abs=1e-12
+    )
+    assert torch.allclose(
+        c.gradient(table, z, seen),
+        compiled(fewer).gradient(torch.tensor(ROW, dtype=torch.float64)[:, kept], z),
+        atol=1e-12,
+    )
 
 
 def test_masks_differ_from_row_to_row():
@@ -149,7 +163,13 @@ def test_gradient_is_the_slope_and_zero_along_states():
 
 
 def test_gradient_of_missing_values_is_finite_whatever_the_family():
-    families = ["Normal(z, 1)", "Beta(exp(z), 1)", "Poisson(exp(z))", "Binomial(3, sigmoid(z))", "Bernoulli(sigmoid(z))"]
+    families = [
+        "Normal(z, 1)",
+        "Beta(exp(z), 1)",
+        "Poisson(exp(z))",
+        "Binomial(3, sigmoid(z))",
+        "Bernoulli(sigmoid(z))",
+    ]
     text = "; ".join(["z ~ Normal(0, 1)", *[f"observe x[{i}] ~ {f}" for i, f in enumerate(families, 1)]])
     c = compiled(ik.parse(text))
     table, mask = c.rows(np.full((2, 5), np.nan), np.zeros((2, 5), dtype=bool))
@@ -176,13 +196,17 @@ def test_exact_gaps_agree_with_the_likelihood_and_know_states_and_masks():
     assert torch.allclose(gaps, plain, rtol=1e-9, atol=1e-9)
     mask = torch.tensor([True, False, True, True, True, True, True, False, True])
     table, seen = c.rows(x[:1], mask[None])
-    here = c.exact_gaps(table[0], z[0], z[1:2], seen[0])
+    here = c.exact_gaps(table[0], z[0], z[1:2], seen[0])  # pyright: ignore[reportOptionalSubscript]
     there = c.log_likelihood(table, z[1:2], seen) - c.log_likelihood(table, z[:1], seen)
     assert torch.allclose(here, there, rtol=1e-9, atol=1e-9)
 
 
 def test_far_away_data_are_finite_and_right():
-    c = compiled(ik.parse("z ~ Normal(0, 1); observe x ~ Normal(z, 1/10); observe y ~ Mixture([1/2, 1/2], Normal(z, 1), Normal(9, 1))"))
+    c = compiled(
+        ik.parse(
+            "z ~ Normal(0, 1); observe x ~ Normal(z, 1/10); observe y ~ Mixture([1/2, 1/2], Normal(z, 1), Normal(9, 1))"
+        )
+    )
     z = torch.tensor([[0.0]])
     far = c.log_likelihood(torch.tensor([[1000.0, -10000.0]], dtype=torch.float64), z).item()
     expected = -0.5 * 1e8 - math.log(0.1) - 0.5e8 - math.log(2 * math.pi) - math.log(2)
@@ -190,7 +214,10 @@ def test_far_away_data_are_finite_and_right():
 
 
 def test_saturated_logits_are_finite():
-    c = compiled(ik.parse("z ~ Normal(0, 1); observe x ~ Bernoulli(sigmoid(w*z)); observe y ~ Poisson(exp(-w*z))"), at={"w": 1000})
+    c = compiled(
+        ik.parse("z ~ Normal(0, 1); observe x ~ Bernoulli(sigmoid(w*z)); observe y ~ Poisson(exp(-w*z))"),
+        at={"w": 1000},
+    )
     x = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
     values = c.log_likelihood(x, torch.tensor([[2.0], [2.0]]))
     assert values.tolist() == pytest.approx([-2000.0 - 2000.0, 0.0], abs=1e-9)
@@ -216,7 +243,9 @@ def test_states_are_zero_based_in_torch_also_inside_a_mixture():
     text = "k ~ Mixture([1/2, 1/2], Categorical(1/2, 1/2), Categorical(1/4, 3/4)); observe x ~ Normal(k, 1)"
     c = compiled(ik.parse(text))
     assert c.axes == (Finite((0.0, 1.0)),)
-    assert c.log_likelihood(torch.tensor([[1.0]]), torch.tensor([[0.0]])).item() == pytest.approx(-0.5 * math.log(2 * math.pi))
+    assert c.log_likelihood(torch.tensor([[1.0]]), torch.tensor([[0.0]])).item() == pytest.approx(
+        -0.5 * math.log(2 * math.pi)
+    )
     assert c.log_prior(torch.tensor([[0.0], [1.0]])).exp().tolist() == pytest.approx([0.375, 0.625])
     assert set(c.sample(200, torch.Generator().manual_seed(0))[1].flatten().tolist()) == {0.0, 1.0}
 
@@ -244,7 +273,9 @@ def test_ancestral_draws_have_the_right_covariance():
     n = 40_000
     x, z = c.sample(n, torch.Generator().manual_seed(1))
     covariance = torch.cov(torch.cat([z, x], 1).T)
-    assert torch.allclose(covariance, torch.tensor([[4.0, 12.0], [12.0, 37.0]], dtype=torch.float64), rtol=0.05)
+    assert torch.allclose(
+        covariance, torch.tensor([[4.0, 12.0], [12.0, 37.0]], dtype=torch.float64), rtol=0.05
+    )
     assert abs(x.mean().item() - 3) < 5 * math.sqrt(37 / n)
 
 
@@ -284,11 +315,20 @@ def test_bad_data_are_named_at_the_door(data, mask, words):
 
 @pytest.mark.parametrize(
     ("family", "value"),
-    [("Bernoulli(1/2)", 2), ("Categorical(1/2, 1/2)", 0), ("Categorical(1/2, 1/2)", 3), ("Beta(1, 1)", 1), ("Beta(1, 1)", 0), ("Binomial(3, 1/2)", 4)],
+    [
+        ("Bernoulli(1/2)", 2),
+        ("Categorical(1/2, 1/2)", 0),
+        ("Categorical(1/2, 1/2)", 3),
+        ("Beta(1, 1)", 1),
+        ("Beta(1, 1)", 0),
+        ("Binomial(3, 1/2)", 4),
+    ],
 )
 def test_values_outside_a_support_are_refused(family, value):
     c = compiled(ik.parse(f"z ~ Normal(0, 1); observe x ~ {family}"))
-    with pytest.raises(ValueError, match=f"column x should hold values of {family.split('(')[0]} .*, got {value}"):
+    with pytest.raises(
+        ValueError, match=f"column x should hold values of {family.split('(')[0]} .*, got {value}"
+    ):
         c.rows([[float(value)]])
 
 

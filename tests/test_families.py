@@ -38,11 +38,19 @@ WEIGHTS = [Rational(1, 4), Rational(3, 4)]
 CASES = {
     "normal": (Normal(Rational(-3, 2), 2), stats.norm(-1.5, 2), [-4.0, -1.5, 0.25, 7.0]),
     "bernoulli": (Bernoulli(Rational(3, 10)), stats.bernoulli(0.3), [0, 1]),
-    "categorical": (Categorical(HALF, THIRD, Rational(1, 6)), stats.rv_discrete(values=([1, 2, 3], [1 / 2, 1 / 3, 1 / 6])), [1, 2, 3]),
+    "categorical": (
+        Categorical(HALF, THIRD, Rational(1, 6)),
+        stats.rv_discrete(values=([1, 2, 3], [1 / 2, 1 / 3, 1 / 6])),
+        [1, 2, 3],
+    ),
     "beta": (Beta(HALF, 3), stats.beta(0.5, 3), [0.001, 0.25, 0.5, 0.999]),
     "binomial": (Binomial(7, Rational(2, 5)), stats.binom(7, 0.4), [0, 1, 3, 7]),
     "poisson": (Poisson(Rational(5, 2)), stats.poisson(2.5), [0, 1, 4, 30]),
-    "mvnormal": (MvNormal([1, -1], COV), stats.multivariate_normal([1, -1], [[2, 0.5], [0.5, 1]]), [(0.0, 0.0), (1.0, -1.0), (-3.0, 2.5)]),
+    "mvnormal": (
+        MvNormal([1, -1], COV),
+        stats.multivariate_normal([1, -1], [[2, 0.5], [0.5, 1]]),
+        [(0.0, 0.0), (1.0, -1.0), (-3.0, 2.5)],
+    ),
     "mixture": (Mixture(WEIGHTS, Normal(0, 1), Normal(3, HALF)), None, [-2.0, 0.0, 3.0, 5.5]),
     "mixture of counts": (Mixture(WEIGHTS, Binomial(3, HALF), Binomial(5, THIRD)), None, [0, 3, 4, 5]),
 }
@@ -53,7 +61,10 @@ EXTREME = {
     "poisson": (Poisson(Rational(1, 10**12)), [0, 1, 10**6]),
     "bernoulli": (Bernoulli(Rational(1, 10**30)), [0, 1]),
     "categorical": (Categorical(Rational(1, 10**40), 1 - Rational(1, 10**40)), [1, 2]),
-    "mvnormal": (MvNormal([0, 0], [[1, Rational(999, 1000)], [Rational(999, 1000), 1]]), [(1e4, -1e4), (1e-8, 0.0)]),
+    "mvnormal": (
+        MvNormal([0, 0], [[1, Rational(999, 1000)], [Rational(999, 1000), 1]]),
+        [(1e4, -1e4), (1e-8, 0.0)],
+    ),
     "mixture": (Mixture(WEIGHTS, Normal(0, 1), Normal(3, HALF)), [1e4, -1e4, 38.6]),
 }
 
@@ -130,22 +141,37 @@ def test_random_points_of_all_families_agree_in_torch_and_in_balls():
             (Poisson(sd), int(chance.integers(0, 50))),
             (Binomial(20, p), int(chance.integers(0, 21))),
             (Bernoulli(p), int(chance.integers(0, 2))),
-            (Mixture([exact(p), 1 - exact(p)], Normal(mean, sd), Normal(-mean, 1 / sd)), chance.normal(scale=30)),
+            (
+                Mixture([exact(p), 1 - exact(p)], Normal(mean, sd), Normal(-mean, 1 / sd)),
+                chance.normal(scale=30),
+            ),
         ]
         for family, point in draws:
-            assert in_torch(family, point) == pytest.approx(in_balls(family, point), rel=1e-11, abs=1e-12), family
+            assert in_torch(family, point) == pytest.approx(in_balls(family, point), rel=1e-11, abs=1e-12), (
+                family
+            )
 
 
 SYMBOLIC = {
     "normal": lambda s: Normal(s[0], sympy.exp(s[1])),
     "mvnormal": lambda s: MvNormal([s[0], s[1]], [[2 + s[0] ** 2, s[1]], [s[1], 2 + s[1] ** 2]]),
     "bernoulli": lambda s: Bernoulli(1 / (1 + sympy.exp(s[0]))),
-    "categorical": lambda s: Categorical(*[sympy.exp(a) / (1 + sympy.exp(s[0]) + sympy.exp(s[1])) for a in (s[0], s[1], 0)]),
+    "categorical": lambda s: Categorical(
+        *[sympy.exp(a) / (1 + sympy.exp(s[0]) + sympy.exp(s[1])) for a in (s[0], s[1], 0)]
+    ),
     "beta": lambda s: Beta(sympy.exp(s[0]), sympy.exp(s[1])),
     "binomial": lambda s: Binomial(6, 1 / (1 + sympy.exp(s[0]))),
     "poisson": lambda s: Poisson(sympy.exp(s[0])),
 }
-VALUES = {"normal": -3, "mvnormal": 2, "bernoulli": 1, "categorical": 2, "beta": Rational(2, 7), "binomial": 4, "poisson": 5}
+VALUES = {
+    "normal": -3,
+    "mvnormal": 2,
+    "bernoulli": 1,
+    "categorical": 2,
+    "beta": Rational(2, 7),
+    "binomial": 4,
+    "poisson": 5,
+}
 
 
 @pytest.mark.parametrize("name", SYMBOLIC)
@@ -171,7 +197,9 @@ def test_law_tells_members_apart_exactly_when_their_densities_differ(name):
             same_law = all(sympy.simplify(a - b) == 0 for a, b in zip(one.law, other.law, strict=True))
             grid = [VALUES[name], Rational(1, 3)] if name in ("normal", "mvnormal", "beta") else [0, 1, 2, 3]
             inside = [g for g in grid if one.support.contains(g) == sympy.true]
-            gaps = [in_balls(one, (g,) * one.dimension) - in_balls(other, (g,) * one.dimension) for g in inside]
+            gaps = [
+                in_balls(one, (g,) * one.dimension) - in_balls(other, (g,) * one.dimension) for g in inside
+            ]
             assert same_law == (max(map(abs, gaps)) < 1e-12)
 
 
@@ -184,7 +212,13 @@ def test_binomials_of_different_size_have_different_laws_and_zero_successes_one(
 def test_densities_integrate_to_one(name):
     family, _, _ = CASES[name]
     low, high = (0, 1) if name == "beta" else (-30, 30)
-    total, _ = quad(lambda u: math.exp(in_torch(family, u)), low, high, points=[0.5] if name == "beta" else [0, 3], limit=200)
+    total, _ = quad(
+        lambda u: math.exp(in_torch(family, u)),
+        low,
+        high,
+        points=[0.5] if name == "beta" else [0, 3],
+        limit=200,
+    )
     assert total == pytest.approx(1, abs=1e-6)
 
 
@@ -208,7 +242,9 @@ def test_outcomes_of_probability_zero_and_one():
     assert in_torch(Binomial(4, 1), 4) == 0
     assert in_torch(Binomial(4, 1), 3) == -math.inf
     assert in_torch(Categorical(0, 1), 2) == 0
-    assert in_torch(Mixture([0, 1], Normal(0, 1), Normal(5, 1)), 5.0) == pytest.approx(-0.5 * math.log(2 * math.pi))
+    assert in_torch(Mixture([0, 1], Normal(0, 1), Normal(5, 1)), 5.0) == pytest.approx(
+        -0.5 * math.log(2 * math.pi)
+    )
 
 
 SAMPLED = ["normal", "bernoulli", "beta", "binomial", "poisson", "mvnormal", "mixture"]
@@ -254,11 +290,17 @@ def test_categorical_draws_have_the_given_frequencies_and_states_from_one():
         (lambda: Normal(0), r"Normal should have the arguments \(mean, sd\), got 1"),
         (lambda: Bernoulli(Rational(3, 2)), r"Bernoulli's p should be a probability in \[0, 1\], got 3/2"),
         (lambda: Beta(0, 1), r"Beta's a should be positive, got 0"),
-        (lambda: Binomial(Rational(5, 2), HALF), r"Binomial's n should be a whole number, 0 or more, got 5/2"),
+        (
+            lambda: Binomial(Rational(5, 2), HALF),
+            r"Binomial's n should be a whole number, 0 or more, got 5/2",
+        ),
         (lambda: Binomial(-1, HALF), r"Binomial's n should be a whole number, 0 or more, got -1"),
         (lambda: Poisson(-2), r"Poisson's rate should be at least 0, got -2"),
         (lambda: Categorical(1), "at least two probabilities, got 1"),
-        (lambda: Categorical(HALF, THIRD), r"Categorical's probabilities should sum to one, got 1/2, 1/3 with the sum 5/6"),
+        (
+            lambda: Categorical(HALF, THIRD),
+            r"Categorical's probabilities should sum to one, got 1/2, 1/3 with the sum 5/6",
+        ),
         (lambda: MvNormal([0, 0], [[1, 2], [2, 1]]), "cov should be positive definite"),
         (lambda: MvNormal([0, 0], [[1, 2], [0, 1]]), "cov should be symmetric"),
         (lambda: MvNormal([0, 0], [[1]]), r"cov should have shape \(2, 2\), got \(1, 1\)"),
@@ -282,14 +324,26 @@ def test_a_text_is_no_number():
 
 def test_floats_mean_their_shortest_decimal():
     assert exact(0.1) == Rational(1, 10)
-    assert Normal(np.float64(0.1), torch.tensor(0.3, dtype=torch.float64).item()).arguments == (Rational(1, 10), Rational(3, 10))
+    assert Normal(np.float64(0.1), torch.tensor(0.3, dtype=torch.float64).item()).arguments == (
+        Rational(1, 10),
+        Rational(3, 10),
+    )
 
 
 def test_families_are_values():
     assert Normal(0, 1) == Normal(0.0, 1) and hash(Normal(0, 1)) == hash(Normal(0.0, 1))
     assert Normal(0, 1) != Normal(0, 2) and Poisson(1) != Bernoulli(1)
     assert repr(Normal(0, 1)) == "Normal(0, 1)"
-    assert set(FAMILIES) >= {"Normal", "MvNormal", "Bernoulli", "Categorical", "Beta", "Binomial", "Poisson", "Mixture"}
+    assert set(FAMILIES) >= {
+        "Normal",
+        "MvNormal",
+        "Bernoulli",
+        "Categorical",
+        "Beta",
+        "Binomial",
+        "Poisson",
+        "Mixture",
+    }
 
 
 def test_evaluation_in_balls_leaves_the_global_precision_alone():

@@ -79,7 +79,14 @@ RANKS = {
     "E4 1PL-G": (one_parameter_guessing(), 16, 14, 2),
     "D11 errors in variables": (errors_in_variables(), 6, 5, 1),
     "D6 directed three-cycle": (cycle(), 6, 6, 0),
-    "the trap of sin^2 + cos^2": (problem([Symbol("x", real=True)], [sin(Symbol("x", real=True)) ** 2 + cos(Symbol("x", real=True)) ** 2]), 1, 0, 1),
+    "the trap of sin^2 + cos^2": (
+        problem(
+            [Symbol("x", real=True)], [sin(Symbol("x", real=True)) ** 2 + cos(Symbol("x", real=True)) ** 2]
+        ),
+        1,
+        0,
+        1,
+    ),
 }
 
 
@@ -103,7 +110,7 @@ def test_null_fields_span_the_fibre_and_annihilate_kappa(name):
         assert set(move) <= set(report.free)
         for entry in given.summary:
             along = sum(e * entry.diff(u) for u, e in move.items())
-            assert abs(sympy.N(along.subs(point), 30)) < 1e-20 if along != 0 else True
+            assert abs(sympy.N(along.subs(point), 30)) < 1e-20 if along != 0 else True  # pyright: ignore[reportAttributeAccessIssue]
         rows.append([sympy.N(move.get(u, S.Zero).subs(point), 30) for u in given.unknowns])
     # Independent at a generic point: f·X counts once.
     assert Matrix(rows).rank(iszerofunc=lambda e: abs(e) < 1e-15) == deficiency
@@ -119,9 +126,11 @@ def test_modular_jacobian_is_the_derivative():
     p = PRIMES[0]
     for row, entry in zip(jacobian, entries, strict=True):
         for column, unknown in enumerate((x, y, s)):
-            slope, _ = Evaluator([entry.diff(unknown)], (x, y, s)).at(
-                {**point, **{k: v for k, v in point.items()}}
-            ) if not entry.has(sqrt(s)) else (None, None)
+            slope, _ = (
+                Evaluator([entry.diff(unknown)], (x, y, s)).at({**point, **{k: v for k, v in point.items()}})
+                if not entry.has(sqrt(s))
+                else (None, None)
+            )
             if slope is not None:
                 assert row[column] == slope[0] % p
     # d(sqrt(s) x)/ds = x/(2 sqrt(s)): twice its product with s is sqrt(s) x itself.
@@ -146,11 +155,16 @@ def test_nullspace_vectors_are_null_and_complete():
     rows.append([a + b for a, b in zip(rows[0], rows[1], strict=True)])
     basis = nullspace(rows, 6, PRIMES[0])
     assert len(basis) == 3
-    assert all(sum(a * b for a, b in zip(row, v, strict=True)) % PRIMES[0] == 0 for row in rows for v in basis)
+    assert all(
+        sum(a * b for a, b in zip(row, v, strict=True)) % PRIMES[0] == 0 for row in rows for v in basis
+    )
 
 
 FORMULAS = [
-    ("AR(1) plus noise", lambda phi, q, r: [q / (1 - phi**2) + r, q * phi / (1 - phi**2), q * phi**2 / (1 - phi**2)]),
+    (
+        "AR(1) plus noise",
+        lambda phi, q, r: [q / (1 - phi**2) + r, q * phi / (1 - phi**2), q * phi**2 / (1 - phi**2)],
+    ),
     ("beta-binomial, two trials", lambda a, b, _: [a / (a + b), a * (a + 1) / ((a + b) * (a + b + 1)), _]),
     ("zero-inflated Poisson", lambda w, lam, _: [(1 - w) * exp(-lam) * lam, (1 - w) * exp(-lam) * lam**2, _]),
 ]
@@ -165,7 +179,9 @@ def test_formulas_give_the_unknowns_back(name, summary):
     for target in targets if "zero" not in name else unknowns[1:2]:
         found = recovery.find(target)
         assert found is not None
-        point = dict(zip(unknowns, (sympy.Rational(2, 7), sympy.Rational(5, 3), sympy.Rational(9, 4)), strict=True))
+        point = dict(
+            zip(unknowns, (sympy.Rational(2, 7), sympy.Rational(5, 3), sympy.Rational(9, 4)), strict=True)
+        )
         value = found.formula.subs({s: e.subs(point) for s, e in found.outer.items()}).subs(point)
         assert sympy.N(value - point[target], 40) == pytest.approx(0, abs=1e-30)
 
@@ -178,7 +194,17 @@ def test_no_formula_where_two_values_fit():
 
 MAPS = [
     ("sign of a factor", factor_analysis(3, 1), "sign flip"),
-    ("MA(1)", problem((Symbol("t", real=True), Symbol("s", positive=True)), [Symbol("s", positive=True) * (1 + Symbol("t", real=True) ** 2), Symbol("s", positive=True) * Symbol("t", real=True)]), "other"),
+    (
+        "MA(1)",
+        problem(
+            (Symbol("t", real=True), Symbol("s", positive=True)),
+            [
+                Symbol("s", positive=True) * (1 + Symbol("t", real=True) ** 2),
+                Symbol("s", positive=True) * Symbol("t", real=True),
+            ],
+        ),
+        "other",
+    ),
 ]
 
 
@@ -308,14 +334,22 @@ def test_a_formula_must_not_lean_on_what_is_not_known():
     (formula,) = [c for c in proof.claims if isinstance(c, ReadOff)]
     w = next(u for u in proof.model.parameters if u.name == "w")
     leaning = replace(formula, needs=(w,))
-    assert not replace(proof, claims=(leaning,), levels=dict.fromkeys(proof.levels, Level.UNKNOWN) | {"s": Level.GLOBAL}).verify()
+    assert not replace(
+        proof, claims=(leaning,), levels=dict.fromkeys(proof.levels, Level.UNKNOWN) | {"s": Level.GLOBAL}
+    ).verify()
 
 
 def test_label_switching_is_local_and_a_fixed_component_is_not():
-    swap = check_fibre(ik.parse("parameter p in (0, 1); observe y ~ Mixture([p, 1-p], Poisson(exp(a)), Poisson(exp(b)))"), "parameters")
+    swap = check_fibre(
+        ik.parse("parameter p in (0, 1); observe y ~ Mixture([p, 1-p], Poisson(exp(a)), Poisson(exp(b)))"),
+        "parameters",
+    )
     assert set(swap.parameters.values()) == {Level.LOCAL}
     assert swap.at_least == ()
-    fixed = check_fibre(ik.parse("parameter p in (0, 1); observe y ~ Mixture([p, 1-p], Normal(0, 1), Normal(m, 1))"), "parameters")
+    fixed = check_fibre(
+        ik.parse("parameter p in (0, 1); observe y ~ Mixture([p, 1-p], Normal(0, 1), Normal(m, 1))"),
+        "parameters",
+    )
     assert set(fixed.parameters.values()) == {Level.GLOBAL}
 
 

@@ -177,10 +177,15 @@ def test_linear_relations_survive_a_common_denominator():
 
 
 def test_a_nonzero_point_lies_in_the_domain_and_proves_its_claim():
-    domains = {z: S.Reals, p: sympy.Interval.open(0, S.Infinity), k: S.Naturals0, q: sympy.Interval.open(0, 1)}
+    domains = {
+        z: S.Reals,
+        p: sympy.Interval.open(0, S.Infinity),
+        k: S.Naturals0,
+        q: sympy.Interval.open(0, 1),
+    }
     expression = z * p * q * (k + 1)
     point = nonzero_point(expression, domains)
-    assert set(point) == {z, p, q, k} and all(domains[s].contains(v) == sympy.true for s, v in point.items())
+    assert set(point) == {z, p, q, k} and all(domains[s].contains(v) == sympy.true for s, v in point.items())  # pyright: ignore[reportArgumentType, reportOptionalMemberAccess]
     assert nonzero(expression, point)
     assert nonzero_point(sin(z) ** 2 + cos(z) ** 2 - 1, domains) is None
 
@@ -206,4 +211,8 @@ def test_random_points_lie_in_the_domain_and_vary(domain):
 
 def test_points_are_the_same_for_the_same_seed():
     domains = {z: S.Reals, w: S.Reals}
-    assert list(points(domains, 5, seed=1)) == list(points(domains, 5, seed=1)) != list(points(domains, 5, seed=2))
+    assert (
+        list(points(domains, 5, seed=1))
+        == list(points(domains, 5, seed=1))
+        != list(points(domains, 5, seed=2))
+    )

@@ -113,13 +113,25 @@ def test_what_is_not_monotone_is_not_called_so(expression, support):
 def test_a_sign_is_never_contradicted_by_values(seed):
     """Random polynomials, rational functions and a few elementary ones, on three supports, against a fine grid."""
     chance = random.Random(seed)
-    polynomial = sum(Rational(chance.randint(-4, 4), chance.randint(1, 3)) * z**i for i in range(chance.randint(2, 6)))
+    polynomial = sum(
+        Rational(chance.randint(-4, 4), chance.randint(1, 3)) * z**i for i in range(chance.randint(2, 6))
+    )
     shape = chance.choice(
-        [lambda f: f, lambda f: f / (1 + z**2), lambda f: f + exp(z), lambda f: f + 3 * tanh(z), lambda f: 1 / f if f != 0 else f]
+        [
+            lambda f: f,
+            lambda f: f / (1 + z**2),
+            lambda f: f + exp(z),
+            lambda f: f + 3 * tanh(z),
+            lambda f: 1 / f if f != 0 else f,
+        ]
     )
     expression = shape(polynomial)
     support, grid = chance.choice(
-        [(S.Reals, np.linspace(-9, 9, 4001)), (HALF_LINE, np.linspace(1e-3, 20, 4001)), (UNIT, np.linspace(1e-4, 1 - 1e-4, 2001))]
+        [
+            (S.Reals, np.linspace(-9, 9, 4001)),
+            (HALF_LINE, np.linspace(1e-3, 20, 4001)),
+            (UNIT, np.linspace(1e-4, 1 - 1e-4, 2001)),
+        ]
     )
     sign = slope_sign(expression, z, support)
     with np.errstate(all="ignore"):
@@ -127,10 +139,14 @@ def test_a_sign_is_never_contradicted_by_values(seed):
     steps = np.diff(values)
     if sign:
         assert np.all(sign * steps >= -1e-9 * (1 + np.abs(values[1:])))
-    elif isinstance(expression, sympy.Poly) or expression.is_polynomial(z):
+    elif isinstance(expression, sympy.Poly) or expression.is_polynomial(z):  # pyright: ignore[reportAttributeAccessIssue]
         # For polynomials with rational coefficients the test is complete.
         derivative = sympy.Poly(expression, z).diff(z)
-        inside = [r for r in sympy.real_roots(derivative) if support.contains(r) == sympy.true] if derivative.degree() > 0 else []
+        inside = (
+            [r for r in sympy.real_roots(derivative) if support.contains(r) == sympy.true]
+            if derivative.degree() > 0
+            else []
+        )
         odd = [r for r in set(inside) if inside.count(r) % 2]
         assert odd or derivative.is_zero
 
@@ -177,7 +193,15 @@ def test_a_domain_can_make_an_argument_of_log_positive():
 
 @pytest.mark.parametrize(
     ("expression", "expected"),
-    [(z**3, True), (1 / (1 + z**2), True), (1 / z, False), (1 / p, True), (tan(z), False), (log(p), True), (sqrt(z), False)],
+    [
+        (z**3, True),
+        (1 / (1 + z**2), True),
+        (1 / z, False),
+        (1 / p, True),
+        (tan(z), False),
+        (log(p), True),
+        (sqrt(z), False),
+    ],
     ids=str,
 )
 def test_regular_means_no_poles(expression, expected):
@@ -188,7 +212,9 @@ def test_regular_in_one_unknown_leaves_the_others_alone():
     assert regular(z / w, z) and not regular(z / w)
 
 
-@pytest.mark.parametrize("expression", [1 - tanh(z), 1 - sigmoid(z), sigmoid(z) / (1 + p), 1 + z**2, select(z, 1, p)], ids=str)
+@pytest.mark.parametrize(
+    "expression", [1 - tanh(z), 1 - sigmoid(z), sigmoid(z) / (1 + p), 1 + z**2, select(z, 1, p)], ids=str
+)
 def test_positive_expressions_are_seen(expression):
     assert positive(expression)
 

@@ -43,7 +43,9 @@ def test_log_likelihood_and_prior_are_the_sums_of_the_statements():
     x = model.observe("x", Normal(z, 2))
     point = {z: Rational(1, 2), x: 3}
     assert float(model.log_prior().subs(point)) == pytest.approx(-0.125 - 0.5 * math.log(2 * math.pi))
-    assert float(model.log_likelihood().subs(point)) == pytest.approx(-0.5 * 1.25**2 - math.log(2) - 0.5 * math.log(2 * math.pi))
+    assert float(model.log_likelihood().subs(point)) == pytest.approx(
+        -0.5 * 1.25**2 - math.log(2) - 0.5 * math.log(2 * math.pi)
+    )
 
 
 def test_assumptions_of_symbols_are_those_of_their_domains():
@@ -146,7 +148,10 @@ def test_marginal_of_a_multivariate_normal_drops_coordinates():
     model.observe("x", MvNormal([1, 2, 3], [[4, 1, 0], [1, 5, 2], [0, 2, 6]]))
     (statement,) = model.observations
     kept = marginal(statement, [True, False, True])
-    assert kept.family == MvNormal([1, 3], [[4, 0], [0, 6]]) and [s.name for s in kept.symbols] == ["x[1]", "x[3]"]
+    assert kept.family == MvNormal([1, 3], [[4, 0], [0, 6]]) and [s.name for s in kept.symbols] == [  # pyright: ignore[reportOptionalMemberAccess]
+        "x[1]",
+        "x[3]",
+    ]
     assert marginal(statement, [True] * 3) is statement and marginal(statement, [False] * 3) is None
 
 
@@ -167,15 +172,43 @@ def test_conditions_are_what_assumptions_do_not_settle():
     [
         (lambda m: m.parameter("2a"), ValueError, "a name should be a letter or underscore"),
         (lambda m: (m.parameter("a"), m.parameter("a")), ValueError, "a is declared already"),
-        (lambda m: (m.latent("a", Normal(0, 1)), m.observe("a", Normal(0, 1))), ValueError, "a is declared already"),
+        (
+            lambda m: (m.latent("a", Normal(0, 1)), m.observe("a", Normal(0, 1))),
+            ValueError,
+            "a is declared already",
+        ),
         (lambda m: m.parameter("a", domain=S.EmptySet), ValueError, "a's domain should not be empty"),
-        (lambda m: m.parameter("a", shape=0), ValueError, "shape should be one or two positive whole numbers"),
-        (lambda m: m.parameter("a", shape=(1, 2, 3)), ValueError, "shape should be one or two positive whole numbers"),
+        (
+            lambda m: m.parameter("a", shape=0),
+            ValueError,
+            "shape should be one or two positive whole numbers",
+        ),
+        (
+            lambda m: m.parameter("a", shape=(1, 2, 3)),
+            ValueError,
+            "shape should be one or two positive whole numbers",
+        ),
         (lambda m: m.latent("z", 3), TypeError, "family"),
-        (lambda m: m.latent("z", Normal(Symbol("q"), 1)), ValueError, "mentions q, which this model does not declare"),
-        (lambda m: m.observe("y", Normal(m.observe("x", Normal(0, 1)), 1)), ValueError, "mentions the observation x"),
-        (lambda m: m.latent("z", Normal(sympy.Matrix([0, 1]), 1), shape=3), ValueError, "should have 3 elements, got 2"),
-        (lambda m: m.latent("z", MvNormal([0, 0], [[1, 0], [0, 1]]), shape=3), ValueError, "last axis should have the 2"),
+        (
+            lambda m: m.latent("z", Normal(Symbol("q"), 1)),
+            ValueError,
+            "mentions q, which this model does not declare",
+        ),
+        (
+            lambda m: m.observe("y", Normal(m.observe("x", Normal(0, 1)), 1)),
+            ValueError,
+            "mentions the observation x",
+        ),
+        (
+            lambda m: m.latent("z", Normal(sympy.Matrix([0, 1]), 1), shape=3),
+            ValueError,
+            "should have 3 elements, got 2",
+        ),
+        (
+            lambda m: m.latent("z", MvNormal([0, 0], [[1, 0], [0, 1]]), shape=3),
+            ValueError,
+            "last axis should have the 2",
+        ),
         (lambda m: (m.parameter("a[1]"), m.parameter("a[1]")), ValueError, r"a\[1\] is declared already"),
         (lambda m: m.parameter("a[0]"), ValueError, "one or two indices from 1 on"),
         (lambda m: (m.define("d", 3), m.parameter("d")), ValueError, "d is declared already"),
@@ -189,7 +222,12 @@ def test_mistakes_in_declarations_are_named(declare, error, words):
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [("1/3", Rational(1, 3)), ("sqrt(4/3*log(4))", sympy.sqrt(Rational(4, 3) * sympy.log(4))), (0.1, Rational(1, 10)), (7, 7)],
+    [
+        ("1/3", Rational(1, 3)),
+        ("sqrt(4/3*log(4))", sympy.sqrt(Rational(4, 3) * sympy.log(4))),
+        (0.1, Rational(1, 10)),
+        (7, 7),
+    ],
 )
 def test_constants_are_exact(value, expected):
     assert sympy.simplify(constant(value, "x") - expected) == 0

@@ -50,7 +50,9 @@ def verdict(**changes):
         "scope": "generic",
         "level": PARTIAL,
         "latents": {"z[1]": GLOBAL, "z[2]": CONSTANT},
-        "invariances": (Invariance(kind="translation", about=("z[2]",), generator="d/dz[2]", preserves_prior=False),),
+        "invariances": (
+            Invariance(kind="translation", about=("z[2]",), generator="d/dz[2]", preserves_prior=False),
+        ),
         "identifiable": ("z[1]",),
         "assumptions": ("w != 0",),
         "certificate": Evidence(True),
@@ -72,7 +74,7 @@ def test_levels_of_one_ladder_compare_as_their_places_do(ladder, order):
 )
 def test_levels_without_an_order_refuse_in_both_directions(order, one, other):
     for pair in ((one, other), (other, one)):
-        with pytest.raises(TypeError, match="UNKNOWN is not on the ladder|cannot be compared"):
+        with pytest.raises(TypeError, match=r"UNKNOWN is not on the ladder|cannot be compared"):
             order(*pair)
 
 
@@ -107,19 +109,21 @@ def test_overall_level_of_nothing_is_refused():
 
 
 def test_a_verdict_is_not_a_boolean():
-    with pytest.raises(TypeError, match="a ladder, not a boolean: compare verdict.level"):
+    with pytest.raises(TypeError, match=r"a ladder, not a boolean: compare verdict\.level"):
         bool(verdict())
 
 
 def test_a_verdict_is_frozen_and_keyword_only():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        verdict().level = GLOBAL
+        verdict().level = GLOBAL  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(TypeError):
-        Verdict("m", "latents", "generic", PARTIAL)
+        Verdict("m", "latents", "generic", PARTIAL)  # pyright: ignore[reportCallIssue]
 
 
 def test_the_json_object_has_the_keys_of_the_design_and_survives_json():
-    found = verdict(prior_identified=("z[2]",), at_least=("z[1]",), remedies=({"constraint": "w = 1", "level": "GLOBAL"},)).to_dict()
+    found = verdict(
+        prior_identified=("z[2]",), at_least=("z[1]",), remedies=({"constraint": "w = 1", "level": "GLOBAL"},)
+    ).to_dict()
     assert list(found) == [
         "model",
         "about",
@@ -145,7 +149,10 @@ def test_the_json_object_has_the_keys_of_the_design_and_survives_json():
 def test_the_json_object_verifies_the_certificate_and_does_not_quote_it():
     for answer in (True, False):
         evidence = Evidence(answer)
-        assert verdict(certificate=evidence).to_dict()["certificate"] == {"kind": "stand-in", "verified": answer}
+        assert verdict(certificate=evidence).to_dict()["certificate"] == {
+            "kind": "stand-in",
+            "verified": answer,
+        }
         assert evidence.calls == 1
     assert verdict(certificate=None).to_dict()["certificate"] is None
 
@@ -153,7 +160,7 @@ def test_the_json_object_verifies_the_certificate_and_does_not_quote_it():
 def test_an_invariance_has_a_generator_or_a_map():
     for both in ({}, {"generator": "d/dz", "map": "z -> -z"}):
         with pytest.raises(ValueError, match="either a generator or a map"):
-            Invariance(kind="other", about=("z",), **both)
+            Invariance(kind="other", about=("z",), **both)  # pyright: ignore[reportArgumentType]
     flip = Invariance(kind="sign flip", about=("z",), map="z -> -z")
     assert flip.to_dict() == {"kind": "sign flip", "map": "z -> -z", "preserves_prior": None}
 
@@ -161,7 +168,14 @@ def test_an_invariance_has_a_generator_or_a_map():
 def test_the_text_names_every_unknown_with_its_level_and_the_reasons():
     text = str(verdict(at_least=("z[1]",)))
     assert "PARTIAL" in text.splitlines()[0]
-    for phrase in ("z[1]  GLOBAL at least", "z[2]  CONSTANT", "d/dz[2]", "w != 0", "nothing is proved.", "z[1]."):
+    for phrase in (
+        "z[1]  GLOBAL at least",
+        "z[2]  CONSTANT",
+        "d/dz[2]",
+        "w != 0",
+        "nothing is proved.",
+        "z[1].",
+    ):
         assert phrase in text
 
 

@@ -1,4 +1,4 @@
-"""One rival on one problem, in a process of its own: `python rivals.py TOOL LIMIT < job.json`, a JSON line per stage.
+"""One rival on one problem, in a process of its own: `python rivals.py TOOL REPEATS < job.json`, a JSON line per stage.
 
 Needs nothing but the rival, so that it runs in an environment without identkit too. A job holds the text of κ in
 unknowns u1, u2, …, which of them are positive, and for the tools of dynamic systems the equations of a system: a model
@@ -33,19 +33,25 @@ def spent() -> tuple[float, float]:
     return sum(here[:4]), time.perf_counter()
 
 
-def timed(stage: str, repeats: int, task: Callable[[], Any]) -> Any:
-    """Run and report a stage: all repeats, SymPy's cache emptied before each, unless one takes longer than a second."""
+def measured(repeats: int, task: Callable[[], Any]) -> tuple[Any, dict[str, list[float]]]:
+    """The task's result and times, SymPy's cache emptied before each run; a run of more than a second is the last."""
     from sympy.core.cache import clear_cache
 
-    processor, wall, result = [], [], None
-    while len(wall) < repeats and (not wall or wall[-1] < _ENOUGH):
+    times: dict[str, list[float]] = {"processor": [], "wall": []}
+    result = None
+    while len(times["wall"]) < repeats and (not times["wall"] or times["wall"][-1] < _ENOUGH):
         clear_cache()
         before = spent()
         result = task()
-        after = spent()
-        processor.append(after[0] - before[0])
-        wall.append(after[1] - before[1])
-    say(stage=stage, processor=processor, wall=wall)
+        for kind, start, end in zip(times, before, spent(), strict=True):
+            times[kind].append(round(end - start, 4))
+    return result, times
+
+
+def timed(stage: str, repeats: int, task: Callable[[], Any]) -> Any:
+    """Measure a stage and report it."""
+    result, times = measured(repeats, task)
+    say(stage=stage, **times)
     return result
 
 
@@ -89,7 +95,7 @@ def sympy_domain(job: dict[str, Any], repeats: int) -> None:
 
 def symident(job: dict[str, Any], repeats: int) -> None:
     """`symident.detect` with closed forms: rank and generators from the Lie derivatives of the outputs."""
-    import symident as si
+    import symident as si  # pyright: ignore[reportMissingImports]
 
     system = job["system"]
     model = si.Model(
@@ -138,7 +144,7 @@ def strikepy(job: dict[str, Any], repeats: int) -> None:
             strike_goldd("benchmark")
         return heard.getvalue()
 
-    from StrikePy.strike_goldd import strike_goldd
+    from StrikePy.strike_goldd import strike_goldd  # pyright: ignore[reportMissingImports]
 
     said = timed("rank", repeats, run)
     say(stage="answer", unidentifiable=said.count("is structurally unidentifiable\n"))
@@ -169,8 +175,10 @@ def main() -> None:
         return
     try:
         with _quiet():
-            task(json.load(sys.stdin), repeats)
-    except Exception as reason:  # noqa: BLE001 - whatever a rival raises is its result
+            job = json.load(sys.stdin)
+            say(stage="begin", processor=spent()[0])
+            task(job, repeats)
+    except Exception as reason:
         say(stage="failed", reason=f"{type(reason).__name__}: {reason}"[:200])
 
 

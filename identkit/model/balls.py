@@ -11,7 +11,6 @@ from functools import reduce
 from typing import Any
 
 import flint
-import sympy
 from flint import arb, fmpq
 from sympy import Expr, Rational, Symbol
 
@@ -63,7 +62,9 @@ class Balls:
         if function == "select":
             state = arguments[0].unique_fmpz()
             if state is None or not 1 <= int(state) < len(arguments):
-                raise ValueError(f"select's first argument should be in 1..{len(arguments) - 1}, got {arguments[0]}")
+                raise ValueError(
+                    f"select's first argument should be in 1..{len(arguments) - 1}, got {arguments[0]}"
+                )
             return arguments[int(state)]
         if function == "max":
             return reduce(lambda one, two: one.max(two), arguments)

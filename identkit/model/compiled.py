@@ -73,7 +73,9 @@ def compiled(model: Model, at: Mapping[Any, Any] | None = None) -> CompiledModel
     """
     fixed = model.at(at)
     if fixed.domains:
-        raise ValueError(f"every parameter needs a value; missing: {', '.join(s.name for s in fixed.domains)}")
+        raise ValueError(
+            f"every parameter needs a value; missing: {', '.join(s.name for s in fixed.domains)}"
+        )
     for statement in fixed.observations:
         if isinstance(statement.family, Exactly):
             statement.log_density()  # refuses by name
@@ -93,13 +95,13 @@ class CompiledModel:
         self.observation_names = model.observation_names
         self._observations = [_Density(statement) for statement in model.observations]
         self._latents = [_Density(statement) for statement in model.latents]
-        self._offsets = [int(isinstance(_kind(s.family), Categorical)) for s in model.latents for _ in s.symbols]
+        self._offsets = [
+            int(isinstance(_kind(s.family), Categorical)) for s in model.latents for _ in s.symbols
+        ]
 
     # Data at the door
 
-    def rows(
-        self, x: Any, mask: Any = None
-    ) -> tuple[Float[Tensor, "n d"], Bool[Tensor, "n d"] | None]:
+    def rows(self, x: Any, mask: Any = None) -> tuple[Float[Tensor, "n d"], Bool[Tensor, "n d"] | None]:
         """Data as float64 ``(n, d)`` with its mask (True where observed), checked against the observations' supports.
 
         Args:
@@ -112,11 +114,19 @@ class CompiledModel:
         table = _table(x, self.observation_names)
         observed = None if mask is None else torch.as_tensor(mask, dtype=torch.bool, device=table.device)
         if observed is not None and observed.shape != table.shape:
-            raise ValueError(f"mask should have the shape of x, {tuple(table.shape)}, got {tuple(observed.shape)}")
-        for column, (symbol, family) in enumerate((s, st.family) for st in self.model.observations for s in st.symbols):
+            raise ValueError(
+                f"mask should have the shape of x, {tuple(table.shape)}, got {tuple(observed.shape)}"
+            )
+        for column, (symbol, family) in enumerate(
+            (s, st.family) for st in self.model.observations for s in st.symbols
+        ):
             values = table[:, column] if observed is None else table[observed[:, column], column]
             if not torch.isfinite(values).all():
-                seen = torch.ones_like(table[:, column], dtype=torch.bool) if observed is None else observed[:, column]
+                seen = (
+                    torch.ones_like(table[:, column], dtype=torch.bool)
+                    if observed is None
+                    else observed[:, column]
+                )
                 row = int((seen & ~torch.isfinite(table[:, column])).nonzero()[0])
                 raise ValueError(
                     f"x should be finite, got {table[row, column].item()} in row {row + 1}, column {symbol.name}; "
@@ -194,7 +204,9 @@ class CompiledModel:
         continuous = torch.tensor([isinstance(axis, Continuous) for axis in self.axes], device=z.device)
         return torch.where(continuous, slope, torch.zeros_like(slope))
 
-    def exact_gaps(self, x_row: Tensor, z0: Tensor, z: Tensor, mask_row: Tensor | None = None) -> Float[Tensor, " m"]:
+    def exact_gaps(
+        self, x_row: Tensor, z0: Tensor, z: Tensor, mask_row: Tensor | None = None
+    ) -> Float[Tensor, " m"]:
         """``ℓ(z) − ℓ(z0)`` for one datum, in balls and then rounded: relatively accurate however small it is.
 
         Args:
@@ -248,14 +260,18 @@ class CompiledModel:
         for density in [*self._latents, *self._observations]:
             drawn = density.sample(values, n, generator)
             values.update(zip(density.statement.symbols, drawn.unbind(-1), strict=True))
-        columns = [values[s] - offset for s, offset in zip(self.model.latent_symbols, self._offsets, strict=True)]
+        columns = [
+            values[s] - offset for s, offset in zip(self.model.latent_symbols, self._offsets, strict=True)
+        ]
         empty = torch.zeros(n, 0, dtype=torch.float64)
         x = [values[symbol] for symbol in self.model.observation_symbols]
         return (torch.stack(x, -1) if x else empty), (torch.stack(columns, -1) if columns else empty)
 
     def _values(self, z: Tensor) -> dict[Symbol, Tensor]:
         if z.shape[-1] != len(self.latent_names):
-            raise ValueError(f"z's last axis should have {len(self.latent_names)} latents, got shape {tuple(z.shape)}")
+            raise ValueError(
+                f"z's last axis should have {len(self.latent_names)} latents, got shape {tuple(z.shape)}"
+            )
         columns = zip(self.model.latent_symbols, z.unbind(-1), self._offsets, strict=True)
         return {symbol: column + offset for symbol, column, offset in columns}
 
@@ -409,7 +425,7 @@ class _Beta(_Face):
     def sample(self, values: Mapping[Symbol, Tensor], n: int, generator: torch.Generator | None) -> Tensor:
         a, b = self.arguments(values)
         pair = torch.stack([a.expand(n), b.expand(n)], dim=-1)
-        return torch._sample_dirichlet(pair, generator)[..., :1]
+        return torch._sample_dirichlet(pair, generator)[..., :1]  # pyright: ignore[reportPrivateImportUsage]
 
 
 class _Binomial(_Face):
@@ -452,7 +468,9 @@ class _Mixture(_Face):
 
     def log_density(self, values: Mapping[Symbol, Tensor], x: Tensor) -> Tensor:
         logs = self.arguments(values)[len(self._components) :]
-        terms = [log_w + part.log_density(values, x) for log_w, part in zip(logs, self._components, strict=True)]
+        terms = [
+            log_w + part.log_density(values, x) for log_w, part in zip(logs, self._components, strict=True)
+        ]
         return torch.logsumexp(torch.stack(torch.broadcast_tensors(*terms)), dim=0)
 
     def sample(self, values: Mapping[Symbol, Tensor], n: int, generator: torch.Generator | None) -> Tensor:
@@ -483,7 +501,7 @@ class _StudentT(_Face):
 
     def sample(self, values: Mapping[Symbol, Tensor], n: int, generator: torch.Generator | None) -> Tensor:
         df, loc, scale, _ = self.arguments(values)
-        chi = torch._standard_gamma((df / 2).expand(n).contiguous(), generator) / (df / 2)
+        chi = torch._standard_gamma((df / 2).expand(n).contiguous(), generator) / (df / 2)  # pyright: ignore[reportPrivateImportUsage]
         normal = torch.randn(n, dtype=torch.float64, generator=generator)
         return (loc + scale * normal / chi.clamp(min=_TINY).sqrt())[:, None]
 
@@ -588,7 +606,7 @@ class _NegativeBinomial(_Face):
 
     def sample(self, values: Mapping[Symbol, Tensor], n: int, generator: torch.Generator | None) -> Tensor:
         r, p, _, _ = self.arguments(values)
-        rates = torch._standard_gamma(r.expand(n).contiguous(), generator) * (1 - p) / p
+        rates = torch._standard_gamma(r.expand(n).contiguous(), generator) * (1 - p) / p  # pyright: ignore[reportPrivateImportUsage]
         return torch.poisson(rates, generator)[:, None]
 
 
@@ -621,7 +639,7 @@ class _Dirichlet(_Face):
 
     def sample(self, values: Mapping[Symbol, Tensor], n: int, generator: torch.Generator | None) -> Tensor:
         a = self._shapes(values)
-        return torch._sample_dirichlet(a.expand(n, a.shape[-1]).contiguous(), generator)
+        return torch._sample_dirichlet(a.expand(n, a.shape[-1]).contiguous(), generator)  # pyright: ignore[reportPrivateImportUsage]
 
 
 class _Multinomial(_Face):
@@ -782,7 +800,7 @@ def _log1p_square(v: Tensor) -> Tensor:
 
 def _standard_gamma(shape: Tensor, n: int, generator: torch.Generator | None) -> Tensor:
     # Of a tiny shape, a draw may be smaller than any float64.
-    return torch._standard_gamma(shape.expand(n).contiguous(), generator).clamp(min=_TINY)
+    return torch._standard_gamma(shape.expand(n).contiguous(), generator).clamp(min=_TINY)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _kind(family: Family) -> Family:
@@ -847,10 +865,12 @@ def _axis(symbol: Symbol, family: Family) -> Axis:
         )
     if isinstance(_kind(family), Categorical):
         return Finite(tuple(float(state - 1) for state in support))
-    if support.is_FiniteSet or isinstance(support, sympy.Range) and support.size.is_finite:
+    if support.is_FiniteSet or (isinstance(support, sympy.Range) and support.size.is_finite):
         return Finite(tuple(float(value) for value in support))
     if support.is_subset(sympy.S.Integers):
-        raise ValueError(f"{symbol.name} ~ {family.name} has infinitely many values, which quadrature does not sum")
+        raise ValueError(
+            f"{symbol.name} ~ {family.name} has infinitely many values, which quadrature does not sum"
+        )
     return Continuous(float(support.inf), float(support.sup))
 
 
@@ -859,14 +879,20 @@ def _table(x: Any, names: Sequence[str]) -> Tensor:
         missing = [name for name in names if name not in x]
         strange = [name for name in x if name not in names]
         if missing or strange:
-            raise ValueError(f"x should have the columns {', '.join(names)}, got {', '.join(map(str, x)) or 'none'}")
+            raise ValueError(
+                f"x should have the columns {', '.join(names)}, got {', '.join(map(str, x)) or 'none'}"
+            )
         return torch.stack([_table(x[name], [name])[:, 0] for name in names], dim=-1)
     try:
-        table = torch.as_tensor(x if isinstance(x, Tensor) else np.asarray(x, dtype=np.float64)).to(torch.float64)
+        table = torch.as_tensor(x if isinstance(x, Tensor) else np.asarray(x, dtype=np.float64)).to(
+            torch.float64
+        )
     except (TypeError, ValueError):
         raise ValueError(f"x should be an array of numbers, got {type(x).__name__}") from None
     if len(names) == 1 and table.ndim < 2:
         table = table.reshape(-1, 1)
     if table.ndim != 2 or table.shape[1] != len(names):
-        raise ValueError(f"x should have shape (n, {len(names)}) for {', '.join(names)}, got {tuple(table.shape)}")
+        raise ValueError(
+            f"x should have shape (n, {len(names)}) for {', '.join(names)}, got {tuple(table.shape)}"
+        )
     return table

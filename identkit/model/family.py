@@ -189,7 +189,7 @@ def argument(value: Any, argument: str) -> Any:
     if isinstance(value, sympy.MatrixBase):
         return sympy.ImmutableMatrix(value).applyfunc(lambda entry: exact(entry, argument))
     if (isinstance(value, Sequence) and not isinstance(value, str)) or getattr(value, "ndim", 0) > 0:
-        rows = value.tolist() if hasattr(value, "tolist") else list(value)
+        rows = value.tolist() if hasattr(value, "tolist") else list(value)  # pyright: ignore[reportAttributeAccessIssue]
         matrix = sympy.ImmutableMatrix(
             [
                 [exact(e, argument) for e in row] if isinstance(row, Sequence) else exact(row, argument)

@@ -136,9 +136,7 @@ class Model:
             shape = len(value) if value.shape[1] == 1 else value.shape
         return self.observe(name, family, shape)
 
-    def known(
-        self, name: str, shape: int | Sequence[int] | None = None, *, domain: Set | None = None
-    ) -> Any:
+    def known(self, name: str, shape: int | Sequence[int] | None = None, *, domain: Set | None = None) -> Any:
         """Declare a known number, such as a covariate or a dose: generic in every question, unless `at` gives it.
 
         Raises:
@@ -323,11 +321,16 @@ class Model:
         if not trials.free_symbols <= set(self.latent_symbols):
             return None
         values = {symbol: self.support(symbol) for symbol in trials.free_symbols}
-        if any(support.is_FiniteSet is not True and not isinstance(support, Range) for support in values.values()):
+        if any(
+            support.is_FiniteSet is not True and not isinstance(support, Range) for support in values.values()
+        ):
             return None
         if math.prod(len(support) for support in values.values()) > 4096:
             return None
-        sizes = [trials.subs(dict(zip(values, point, strict=True))) for point in itertools.product(*values.values())]
+        sizes = [
+            trials.subs(dict(zip(values, point, strict=True)))
+            for point in itertools.product(*values.values())
+        ]
         return Range(0, max(sizes) + 1) if all(size.is_Integer for size in sizes) else None
 
     def log_likelihood(self) -> Expr:
@@ -376,9 +379,7 @@ class Model:
 
     def _within_box(self, expression: Expr, domain: Set) -> bool:
         # A polynomial of degree one in each variable attains its extremes over a box at the corners.
-        supports = {
-            symbol: st.family.support for st in self.latents for symbol in st.symbols
-        } | self.domains
+        supports = {symbol: st.family.support for st in self.latents for symbol in st.symbols} | self.domains
         box = {s: supports[s] for s in expression.free_symbols if s in supports}
         if len(box) != len(expression.free_symbols) or len(box) > 6:
             return False

@@ -52,10 +52,12 @@ def stretches(samples: Samples, which: int, look: Look) -> tuple[Samples, Marks]
     """Where one of the two densities lives: its stretches, and splits at and around its peaks."""
     samples = widen(samples, which, look)
     samples, problem, t, height, width = sharpen(samples, which, look)
-    ends = _walls(samples, which, look)
+    legible = samples.legible(which)
+    ends = _walls(samples, which, look, legible)
     top_t, top, top_width = samples.top(which)
     tall = (height > top[problem] - DEPTH) & (t != top_t[problem])
-    alive = torch.nonzero(top.isfinite())[:, 0]
+    tall &= legible[problem]
+    alive = torch.nonzero(top.isfinite() & legible)[:, 0]
     problem, t = torch.cat([alive, problem[tall]]), torch.cat([top_t[alive], t[tall]])
     width = torch.cat([top_width[alive], width[tall]])
     low, high = ends.extent(len(top))
@@ -122,11 +124,11 @@ def cells(marks: Marks, keep_slivers_at: Tensor) -> Cells:
     return problem[:-1][cut], t[:-1][cut], t[1:][cut]
 
 
-def _walls(samples: Samples, which: int, look: Look) -> Marks:
+def _walls(samples: Samples, which: int, look: Look, legible: Tensor) -> Marks:
     """Find the stretches on which the density is within `DEPTH` of its top; each end lies just outside."""
     t, heights = samples.t, samples.heights(which)
     credited, top = samples.reach(which)
-    inside = (credited > top[:, None] - DEPTH) & top[:, None].isfinite()
+    inside = (credited > top[:, None] - DEPTH) & (top.isfinite() & legible)[:, None]
     outside = torch.zeros_like(inside[:, :1])
     starts = torch.nonzero(inside & ~torch.cat([outside, inside[:, :-1]], 1))
     ends = torch.nonzero(inside & ~torch.cat([inside[:, 1:], outside], 1))

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from identkit.posterior.adaptive import Evaluate, at_nodes, nodes_of, refine
-from identkit.posterior.bayes import EPSILON, Values, joint_heights
+from identkit.posterior.bayes import Values, joint_heights
 from identkit.posterior.chart import Chart, continued
 from identkit.posterior.layout import Cells, Marks, cells, layout, stretches
-from identkit.posterior.locate import DEPTH, JOINT, PRIOR, RESOLVED, Look, Samples
+from identkit.posterior.locate import BLUR, DEPTH, JOINT, PRIOR, RESOLVED, Look, Samples
 from identkit.posterior.nested import Folded, Level
 
 _LINES_AT_ONCE = 512
@@ -160,10 +160,12 @@ def _unresolved(base: Cells, first: Values, count: int) -> Tensor:
     after = torch.where(joined[:, 1], joint[:, 1].roll(-1), -math.inf)
     around = torch.cat([before[:, None], joint, after[:, None]], 1)
     lower, middle, higher = around[:, :-2], joint, around[:, 2:]
-    blur = first.log_likelihood.abs().nan_to_num(0.0, 0.0, 0.0) + middle.abs()
-    clear = RESOLVED + 64 * EPSILON * blur
+    size = first.log_likelihood.abs().nan_to_num(0.0, 0.0, 0.0)
+    clear = RESOLVED + BLUR * (size + middle.abs())
     peak = (middle >= lower) & (middle > higher) & (torch.minimum(lower, higher) < middle - clear)
     peak[:, 0] &= joined[:, 0]
     peak[:, -1] &= joined[:, 1]
     odd |= peak.any(1)
+    least = torch.full((count,), math.inf, dtype=torch.float64).scatter_reduce(0, owner, size.amin(1), "amin")
+    odd &= BLUR * least[owner] < 1  # otherwise all is rounding
     return torch.bincount(owner[odd], minlength=count) > 0

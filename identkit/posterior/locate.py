@@ -24,7 +24,8 @@ DEPTH = 43.0
 RESOLVED = 4.0
 _ZOOM_ROUNDS = 90
 _PEAKS = 256
-_BLUR = 1.5e-14
+#: Relative to its size, what rounding may add to or take from a log density.
+BLUR = 1.5e-14
 _WIDEN_ROUNDS = 40
 
 Look = Callable[[Tensor, Tensor], Tensor]
@@ -53,6 +54,10 @@ class Samples:
         best = self.logs[1].amax(1)
         return torch.where(best.isfinite(), best, 0.0)
 
+    def legible(self, which: int) -> Tensor:
+        """Whether rounding leaves differences of a nat visible at the highest points, (m,)."""
+        return BLUR * self.best().abs() < 1 if which == JOINT else torch.ones(len(self.t), dtype=torch.bool)
+
     def heights(self, which: int) -> Tensor:
         return density(self.logs, which, self.best()[:, None])
 
@@ -60,7 +65,7 @@ class Samples:
         """Local maxima so far above a neighbour that they may rise further in between, (m, w − 2)."""
         heights = self.heights(which)
         left, middle, right = heights[:, :-2], heights[:, 1:-1], heights[:, 2:]
-        clear = RESOLVED + _BLUR * (self.logs[which].abs().nan_to_num(0.0, 0.0, 0.0)[:, 1:-1] + middle.abs())
+        clear = RESOLVED + BLUR * (self.logs[which].abs().nan_to_num(0.0, 0.0, 0.0)[:, 1:-1] + middle.abs())
         peak = (middle >= left) & (middle > right) & (torch.minimum(left, right) < middle - clear)
         if not (peak.sum(1) > _PEAKS).any():
             return peak
@@ -150,7 +155,7 @@ def sharpen(samples: Samples, which: int, look: Look) -> tuple[Samples, Tensor, 
         h = density(logs[:, active], which, logs[1, active, 1:2])
         place = t[active]
         narrow = place[:, 2] - place[:, 0] <= 16 * spacing(place[:, 1])
-        clear = RESOLVED + _BLUR * logs[which, active, 1].abs()
+        clear = RESOLVED + BLUR * logs[which, active, 1].abs()
         resolved = (h.amin(1) >= h[:, 1] - clear) & place[:, 2].isfinite()
         open_ = ~(narrow | resolved)
         active, place, h = active[open_], place[open_], h[open_]

@@ -38,12 +38,12 @@ def smooth_near(expression: Expr, point: Point) -> Expr | None:
     if isinstance(expression, sympy.Abs):
         (argument,) = inner
         sign = _sign(argument, point)
-        return None if sign == 0 else sign * argument
+        return None if sign == 0 else sign * argument  # pyright: ignore[reportOperatorIssue]
     if isinstance(expression, sympy.Max | sympy.Min):
         turn = 1 if isinstance(expression, sympy.Max) else -1
         for candidate in inner:
             others = [other for other in inner if other is not candidate]
-            if all(turn * _sign(candidate - other, point) > 0 for other in others):
+            if all(turn * _sign(candidate - other, point) > 0 for other in others):  # pyright: ignore[reportOptionalOperand]
                 return candidate
         return None
     return expression.func(*inner)
@@ -82,7 +82,11 @@ class FlatCell(Claim):
         latents = model.latent_symbols
         if any(is_discrete(model.support(s)) or not takes_every_value(model, s) for s in latents):
             return False
-        if any(domain.contains(self.point[s]) == sympy.false for s, domain in all_domains(model).items() if s in self.point):
+        if any(
+            domain.contains(self.point[s]) == sympy.false
+            for s, domain in all_domains(model).items()
+            if s in self.point
+        ):
             return False
         moved = {latent: latent + t * entry for latent, entry in self.direction.items()}
         for expression in conditional_law(model).expressions:

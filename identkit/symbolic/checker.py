@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import sympy
@@ -207,7 +207,9 @@ def _holds(expression: Expr, domain: Set, domains: Mapping[Symbol, Set]) -> bool
     moved = on_open_box(expression, domains)
     gaps = [moved - domain.inf] * domain.inf.is_finite + [domain.sup - moved] * domain.sup.is_finite
     closed = not domain.is_open
-    return bool(gaps) and all(positive(gap) or (closed and sympy.factor(gap).is_nonnegative is True) for gap in gaps)
+    return bool(gaps) and all(
+        positive(gap) or (closed and sympy.factor(gap).is_nonnegative is True) for gap in gaps
+    )
 
 
 def _broken(condition: Condition, domains: Mapping[Symbol, Set], model: Model) -> dict[Symbol, Any] | None:
@@ -224,7 +226,11 @@ def _broken(condition: Condition, domains: Mapping[Symbol, Set], model: Model) -
     for place, point in enumerate(points(rest, max(40, len(states)))):
         scale = (1, 1, 30, 10**6)[place % 4]
         far = {s: value * scale if domains[s] == sympy.S.Reals else value for s, value in point.items()}
-        here = {s: v for s, v in {**far, **states[place % len(states)]}.items() if s in condition.expression.free_symbols}
+        here = {
+            s: v
+            for s, v in {**far, **states[place % len(states)]}.items()
+            if s in condition.expression.free_symbols
+        }
         value = balls.run_or_nan(tape, here, 128)[0]
         below = low.is_finite and value < balls.to_ball(low)
         above = high.is_finite and value > balls.to_ball(high)
@@ -237,7 +243,9 @@ def analyse(model: Model) -> Findings:
     """Levels and claims for all latents of a model with generic remaining parameters."""
     bound = [symbol.name for st in model.latents if on_simplex(st.family) for symbol in st.symbols]
     if bound:
-        return _undecided(model, f"{', '.join(bound)} add up to a constant, so that each is a function of the others")
+        return _undecided(
+            model, f"{', '.join(bound)} add up to a constant, so that each is a function of the others"
+        )
     finite = [s for s in model.latent_symbols if is_finite(model.support(s))]
     rest = [s for s in model.latent_symbols if s not in finite]
     law = conditional_law(model)
@@ -276,7 +284,9 @@ def _undecided(model: Model, reason: str) -> Findings:
 
 def _continuous(model: Model, law: Summary, latents: Sequence[Symbol], state: State) -> Findings:
     """Latents on intervals (or counts), at one state of the finite ones."""
-    found = Findings(assumptions=list(law.assumptions), levels=dict.fromkeys((s.name for s in latents), Level.UNKNOWN))
+    found = Findings(
+        assumptions=list(law.assumptions), levels=dict.fromkeys((s.name for s in latents), Level.UNKNOWN)
+    )
     domains = {symbol: domain for symbol, domain in all_domains(model).items() if symbol not in state}
     counts = {s for s in latents if is_discrete(model.support(s))}
     found.pinned = {s for s in counts if not takes_every_value(model, s)}
@@ -383,7 +393,9 @@ def _assumed(factors: Sequence[Expr], model: Model) -> list[str]:
     parameters = set(model.domains)
     wanted = [sympy.together(f) for f in factors if f.free_symbols <= parameters and f.is_nonzero is not True]
     sides = [side for factor in wanted for side in sympy.fraction(factor) if side.free_symbols]
-    named = [piece for side in sides for piece, _ in sympy.factor_list(side)[1] if piece.is_nonzero is not True]
+    named = [
+        piece for side in sides for piece, _ in sympy.factor_list(side)[1] if piece.is_nonzero is not True
+    ]
     return [f"{piece if not piece.could_extract_minus_sign() else -piece} != 0" for piece in named]
 
 
@@ -406,7 +418,9 @@ def _affine(
     claims, divided = [], []
     for column, coefficients in left_inverse(rows).items():
         constant = [p.inner.subs(dict.fromkeys(left, 0)) for p in straight]
-        terms = [c * (p.inverse - b) for c, p, b in zip(coefficients, straight, constant, strict=True) if c != 0]
+        terms = [
+            c * (p.inverse - b) for c, p, b in zip(coefficients, straight, constant, strict=True) if c != 0
+        ]
         denominators = [sympy.fraction(sympy.together(c))[1] for c in coefficients]
         if all(safe(d) for d in denominators):
             summary = {p.outer: outer[p.outer] for p, c in zip(straight, coefficients, strict=True) if c != 0}
@@ -479,7 +493,12 @@ def _discrete_fibre(
         prior = model.log_prior()
         keeps = True if vanishes(prior.subs(latent, -latent) - prior) else None
         found.invariances.append(
-            Invariance(kind="sign flip", about=(latent.name,), map=f"{latent.name} -> -{latent.name}", preserves_prior=keeps)
+            Invariance(
+                kind="sign flip",
+                about=(latent.name,),
+                map=f"{latent.name} -> -{latent.name}",
+                preserves_prior=keeps,
+            )
         )
         found.tried.clear()
     else:
@@ -494,7 +513,9 @@ def _at(expressions: Sequence[Expr], state: State) -> list[Expr]:
 
 
 def _finite(model: Model, law: Summary, finite: Sequence[Symbol], states: Sequence[State]) -> Findings:
-    found = Findings(assumptions=list(law.assumptions), levels=dict.fromkeys((s.name for s in finite), Level.UNKNOWN))
+    found = Findings(
+        assumptions=list(law.assumptions), levels=dict.fromkeys((s.name for s in finite), Level.UNKNOWN)
+    )
     labels = _labels(model, law, states)
     found.claims += _merges(states, labels)
     distinct = _distinct(model, law, states, labels)
@@ -572,7 +593,11 @@ def _same(one: Sequence[Expr], other: Sequence[Expr], here: Sequence[Any], there
 
 
 def _merges(states: Sequence[State], labels: Sequence[int]) -> list[Claim]:
-    return [Merged(states[label], state) for state, label in zip(states, labels, strict=True) if states[label] != state]
+    return [
+        Merged(states[label], state)
+        for state, label in zip(states, labels, strict=True)
+        if states[label] != state
+    ]
 
 
 def _distinct(model: Model, law: Summary, states: Sequence[State], labels: Sequence[int]) -> AllDiffer | None:
@@ -599,7 +624,10 @@ def _difference_assumptions(
     representatives = [states[labels.index(label)] for label in dict.fromkeys(labels)]
     wanted = []
     for one, other in list(combinations(representatives, 2))[:3]:
-        gaps = [sympy.factor(a - b) for a, b in zip(_at(law.expressions, one), _at(law.expressions, other), strict=True)]
+        gaps = [
+            sympy.factor(a - b)
+            for a, b in zip(_at(law.expressions, one), _at(law.expressions, other), strict=True)
+        ]
         gaps = [gap for gap in gaps if gap != 0]
         if all(gap.free_symbols and gap.is_nonzero is not True for gap in gaps):
             wanted.append(" or ".join(f"{gap} != 0" for gap in gaps))
@@ -611,7 +639,7 @@ def _name_merged(found: Findings, states: Sequence[State], labels: Sequence[int]
         return
     for label in dict.fromkeys(labels):
         group = [states[i] for i in range(len(states)) if labels[i] == label]
-        for one, other in zip(group, group[1:], strict=False):
+        for one, other in pairwise(group):
             moved = tuple(s.name for s in one if one[s] != other[s])
             if any(found.levels[name] is Level.PARTIAL for name in moved):
                 found.invariances.append(
@@ -630,7 +658,9 @@ def _state(state: State) -> str:
 def _mixed(
     model: Model, law: Summary, finite: Sequence[Symbol], rest: Sequence[Symbol], states: Sequence[State]
 ) -> Findings:
-    found = Findings(levels=dict.fromkeys(model.latent_names, Level.UNKNOWN), assumptions=list(law.assumptions))
+    found = Findings(
+        levels=dict.fromkeys(model.latent_names, Level.UNKNOWN), assumptions=list(law.assumptions)
+    )
     held = [model.given(state) for state in states]
     per_state = []
     for state, here in zip(states, held, strict=True):
@@ -680,4 +710,3 @@ def _told_apart(
     """States that differ already in the part of the law that no continuous latent enters."""
     fixed = tuple(e for e in law.expressions if not e.has(*rest))
     return _distinct(model, Summary(fixed, (), law.incomplete), states, labels) if fixed else None
-

@@ -83,7 +83,9 @@ def moves_inside(change: Map, problem: Problem) -> bool:
     return _plausible(change, problem, tape, trial, before) and keeps(change, problem)
 
 
-def _plausible(change: Map, problem: Problem, tape: Tape, trial: Sequence[dict], before: Sequence[list]) -> bool:
+def _plausible(
+    change: Map, problem: Problem, tape: Tape, trial: Sequence[dict], before: Sequence[list]
+) -> bool:
     for point, values in zip(trial, before, strict=True):
         moved = {**point, **{s: point[e] if e in point else e.xreplace(point) for s, e in change.items()}}
         strangers = [s for s, e in change.items() if problem.domains.get(e) != problem.domains[s]]
@@ -152,7 +154,9 @@ def _sign_flips(problem: Problem, real: Sequence[Symbol]) -> list[list[Symbol]]:
             top, bottom = ring.fraction(expression)
         except NotRational:
             return [[u] for u in real]
-        exponents = [dict(zip(ring.symbols, m, strict=False)) for side in (top, bottom) for m in side.monoms()]
+        exponents = [
+            dict(zip(ring.symbols, m, strict=False)) for side in (top, bottom) for m in side.monoms()
+        ]
         parities = [[int(e.get(u, 0)) % 2 for u in real] for e in exponents]
         rows += [[(a - b) % 2 for a, b in zip(p, parities[0], strict=True)] for p in parities[1:]]
     if not rows:
@@ -179,7 +183,9 @@ def _turned_units(real: Sequence[Symbol]) -> Iterator[Map]:
             own = [u for u, (stem, places) in elements.items() if stem in chosen and places[-1] == unit]
             for giver, taker in product(chosen, {stem for stem, _ in elements.values()} - set(chosen)):
                 given = {tuple(elements[u][1][:-1]): u for u in own if elements[u][0] == giver}
-                taken = {u: given.get(tuple(places)) for u, (stem, places) in elements.items() if stem == taker}
+                taken = {
+                    u: given.get(tuple(places)) for u, (stem, places) in elements.items() if stem == taker
+                }
                 for sign in (1, -1):
                     shifts = {u: u + sign * w for u, w in taken.items() if w is not None}
                     if shifts:
@@ -226,12 +232,16 @@ def _swapped(name: str, one: str, other: str, place: int | None) -> str:
     places = re.findall(r"\d+", name)
     here = len(places) - 1 if place == -1 else place
     count = iter(range(99))
-    return re.sub(r"\d+", lambda m: table.get(m[0], m[0]) if place is None or next(count) == here else m[0], name)
+    return re.sub(
+        r"\d+", lambda m: table.get(m[0], m[0]) if place is None or next(count) == here else m[0], name
+    )
 
 
 def _periods(problem: Problem) -> Iterator[tuple[str, Map]]:
     """u → u + 2π/c for an unknown inside sin or cos with coefficient c, and the reflection π/c − u."""
-    for wave in sorted({a for e in problem.summary for a in e.atoms(sympy.sin, sympy.cos, sympy.tan)}, key=str):
+    for wave in sorted(
+        {a for e in problem.summary for a in e.atoms(sympy.sin, sympy.cos, sympy.tan)}, key=str
+    ):
         for u in wave.free_symbols & set(problem.unknowns):  # type: ignore[operator]
             slope = wave.args[0].diff(u)
             if problem.domains[u] == S.Reals and slope.is_nonzero and not slope.has(u):

@@ -186,12 +186,17 @@ class NullField(FibreClaim):
     @property
     def sentence(self) -> str:
         where = ", ".join(f"{one.name} = {other.name}" for one, other in self.ties.items())
-        return f"{field_in_words(self.components)} leaves the law unchanged" + (f" where {where}" if where else "")
+        return f"{field_in_words(self.components)} leaves the law unchanged" + (
+            f" where {where}" if where else ""
+        )
 
     def holds(self, asked: Question) -> bool:
         if set(self.components) & set(self.ties) or any(self.ties.get(u) for u in self.ties.values()):
             return False
-        if any(self.point.get(one) is None or self.point[one] != self.point.get(other) for one, other in self.ties.items()):
+        if any(
+            self.point.get(one) is None or self.point[one] != self.point.get(other)
+            for one, other in self.ties.items()
+        ):
             return False
         for full in (*asked.problem.summary, *asked.problem.constraints):
             expression = full.subs(self.ties) if self.ties else full
@@ -293,15 +298,17 @@ class ReadOff(FibreClaim):
         problem = asked.problem
         if not set(self.summary.values()) <= set(problem.summary):
             return False
-        if not self.formula.free_symbols <= {*self.summary, *self.needs, *problem.known} or self.unknown in self.needs:
+        if (
+            not self.formula.free_symbols <= {*self.summary, *self.needs, *problem.known}
+            or self.unknown in self.needs
+        ):
             return False
         domain = problem.domains[self.unknown]
         signed = domain.inf >= 0 or domain.sup <= 0
-        if self.target != self.unknown and not (self.target == self.unknown**2 and signed):
+        one_to_one = (self.unknown, sympy.exp(self.unknown))
+        if self.target not in one_to_one and not (self.target == self.unknown**2 and signed):
             return False
-        gap = self.formula.subs(list(self.summary.items())) - self.target
-        null = rational_zero(gap)
-        if not (zero(gap) if null is None else null):
+        if not gone(self.formula.subs(list(self.summary.items())) - self.target):
             return False
         bottom = sympy.fraction(sympy.together(self.formula))[1].subs(list(self.summary.items()))
         return not_zero_somewhere(bottom.subs(list(self.point.items())), problem)
@@ -339,7 +346,9 @@ class Rising(FibreClaim):
         if not self.inner.free_symbols <= {self.unknown, *self.needs, *problem.known}:
             return False
         domain = problem.domains[self.unknown]
-        if not isinstance(domain, Interval) or not zero(self.formula.subs(list(self.summary.items())) - self.inner):
+        if not isinstance(domain, Interval) or not zero(
+            self.formula.subs(list(self.summary.items())) - self.inner
+        ):
             return False
         # A derivative with isolated zeros at most, on an interval without poles.
         slope = self.sign * self.inner.diff(self.unknown)
@@ -347,7 +356,11 @@ class Rising(FibreClaim):
         half = domain.inf.is_finite or domain.sup.is_finite
         curve = self.inner.subs(self.unknown, from_half_line(domain, t)) if half else self.inner
         moved = slope.subs(self.unknown, from_half_line(domain, t)) if half else slope
-        return regular(curve) and never_negative(moved, t if half else self.unknown) and not_zero_somewhere(slope, problem)
+        return (
+            regular(curve)
+            and never_negative(moved, t if half else self.unknown)
+            and not_zero_somewhere(slope, problem)
+        )
 
 
 @dataclass(frozen=True)
@@ -400,10 +413,10 @@ class Mirrored(FibreClaim):
             return False
         problem = asked.problem
         images = [(e.subs(self.change, simultaneous=True), e) for e in problem.summary]
-        if not all(_gone(image - e) for image, e in images) or not _stays(self.change, problem):
+        if not all(gone(image - e) for image, e in images) or not _stays(self.change, problem):
             return False
         moved = [(e.subs(self.change, simultaneous=True), e) for e in problem.constraints]
-        return all(_gone(image - e) or _gone(image + e) for image, e in moved)
+        return all(gone(image - e) or gone(image + e) for image, e in moved)
 
 
 @dataclass(frozen=True)
@@ -434,9 +447,13 @@ class Relabelled(FibreClaim):
         swapped[i], swapped[j] = rows[j], rows[i]
         inside = {entry for row in rows for entry in row}
         rest = [e for e in asked.problem.summary if e not in inside]
-        pairs = [(a, b) for before, after in zip(rows, swapped, strict=True) for a, b in zip(before, after, strict=True)]
+        pairs = [
+            (a, b)
+            for before, after in zip(rows, swapped, strict=True)
+            for a, b in zip(before, after, strict=True)
+        ]
         pairs += [(e, e) for e in rest]
-        same = all(_gone(a.subs(self.change, simultaneous=True) - b) for a, b in pairs)
+        same = all(gone(a.subs(self.change, simultaneous=True) - b) for a, b in pairs)
         return same and _stays(self.change, asked.problem)
 
 
@@ -461,7 +478,8 @@ def field_in_words(components: Mapping[Symbol, Expr]) -> str:
     return " + ".join(terms).replace("+ -", "- ")
 
 
-def _gone(gap: Expr) -> bool:
+def gone(gap: Expr) -> bool:
+    """Whether the expression is proved to be identically 0."""
     null = rational_zero(exponentials_opened(gap))
     return null or ((null is None or gap.has(sympy.exp, sigmoid)) and zero(gap))
 
@@ -483,7 +501,7 @@ def _points(problem: Problem, count: int, inside: set[Symbol] | None = None) -> 
 def _placed(part: Expr, domain: sympy.Set) -> Expr:
     low, high = domain.inf, domain.sup
     if not isinstance(domain, Interval):
-        return list(domain)[0] if domain.is_FiniteSet else sympy.Integer(2)
+        return next(iter(domain)) if domain.is_FiniteSet else sympy.Integer(2)
     if low.is_finite and high.is_finite:
         return low + (high - low) * part
     if low.is_finite or high.is_finite:
@@ -500,7 +518,10 @@ def not_zero_somewhere(expression: Expr, problem: Problem) -> bool:
     if not analytic(expression, problem.domains):
         return False
     tape = Tape([expression])
-    return any(balls.excludes_zero(balls.run_or_nan(tape, point, 256)[0]) for point in _points(problem, 4, expression.free_symbols))
+    return any(
+        balls.excludes_zero(balls.run_or_nan(tape, point, 256)[0])
+        for point in _points(problem, 4, expression.free_symbols)
+    )
 
 
 def _stays(change: Mapping[Symbol, Expr], problem: Problem) -> bool:
@@ -524,6 +545,6 @@ def in_domain(expression: Expr, problem: Problem) -> Expr:
     """The expression in variables whose assumptions say what the domains say."""
     for symbol in expression.free_symbols:
         domain = problem.domains.get(symbol)
-        if isinstance(domain, Interval) and (domain.inf.is_finite or domain.sup.is_finite):
+        if isinstance(domain, Interval) and (domain.inf.is_finite or domain.sup.is_finite):  # pyright: ignore[reportOptionalMemberAccess]
             expression = expression.subs(symbol, from_half_line(domain, sympy.Dummy("t", positive=True)))
     return expression

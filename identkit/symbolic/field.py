@@ -51,8 +51,14 @@ def some_point(symbols: Iterable[Symbol], attempt: int) -> dict[Symbol, Rational
     """A rational point that suits the symbols' assumptions; numbers in (0, 1) where there is a sign."""
     point = {}
     for place, symbol in enumerate(sorted(symbols, key=str), 1):
-        size = Integer(place + attempt) if symbol.is_integer else Rational(37 * attempt + 11 * place, 97 + 13 * place)
-        signed = -size if symbol.is_negative or (symbol.is_nonnegative is None and (place + attempt) % 2) else size
+        size = (
+            Integer(place + attempt)
+            if symbol.is_integer
+            else Rational(37 * attempt + 11 * place, 97 + 13 * place)
+        )
+        signed = (
+            -size if symbol.is_negative or (symbol.is_nonnegative is None and (place + attempt) % 2) else size
+        )
         point[symbol] = signed if symbol.is_integer else signed % 1 if symbol.is_nonnegative else signed
     return point
 
@@ -78,7 +84,10 @@ class Kernels:
         written, relations = self._without_roots(written)
         fractions = [sympy.fraction(sympy.together(entry)) for entry in written]
         common = sympy.lcm_list([bottom for _, bottom in fractions]) if fractions else S.One
-        return [self._reduced(sympy.expand(top * sympy.cancel(common / bottom)), relations) for top, bottom in fractions]
+        return [
+            self._reduced(sympy.expand(top * sympy.cancel(common / bottom)), relations)
+            for top, bottom in fractions
+        ]
 
     def depends_on(self, expression: Expr) -> set[Symbol]:
         """The ordinary symbols inside a kernel's dummy or an expression over kernels."""
@@ -194,7 +203,9 @@ class Kernels:
             return self._log(argument.args[0])
         if isinstance(argument, xlogy | select):
             return self._kernel("log", argument)
-        return sympy.Add(*[power * self._log_factor(factor) for factor, power in self._factors(self.rational(argument))])
+        return sympy.Add(
+            *[power * self._log_factor(factor) for factor, power in self._factors(self.rational(argument))]
+        )
 
     def _log_factor(self, factor: Expr) -> Expr:
         for (kind, content), dummy in self._table.items():
@@ -212,7 +223,7 @@ class Kernels:
         for factor, power in self._factors(self.rational(base)):
             if factor == 0 and exponent > 0:
                 return S.Zero
-            if factor.is_positive is True and ((power * exponent).is_Integer or factor.is_Symbol):
+            if factor.is_positive is True and ((power * exponent).is_Integer or factor.is_Symbol):  # pyright: ignore[reportAttributeAccessIssue]
                 result *= factor ** (power * exponent)
             else:
                 result *= self._size(factor) ** (power * exponent)
@@ -297,11 +308,17 @@ def root_orders(expressions: Iterable[Expr]) -> dict[Symbol, tuple[int, Symbol]]
 
 def powers_opened(expression: Expr, roots: Mapping[Symbol, tuple[int, Symbol]]) -> Expr:
     """The expression in the roots' symbols, so that only whole powers are left."""
-    return expression.xreplace({symbol: root**order for symbol, (order, root) in roots.items()}) if roots else expression
+    return (
+        expression.xreplace({symbol: root**order for symbol, (order, root) in roots.items()})
+        if roots
+        else expression
+    )
 
 
 def _powers_closed(expression: Expr, roots: Mapping[Symbol, tuple[int, Symbol]]) -> Expr:
-    return expression.xreplace({root: symbol ** Rational(1, order) for symbol, (order, root) in roots.items()})
+    return expression.xreplace(
+        {root: symbol ** Rational(1, order) for symbol, (order, root) in roots.items()}
+    )
 
 
 # Points
@@ -313,7 +330,7 @@ def random_point(domains: Mapping[Symbol, Set], chance: random.Random) -> dict[S
 
 
 def _random_element(domain: Set, chance: random.Random) -> Rational:
-    if domain.is_FiniteSet or isinstance(domain, sympy.Range) and domain.size.is_finite:
+    if domain.is_FiniteSet or (isinstance(domain, sympy.Range) and domain.size.is_finite):
         return chance.choice(list(domain))
     step = Rational(chance.randint(1, 96), 97)
     low, high = domain.inf, domain.sup
@@ -335,7 +352,9 @@ def points(domains: Mapping[Symbol, Set], count: int, seed: int = 0) -> Iterator
         yield random_point(domains, chance)
 
 
-def nonzero_point(expression: Expr, domains: Mapping[Symbol, Set], tries: int = 12) -> dict[Symbol, Rational] | None:
+def nonzero_point(
+    expression: Expr, domains: Mapping[Symbol, Set], tries: int = 12
+) -> dict[Symbol, Rational] | None:
     """A point of the domains at which the expression is proved not to be 0, or None."""
     relevant = {symbol: domains[symbol] for symbol in expression.free_symbols}  # type: ignore[index]
     try:

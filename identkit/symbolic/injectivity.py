@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import sympy
-from sympy import Dummy, Expr, Interval, Rational, S, Set, Symbol
+from sympy import Dummy, Expr, Interval, Rational, Set, Symbol
 
 from identkit.model.functions import sigmoid
 from identkit.symbolic.field import vanishes
@@ -26,7 +26,9 @@ class Peeled:
     nonzero: tuple[Expr, ...] = ()
 
 
-def peel(summary: Expr, outer: Symbol, unknowns: Collection[Symbol], may_divide: Callable[[Expr], bool]) -> Peeled:
+def peel(
+    summary: Expr, outer: Symbol, unknowns: Collection[Symbol], may_divide: Callable[[Expr], bool]
+) -> Peeled:
     """Strip one-to-one layers (affine, exp, log, sigmoid, tanh, powers) off a summary.
 
     Args:

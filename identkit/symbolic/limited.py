@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 MEMORY = 4 * 2**30
@@ -22,7 +23,9 @@ class OutOfTime(RuntimeError):
     """The limit was reached before anything at all was proved."""
 
 
-def within(task: Callable[[Callable[[Any], None]], Any], seconds: float, memory: int = MEMORY) -> tuple[Any, bool]:
+def within(
+    task: Callable[[Callable[[Any], None]], Any], seconds: float, memory: int = MEMORY
+) -> tuple[Any, bool]:
     """Run ``task(tell)`` in a child process and return its result, or the last thing it told by the time limit.
 
     Args:
@@ -87,5 +90,6 @@ def _limit(memory: int) -> None:
         import resource
     except ImportError:  # not on Windows
         return
-    used = int(open("/proc/self/statm").read().split()[0]) * os.sysconf("SC_PAGE_SIZE") if os.path.exists("/proc/self/statm") else 0
+    status = Path("/proc/self/statm")
+    used = int(status.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE") if status.exists() else 0
     resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))

@@ -153,7 +153,9 @@ class Evaluator:
             return Dual(free, {i: inverse * slope % p for i, slope in inner[0].slopes.items()})
         if kind in ("abs", "positive"):
             sign = chance.choice((1, -1)) if kind == "abs" else 1
-            return Dual(sign * inner[0].value % p, {i: sign * slope % p for i, slope in inner[0].slopes.items()})
+            return Dual(
+                sign * inner[0].value % p, {i: sign * slope % p for i, slope in inner[0].slopes.items()}
+            )
         total: dict[int, int] = {}
         for argument in inner:
             weight = chance.randrange(1, p)

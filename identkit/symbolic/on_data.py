@@ -33,7 +33,14 @@ from identkit.symbolic.field import points, vanishes
 from identkit.symbolic.proof import Proof
 from identkit.symbolic.regularity import analytic
 from identkit.symbolic.summary import conditional_law
-from identkit.symbolic.support import State, all_domains, is_discrete, is_finite, supported_states, takes_every_value
+from identkit.symbolic.support import (
+    State,
+    all_domains,
+    is_discrete,
+    is_finite,
+    supported_states,
+    takes_every_value,
+)
 from identkit.symbolic.symmetry import Vector, null_directions
 from identkit.verdict import Level, Verdict, overall
 
@@ -107,7 +114,9 @@ def exact_rows(model: Model, data: Mapping[Any, Any]) -> list[dict[Symbol, Expr]
         raise ValueError(f"data should give every observation; missing: {', '.join(missing)}")
     lengths = {len(column) for column in columns.values()}
     if len(lengths) != 1 or lengths == {0}:
-        raise ValueError(f"data should have columns of one length, one or more, got lengths {sorted(lengths)}")
+        raise ValueError(
+            f"data should have columns of one length, one or more, got lengths {sorted(lengths)}"
+        )
     rows = [dict(zip(columns, entries, strict=True)) for entries in zip(*columns.values(), strict=True)]
     for row in rows:
         refuse_impossible(model, row)
@@ -139,7 +148,9 @@ def _elementwise(model: Model, data: Mapping[Any, Any]) -> dict[str, Any]:
         if elements and name not in model.observation_names:
             values = value.tolist() if hasattr(value, "tolist") else value
             if not isinstance(values, list | tuple) or len(values) != len(elements):
-                raise ValueError(f"data for {name} should have {len(elements)} values, one an element, got {value!r}")
+                raise ValueError(
+                    f"data for {name} should have {len(elements)} values, one an element, got {value!r}"
+                )
             found.update(zip(elements, values, strict=True))
         else:
             found[name] = value
@@ -171,7 +182,7 @@ class LikelihoodOnData:
         self._finite = [s for s in model.latent_symbols if is_finite(model.support(s))]
         self._rest = [s for s in model.latent_symbols if s not in self._finite]
         states = supported_states(model, self._finite) if self._finite else [{}]
-        self._states: list[State] = states or []
+        self._states: list[State] = states or []  # pyright: ignore[reportAttributeAccessIssue]
         self._tapes: dict[tuple[int, frozenset[Symbol]], Tape] = {}
         kappa = conditional_law(model).expressions
         self._ignored: list[list[Vector]] = [
@@ -187,9 +198,10 @@ class LikelihoodOnData:
         held = [self.model.given(state) if state else self.model for state in self._states]
         if not held or not all(takes_every_value(model, s) for model in held for s in self._rest):
             return "which values the prior allows was not decided, so a gap along {} may lie outside"
-        domains = all_domains(self.model)
         whole = any(is_discrete(domain) for domain in self.model.domains.values())
-        if self.model.domains and (whole or not analytic(self.model.log_likelihood(), domains)):
+        somewhere = next(points({s: self.model.support(s) for s in self._rest}, 1, seed=1))
+        density = self.model.log_likelihood().subs(list(somewhere.items()))
+        if self.model.domains and (whole or not analytic(density, self.model.domains)):
             return "a gap along {} at one parameter value; kinks or whole numbers may hide it at others"
         return ""
 
@@ -213,7 +225,9 @@ class LikelihoodOnData:
                 found.claims.append(FlatOnData(tuple(map(_frozen, rows)), latent, tuple(self._states)))
             else:
                 found.levels[latent.name] = Level.UNKNOWN
-                found.tried = f"neither a gap in the likelihood nor its absence was proved along {latent.name}"
+                found.tried = (
+                    f"neither a gap in the likelihood nor its absence was proved along {latent.name}"
+                )
         self._look_for_directions(rows, found)
         return found
 
@@ -232,7 +246,9 @@ class LikelihoodOnData:
         held = self.model.given(self._states[place]) if self._states[place] else self.model
         return sympy.Add(*[_given_present(statement, present) for statement in held.observations])
 
-    def _values(self, place: int, rows: Sequence[Row], point: Mapping[Symbol, Rational], precision: int) -> list[Any]:
+    def _values(
+        self, place: int, rows: Sequence[Row], point: Mapping[Symbol, Rational], precision: int
+    ) -> list[Any]:
         """ℓ and its slopes at a point, summed over the rows."""
         totals: list[Any] = []
         for row in rows:
@@ -288,7 +304,11 @@ class LikelihoodOnData:
     def _look_for_directions(self, rows: Sequence[Row], found: OnRow) -> None:
         """Whether ℓ ignores more directions than the law does; only then is "INFORMED" in doubt."""
         latents = self._continuous
-        if self._doubt or len(latents) < 2 or not any(level is Level.INFORMED for level in found.levels.values()):
+        if (
+            self._doubt
+            or len(latents) < 2
+            or not any(level is Level.INFORMED for level in found.levels.values())
+        ):
             return
         for place in range(len(self._states)):
             ignored = [d for d in self._ignored[place] if set(d) <= set(latents)]

@@ -89,7 +89,11 @@ def check_fibre(
     sliced: list[FibreClaim] = []
     if point:
         generic = outcome
-        inner = question(model.at({s.name: v for s, v in point.items()}), about) if _partly(point, unknowns) else None
+        inner = (
+            question(model.at({s.name: v for s, v in point.items()}), about)
+            if _partly(point, unknowns)
+            else None
+        )
         outcome = solve_at(asked.problem, point, generic, None if inner is None else inner.problem, seconds)
         claims = _claims(asked.problem, outcome, point)
         if inner is not None and outcome.inside is not None:
@@ -123,7 +127,10 @@ def _concluded(
     """The verdict on an outcome, after its proof has been verified; what does not follow from it is UNKNOWN."""
     levels = {u.name: outcome.levels[u] for u in asked.problem.unknowns}
     proof = FibreProof(model, about, tuple(claims), levels, point, tuple(sliced))
-    tried = [*outcome.tried, *([f"the law is not known completely: {asked.incomplete}"] if asked.incomplete else [])]
+    tried = [
+        *outcome.tried,
+        *([f"the law is not known completely: {asked.incomplete}"] if asked.incomplete else []),
+    ]
     if not proof.verify():
         levels = _withdrawn(proof, levels)
         proof = replace(proof, levels=levels)
@@ -168,13 +175,18 @@ def _claims(problem: Problem, outcome: Outcome, point: Mapping[Symbol, Expr]) ->
         claims.append(Definite(outcome.convex.unknowns, outcome.convex.entries))
     steps: list[tuple[int, FibreClaim]] = []
     for unknown, formula, known in outcome.formulas:
-        claim = ReadOff(unknown, formula.target, formula.formula, formula.outer, known, formula.divisor, dict(point))
+        claim = ReadOff(
+            unknown, formula.target, formula.formula, formula.outer, known, formula.divisor, dict(point)
+        )
         steps.append((len(known), claim))
     for root in outcome.roots:
         steps.append((len(root.known), _one_root(root)))
     for rise in outcome.increases:
         steps.append(
-            (len(rise.known), Rising(rise.unknown, rise.inner, rise.sign, rise.formula, rise.outer, rise.known))
+            (
+                len(rise.known),
+                Rising(rise.unknown, rise.inner, rise.sign, rise.formula, rise.outer, rise.known),
+            )
         )
     claims += [claim for _, claim in sorted(steps, key=lambda pair: pair[0])]
     claims += [Mirrored(change) for _, change in outcome.maps]
@@ -257,7 +269,13 @@ def _verdict(
     fields = [f for f in outcome.fields if any(levels.get(u.name) is Level.PARTIAL for u in f)]
     invariances = [_continuous(move, asked.problem) for move in fields]
     invariances += [_discrete(kind, change, asked.problem) for kind, change in outcome.maps]
-    doubts = [f"{', '.join(u.name for u in outcome.by_rank)}: by the rank alone, with the probability of error that the proof states"] if outcome.by_rank else []
+    doubts = (
+        [
+            f"{', '.join(u.name for u in outcome.by_rank)}: by the rank alone, with the doubt that the proof states"
+        ]
+        if outcome.by_rank
+        else []
+    )
     unsettled = Level.UNKNOWN in levels.values() or bool(outcome.at_least)
     return Verdict(
         model=model.name,
@@ -271,7 +289,15 @@ def _verdict(
         invariances=tuple(invariances),
         identifiable=tuple(_identifiable(asked, outcome)) if proved and not point else (),
         assumptions=tuple(
-            dict.fromkeys([*model.notes, *asked.assumptions, *_divisors(asked, outcome), *doubts, *(tried if unsettled else [])])
+            dict.fromkeys(
+                [
+                    *model.notes,
+                    *asked.assumptions,
+                    *_divisors(asked, outcome),
+                    *doubts,
+                    *(tried if unsettled else []),
+                ]
+            )
         ),
         certificate=proof if proved else None,
         seconds=time.perf_counter() - started,
@@ -282,7 +308,11 @@ def _divisors(asked: Question, outcome: Outcome) -> list[str]:
     found = []
     for _, formula, _ in outcome.formulas:
         for factor, _ in sympy.factor_list(sympy.fraction(sympy.together(formula.divisor))[0])[1]:
-            if factor.is_nonzero is not True and factor.free_symbols and len(sympy.Add.make_args(factor)) <= 4:
+            if (
+                factor.is_nonzero is not True
+                and factor.free_symbols
+                and len(sympy.Add.make_args(factor)) <= 4
+            ):
                 found.append(f"{factor} != 0")
     return list(dict.fromkeys(found))[:8]
 

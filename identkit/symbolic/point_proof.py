@@ -37,7 +37,9 @@ class Pinned(FibreClaim):
     def holds(self, asked: Question) -> bool:
         problem = asked.problem
         inside = set(problem.summary)
-        if self.expression not in inside and not any(a / b == self.expression for a in inside for b in inside if b != 0):
+        if self.expression not in inside and not any(
+            a / b == self.expression for a in inside for b in inside if b != 0
+        ):
             return False
         value = self.expression.subs(list(self.point.items()))
         if value.free_symbols or self.point.get(self.unknown) != self.value or not regular(self.expression):
@@ -46,7 +48,8 @@ class Pinned(FibreClaim):
         if not (positive(moved) or positive(-moved)):
             return False
         gaps = [
-            self.expression - value - (self.unknown - self.value) ** power * self.cofactor for power in range(1, 9)
+            self.expression - value - (self.unknown - self.value) ** power * self.cofactor
+            for power in range(1, 9)
         ]
         return any(rational_zero(gap) for gap in gaps)
 
@@ -76,7 +79,9 @@ class SumOfSquares(FibreClaim):
 
     def holds(self, asked: Question) -> bool:
         problem = asked.problem
-        if not set(self.weights) <= set(problem.summary) or any(w.free_symbols for w in self.weights.values()):
+        if not set(self.weights) <= set(problem.summary) or any(
+            w.free_symbols for w in self.weights.values()
+        ):
             return False
         steps = {u: Dummy(u.name) for u in self.point}
         total = sympy.Add(*[w * e for e, w in self.weights.items()])
@@ -107,5 +112,3 @@ def _with_ends(expression: Expr, problem: Problem) -> Expr:
     """In variables that know the domains; a domain that contains its ends is known by the symbol's own assumptions."""
     hidden = {s: Dummy(s.name, **s.assumptions0) for s in problem.closed}
     return in_domain(expression.subs(hidden), problem).subs({d: s for s, d in hidden.items()})
-
-

@@ -81,7 +81,7 @@ class Ring:
     def _written(self, polynomial: flint.fmpq_mpoly) -> Expr:
         terms = []
         for powers, weight in polynomial.to_dict().items():
-            product = Mul(*[s**int(n) for s, n in zip(self.symbols, powers, strict=False) if n])
+            product = Mul(*[s ** int(n) for s, n in zip(self.symbols, powers, strict=False) if n])
             terms.append(Rational(int(weight.p), int(weight.q)) * product)
         return Add(*terms)
 
@@ -98,5 +98,7 @@ class Ring:
             slope = top.derivative(place) * bottom - top * bottom.derivative(place)
             if slope != 0:
                 a, b = self.fraction(component)
-                total, under = (total + a * slope, under) if b == under else (total * b + a * slope * under, under * b)
+                total, under = (
+                    (total + a * slope, under) if b == under else (total * b + a * slope * under, under * b)
+                )
         return total == 0

@@ -30,7 +30,14 @@ from identkit.symbolic.certificates import (
     SpanOnData,
     law_moves,
 )
-from identkit.symbolic.support import State, is_discrete, is_finite, supported_states, takes_every_value, varies
+from identkit.symbolic.support import (
+    State,
+    is_discrete,
+    is_finite,
+    supported_states,
+    takes_every_value,
+    varies,
+)
 from identkit.verdict import Certificate, Level, overall
 
 _Frozen = frozenset[tuple[Symbol, Expr]]
@@ -58,7 +65,9 @@ class Proof(Certificate):
             return False
         weighed = Weighed(self.model, self.claims)
         return all(
-            self._follows(name, level, weighed) for name, level in self.levels.items() if level is not Level.UNKNOWN
+            self._follows(name, level, weighed)
+            for name, level in self.levels.items()
+            if level is not Level.UNKNOWN
         )
 
     def _follows(self, name: str, level: Level, weighed: Weighed) -> bool:
@@ -88,8 +97,10 @@ class Weighed:
         if level is Level.PARTIAL:
             return self._partial(latent) and not self._constant(latent) and law_moves(self._model, latent)
         if level is Level.LOCAL:
-            return not self._finite and varies(self._model, latent) and any(
-                isinstance(claim, DiscreteFibre) and claim.latent == latent for claim in self._claims
+            return (
+                not self._finite
+                and varies(self._model, latent)
+                and any(isinstance(claim, DiscreteFibre) and claim.latent == latent for claim in self._claims)
             )
         return level is Level.GLOBAL and self._global(latent)
 
@@ -99,7 +110,9 @@ class Weighed:
             return Level.CONSTANT if self._ignored_always(latent) else None
         if self._constant(latent) or self._flat(latent, group):
             return Level.CONSTANT
-        if not any(isinstance(c, GapOnData) and c.latent == latent and self._possible(c, group) for c in self._claims):
+        if not any(
+            isinstance(c, GapOnData) and c.latent == latent and self._possible(c, group) for c in self._claims
+        ):
             return None
         if self._partial(latent):
             return Level.PARTIAL
@@ -209,7 +222,11 @@ class Weighed:
         """The latents that the claims give back at one state, each built on those before it."""
         known: set[Symbol] = set()
         for claim in self._claims:
-            if isinstance(claim, Recovered | Monotone) and _frozen(claim.state) == state and known.issuperset(claim.known):
+            if (
+                isinstance(claim, Recovered | Monotone)
+                and _frozen(claim.state) == state
+                and known.issuperset(claim.known)
+            ):
                 known.add(claim.latent)
         return known
 

@@ -71,7 +71,9 @@ def _positive(model: Model, unknowns: tuple[Symbol, ...]) -> tuple[Expr, ...]:
     for condition in model.conditions():
         if isinstance(condition.domain, Interval):
             low, high = condition.domain.inf, condition.domain.sup
-            found += [condition.expression - low] * low.is_finite + [high - condition.expression] * high.is_finite
+            found += [condition.expression - low] * low.is_finite + [
+                high - condition.expression
+            ] * high.is_finite
     allowed = {*unknowns, *model.knowns}
     return tuple(e for e in dict.fromkeys(found) if e.free_symbols <= allowed and e.is_positive is not True)
 

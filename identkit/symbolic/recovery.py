@@ -10,13 +10,14 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
 from math import comb
 
 import sympy
 from sympy import Expr, Symbol
 
+from identkit.symbolic.coordinates import in_exponentials
 from identkit.symbolic.field import nonzero_point, vanishes
 from identkit.symbolic.linear import nullspace, rationals
 from identkit.symbolic.modular import PRIMES, Dual, Evaluator
@@ -55,19 +56,29 @@ class Recovery:
     """The search for formulas, with κ's values at random points shared between targets."""
 
     def __init__(self, problem: Problem, seconds: float = 10.0) -> None:
-        self._problem = problem
         self.deadline = time.monotonic() + seconds
         self._chance = random.Random(11)
         self.known: list[Symbol] = list(problem.known)
-        self._entries = [e for e in dict.fromkeys(problem.summary) if e.free_symbols]
-        self.outer = {Symbol(f"kappa[{i}]", real=True): e for i, e in enumerate(self._entries, 1)}
-        self._variables = [*problem.unknowns, *problem.known]
-        self.evaluator = Evaluator(self._entries, self._variables, problem.constraints, _PRIME)
-        self.torus = Torus(self.evaluator, len(self._entries))
+        entries = [e for e in dict.fromkeys(problem.summary) if e.free_symbols]
+        self.outer = {Symbol(f"kappa[{i}]", real=True): e for i, e in enumerate(entries, 1)}
+        self._moved, self.exponentials = in_exponentials(replace(problem, summary=tuple(entries)))
+        self._variables = [*self._moved.unknowns, *problem.known]
+        self.evaluator = Evaluator(self._moved.summary, self._variables, self._moved.constraints, _PRIME)
+        self.torus = Torus(self.evaluator, len(entries))
         self._points: list[tuple[dict[Symbol, Dual], list[int]]] = []
         self._products: dict[int, dict[Chosen, int]] = {}
         self._values: dict[tuple[int, Expr], int] = {}
         self._graded: dict[int, dict[tuple[int, ...], list[Chosen]]] = {}
+
+    def moved(self, symbol: Symbol) -> Symbol:
+        """The coordinate that stands for an unknown: t = exp(u) where it occurs only so."""
+        return self.exponentials.get(symbol, symbol)
+
+    def written(self, expression: Expr) -> Expr:
+        """An expression of κ's entries and unknowns as a function of the coordinates, in which it may be rational."""
+        inside = dict(zip(self.outer, self._moved.summary, strict=True))
+        exps = {sympy.exp(u): t for u, t in self.exponentials.items()}
+        return expression.xreplace(exps).xreplace(inside)
 
     def branch(self) -> Recovery:
         """The same points and κ, for a search in which more is supposed to be known."""
@@ -87,8 +98,10 @@ class Recovery:
         """A formula for the target, verified exactly, or None if none of low degree was found.
 
         Args:
-            target: a polynomial in the unknowns; a product of them for the grading to help.
+            target: a polynomial in the unknowns; a product of them for the grading to help. Unknowns that occur only
+                inside exponentials, as in exp(u).
         """
+        target = target.xreplace({sympy.exp(u): t for u, t in self.exponentials.items()})
         if not target.free_symbols <= set(self._variables):
             return None
         weight = self.torus.weight(target)
@@ -109,7 +122,8 @@ class Recovery:
 
     @property
     def symbols(self) -> list[Symbol]:
-        return [*self.outer, *self.known]
+        """What monomials are made of: entries of κ, then what is known."""
+        return [*self.outer, *[self.moved(s) for s in self.known]]
 
     def _systems(self, degree: int, weight: tuple[int, ...]) -> list[Columns]:
         """Monomials that stand alone, and those that multiply the target, of one total weight each; small ones first."""
@@ -123,7 +137,7 @@ class Recovery:
 
     def by_weight(self, degree: int) -> dict[tuple[int, ...], list[Chosen]]:
         if degree not in self._graded:
-            weights = [*self.torus.of_entries, *[self.torus.of_variables[s] for s in self.known]]
+            weights = [*self.torus.of_entries, *[self.torus.of_variables[self.moved(s)] for s in self.known]]
             groups: dict[tuple[int, ...], list[Chosen]] = {}
             if comb(len(weights) + degree, degree) <= _MOST_MONOMIALS:
                 for total in range(degree + 1):
@@ -140,7 +154,11 @@ class Recovery:
         divisors = [self.product(0, m) for m in multiplied]
         for vector in nullspace(rows, width, _PRIME):
             # A divisor that is 0 at a random point is 0: then this is a relation of κ alone, of which there may be many.
-            if sum(weight * value for weight, value in zip(vector[len(plain) :], divisors, strict=True)) % _PRIME == 0:
+            if (
+                sum(weight * value for weight, value in zip(vector[len(plain) :], divisors, strict=True))
+                % _PRIME
+                == 0
+            ):
                 continue
             exact = rationals(vector, _PRIME)
             if exact is None:
@@ -154,17 +172,23 @@ class Recovery:
         return None
 
     def _verified(self, target: Expr, top: Expr, bottom: Expr) -> Formula | None:
-        divisor = bottom.xreplace(self.outer)
-        gap = top.xreplace(self.outer) - target * divisor
+        divisor = self.written(bottom)
+        gap = self.written(top) - target * divisor
         try:
             ring = Ring(gap.free_symbols | divisor.free_symbols)  # type: ignore[arg-type]
             holds = ring.is_zero(gap) and not ring.is_zero(divisor)
         except NotRational:
-            holds = vanishes(gap) and nonzero_point(divisor, self._problem.domains) is not None
+            holds = vanishes(gap) and nonzero_point(divisor, self._moved.domains) is not None
         if not holds:
             return None
         used = {s: e for s, e in self.outer.items() if s in (top * bottom).free_symbols}
-        return Formula(target, sympy.factor(top / bottom), used, sympy.factor(divisor))
+        back = {t: sympy.exp(u) for u, t in self.exponentials.items()}
+        return Formula(
+            target.xreplace(back),
+            sympy.factor(top / bottom).xreplace(back),
+            used,
+            sympy.factor(divisor).xreplace(back),
+        )
 
     def row(self, index: int, columns: Columns, target: Expr) -> list[int]:
         """The monomials at one point, those of `columns[k]` times the k-th power of the target."""
@@ -186,7 +210,7 @@ class Recovery:
     def entry(self, index: int, place: int) -> int:
         """An entry of κ, or something known, at one point."""
         point, kappa = self.point(index)
-        return kappa[place] if place < len(kappa) else point[self.known[place - len(kappa)]].value
+        return kappa[place] if place < len(kappa) else point[self.moved(self.known[place - len(kappa)])].value
 
     def value(self, index: int, target: Expr) -> int:
         """A polynomial of the unknowns at one point."""
@@ -197,7 +221,7 @@ class Recovery:
     def point(self, index: int) -> tuple[dict[Symbol, Dual], list[int]]:
         while len(self._points) <= index:
             point = self.evaluator.draw(self._chance)
-            self._points.append((point, self.evaluator.values(point)[: len(self._entries)]))
+            self._points.append((point, self.evaluator.values(point)[: len(self.outer)]))
         return self._points[index]
 
 
@@ -226,4 +250,5 @@ def value_at(target: Expr, point: Mapping[Symbol, Dual]) -> int:
 
 
 def monomial(symbols: Sequence[Symbol], chosen: Chosen) -> Expr:
+    """The monomial as an expression."""
     return sympy.Mul(*[symbols[i] for i in chosen])

@@ -94,7 +94,7 @@ def on_open_box(expression: Expr, domains: Mapping[Symbol, Set]) -> Expr:
     moved = {}
     for symbol in expression.free_symbols:
         domain = domains.get(symbol)  # type: ignore[arg-type]
-        if isinstance(domain, Interval) and (domain.inf.is_finite or domain.sup.is_finite):
+        if isinstance(domain, Interval) and (domain.inf.is_finite or domain.sup.is_finite):  # pyright: ignore[reportOptionalMemberAccess]
             t = sympy.Dummy("t", positive=True)
             moved[symbol] = from_half_line(domain, t)
     return expression.xreplace(moved) if moved else expression
@@ -116,4 +116,8 @@ def _affine(expression: Expr) -> bool:
     if not expression.free_symbols:
         return True
     polynomial = expression.as_poly(*expression.free_symbols)
-    return polynomial is not None and polynomial.total_degree() <= 1 and S.ImaginaryUnit not in expression.atoms()
+    return (
+        polynomial is not None
+        and polynomial.total_degree() <= 1
+        and S.ImaginaryUnit not in expression.atoms()
+    )

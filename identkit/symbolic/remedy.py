@@ -14,7 +14,14 @@ from identkit.symbolic.parameters import check_fibre
 from identkit.verdict import Level, Verdict
 
 _MOST_TRIALS = 24
-_ORDER = {Level.UNKNOWN: -1, Level.CONSTANT: 0, Level.PARTIAL: 1, Level.LOCAL: 2, Level.INFORMED: 2, Level.GLOBAL: 3}
+_ORDER = {
+    Level.UNKNOWN: -1,
+    Level.CONSTANT: 0,
+    Level.PARTIAL: 1,
+    Level.LOCAL: 2,
+    Level.INFORMED: 2,
+    Level.GLOBAL: 3,
+}
 
 
 def remedies(model: Model, verdict: Verdict, seconds: float = 20.0) -> list[dict[str, str]]:

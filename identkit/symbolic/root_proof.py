@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import sympy
 from sympy import Expr, S, Symbol
 
-from identkit.symbolic.fibre_proof import FibreClaim, in_domain, not_zero_somewhere
-from identkit.symbolic.fractions import rational_zero
+from identkit.symbolic.fibre_proof import FibreClaim, gone, in_domain, not_zero_somewhere
 from identkit.symbolic.problem import Problem
 from identkit.symbolic.questions import Question
 from identkit.symbolic.regularity import positive
@@ -58,7 +57,11 @@ class OneRoot(FibreClaim):
         if len(self.relations) > 1:
             return f"{target}, and these have one root in common"
         last = self.steps[-1][0].name if self.steps else self.unknown.name
-        why = f"breaks {self.inequality} > 0" if self.inequality is not None else f"takes {last} out of its domain"
+        why = (
+            f"breaks {self.inequality} > 0"
+            if self.inequality is not None
+            else f"takes {last} out of its domain"
+        )
         return f"{target}, whose other root {why}"
 
     def holds(self, asked: Question) -> bool:
@@ -75,7 +78,7 @@ class OneRoot(FibreClaim):
         for r in self.relations:
             symbols = r.a.free_symbols | r.b.free_symbols | r.c.free_symbols
             gap = (r.a * r.target**2 + r.b * r.target + r.c).subs(inside)
-            if r.target != target or not symbols <= given or not rational_zero(gap):
+            if r.target != target or not symbols <= given or not gone(gap):
                 return False
         if len(self.relations) == 2:
             one, other = self.relations
@@ -94,9 +97,13 @@ class OneRoot(FibreClaim):
             domain = problem.domains[follower]
             signed = domain.inf >= 0 or domain.sup <= 0
             fits = goal == follower or (goal == follower**2 and signed)
-            if not fits or not formula.free_symbols <= {*given, *change} or follower in {*change, *self.needs}:
+            if (
+                not fits
+                or not formula.free_symbols <= {*given, *change}
+                or follower in {*change, *self.needs}
+            ):
                 return False
-            if not rational_zero(formula.subs(inside) - goal):
+            if not gone(formula.subs(inside) - goal):
                 return False
             value = sympy.cancel(formula.subs(change, simultaneous=True).subs(inside))
             moved, target = follower, goal

@@ -78,7 +78,7 @@ def root_of(
     """
     domain = problem.domains[unknown]
     target = unknown**2 if domain.inf >= 0 or domain.sup <= 0 else unknown
-    known = tuple(recovery.known)
+    known = tuple(u for u in recovery.known if u in problem.unknowns)
     for wanted in dict.fromkeys((target, unknown)):
         found = quadratics(recovery, wanted)
         pair = _common_root(found, recovery)
@@ -93,6 +93,8 @@ def quadratics(recovery: Recovery, target: Expr) -> list[Quadratic]:
     """Verified relations of the lowest degree that has any."""
     weight = recovery.torus.weight(target)
     if weight is None or not target.free_symbols <= recovery.evaluator.bare:
+        return []
+    if set(recovery.known) & set(recovery.exponentials):
         return []
     for degree in _DEGREES:
         found: list[Quadratic] = []
@@ -139,13 +141,13 @@ def _solved(recovery: Recovery, columns: Columns, target: Expr) -> list[Quadrati
         inside = set().union(*[part.free_symbols for part in parts])
         outer = {s: e for s, e in recovery.outer.items() if s in inside}
         quadratic = Quadratic(target, parts[2], parts[1], parts[0], outer)
-        if _holds(quadratic):
+        if _holds(quadratic, recovery):
             found.append(quadratic)
     return found
 
 
-def _holds(q: Quadratic) -> bool:
-    gap = (q.a * q.target**2 + q.b * q.target + q.c).xreplace(dict(q.outer))
+def _holds(q: Quadratic, recovery: Recovery) -> bool:
+    gap = recovery.written(q.a * q.target**2 + q.b * q.target + q.c)
     try:
         return Ring(gap.free_symbols).is_zero(gap)  # type: ignore[arg-type]
     except NotRational:
@@ -154,7 +156,9 @@ def _holds(q: Quadratic) -> bool:
 
 def _common_root(found: Sequence[Quadratic], recovery: Recovery) -> tuple[Quadratic, ...] | None:
     point, kappa = recovery.point(0)
-    here = {s: value for s, value in zip(recovery.outer, kappa, strict=True)} | {s: point[s].value for s in recovery.known}
+    here = {s: value for s, value in zip(recovery.outer, kappa, strict=True)} | {
+        s: point[s].value for s in recovery.known
+    }
     values = {s: Dual(value, {}) for s, value in here.items()}
     for i, one in enumerate(found):
         for other in found[:i]:
@@ -166,13 +170,15 @@ def _common_root(found: Sequence[Quadratic], recovery: Recovery) -> tuple[Quadra
 def _second_root(
     problem: Problem, recovery: Recovery, unknown: Symbol, quadratic: Quadratic, others: Sequence[Symbol]
 ) -> Settled | dict[Symbol, Expr] | None:
-    known = tuple(recovery.known)
+    known = tuple(u for u in recovery.known if u in problem.unknowns)
     other = other_root(quadratic)
     if other is None or other == quadratic.target:
         return None
     if outside(other, quadratic.target, problem):
         return Settled(unknown, (quadratic,), known=known)
-    change: dict[Symbol, Expr] = {unknown: other if quadratic.target == unknown else _root(other, unknown, problem)}
+    change: dict[Symbol, Expr] = {
+        unknown: other if quadratic.target == unknown else _root(other, unknown, problem)
+    }
     steps: list[tuple[Symbol, Formula]] = []
     recovery.learn(unknown)
     waiting = [u for u in others if u != unknown]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import permutations
 
-from sympy import Expr, Interval, Matrix, Symbol, expand
+from sympy import Expr, Interval, Matrix, Symbol, exp, expand
 
 from identkit.symbolic.discrete import discrete_maps, moves_inside
 from identkit.symbolic.field import points, vanishes
@@ -21,8 +21,8 @@ from identkit.symbolic.modular import Unsupported
 from identkit.symbolic.outcome import Convex, Increase, Outcome
 from identkit.symbolic.problem import Problem
 from identkit.symbolic.rank import RankReport, generic_rank
-from identkit.symbolic.regularity import analytic, positive, regular
 from identkit.symbolic.recovery import Recovery
+from identkit.symbolic.regularity import analytic, positive, regular
 from identkit.symbolic.roots import Settled, root_of
 from identkit.verdict import Level
 
@@ -74,7 +74,9 @@ def solve(problem: Problem, seconds: float = 20.0, tell: Callable[[Outcome], Non
 def _doubtful(found: Outcome, fixed: Sequence[Symbol]) -> Outcome:
     # Until the search is over, LOCAL is a lower bound.
     floor = [u for u in fixed if found.levels[u] is Level.LOCAL]
-    return replace(found, levels=dict(found.levels), at_least=floor, tried=[*found.tried, "the search was cut short"])
+    return replace(
+        found, levels=dict(found.levels), at_least=floor, tried=[*found.tried, "the search was cut short"]
+    )
 
 
 def _ignored(problem: Problem, found: Outcome) -> None:
@@ -89,10 +91,14 @@ def _free(problem: Problem, found: Outcome, report: RankReport, deadline: float)
     if not free:
         return
     if not problem.exhaustive:
-        found.tried.append(f"what is known of the law leaves {', '.join(u.name for u in free)} free; more may fix them")
+        found.tried.append(
+            f"what is known of the law leaves {', '.join(u.name for u in free)} free; more may fix them"
+        )
         return
     ignored = sum(level is Level.CONSTANT for level in found.levels.values())
-    found.fields = null_fields(problem, report.deficiency - ignored, free, max(1.0, 0.5 * (deadline - time.monotonic())))
+    found.fields = null_fields(
+        problem, report.deficiency - ignored, free, max(1.0, 0.5 * (deadline - time.monotonic()))
+    )
     moved = set().union(*[set(f) for f in found.fields], set())
     for unknown in free:
         if unknown in moved:
@@ -105,7 +111,11 @@ def _free(problem: Problem, found: Outcome, report: RankReport, deadline: float)
 
 
 def _determined(
-    problem: Problem, found: Outcome, fixed: Sequence[Symbol], deadline: float, recovery: Recovery | None = None
+    problem: Problem,
+    found: Outcome,
+    fixed: Sequence[Symbol],
+    deadline: float,
+    recovery: Recovery | None = None,
 ) -> Recovery:
     """Formulas first, then strict monotonicity, each making more unknowns known, until nothing new comes."""
     recovery = recovery or Recovery(problem, max(1.0, deadline - time.monotonic()))
@@ -115,7 +125,9 @@ def _determined(
     while progress and left and time.monotonic() < deadline:
         progress = False
         for unknown in list(left):
-            if _by_formula(problem, found, recovery, unknown, known) or _by_slope(problem, found, unknown, known):
+            if _by_formula(problem, found, recovery, unknown, known) or _by_slope(
+                problem, found, unknown, known
+            ):
                 found.levels[unknown] = Level.GLOBAL
                 known.append(unknown)
                 left.remove(unknown)
@@ -124,10 +136,14 @@ def _determined(
     return recovery
 
 
-def _by_formula(problem: Problem, found: Outcome, recovery: Recovery, unknown: Symbol, known: list[Symbol]) -> bool:
+def _by_formula(
+    problem: Problem, found: Outcome, recovery: Recovery, unknown: Symbol, known: list[Symbol]
+) -> bool:
     targets: list[Expr] = [unknown]
     if problem.domains[unknown].inf >= 0 or problem.domains[unknown].sup <= 0:
         targets.append(unknown**2)
+    if unknown in recovery.exponentials:
+        targets = [exp(unknown)]
     for target in targets:
         try:
             formula = recovery.find(target)
@@ -163,7 +179,9 @@ def _by_convexity(problem: Problem, found: Outcome) -> None:
     entries = [e for e in dict.fromkeys(problem.summary) if e.free_symbols & set(left)]
     if not 2 <= len(left) <= 4 or len(left) != len(problem.unknowns) or len(entries) != len(left):
         return
-    if not all(isinstance(problem.domains[u], Interval) for u in left) or not all(regular(e) for e in entries):
+    if not all(isinstance(problem.domains[u], Interval) for u in left) or not all(
+        regular(e) for e in entries
+    ):
         return
     # An entry can stand in row i only if its slope by unknown i has one sign, which must then be made positive.
     signs = [[_slope(e, u) for u in left] for e in entries]
@@ -173,7 +191,9 @@ def _by_convexity(problem: Problem, found: Outcome) -> None:
         turned = tuple(signs[place][i] * entries[place] for i, place in enumerate(order))
         jacobian = Matrix(turned).jacobian(left)
         symmetric = jacobian + jacobian.T
-        if not all(symmetric.subs(list(p.items())).is_positive_definite for p in points(dict(problem.domains), 2)):
+        if not all(
+            symmetric.subs(list(p.items())).is_positive_definite for p in points(dict(problem.domains), 2)
+        ):
             continue
         if all(positive(expand(symmetric[:k, :k].det())) for k in range(1, len(left) + 1)):
             found.convex = Convex(tuple(left), turned)
@@ -205,7 +225,10 @@ def _by_roots(problem: Problem, found: Outcome, fixed: Sequence[Symbol], recover
         if unknown not in found.at_least or time.monotonic() > recovery.deadline:
             continue
         local = [u for u in fixed if found.levels[u] is Level.LOCAL]
-        answer = root_of(problem, recovery, unknown, local)
+        try:
+            answer = root_of(problem, recovery, unknown, local)
+        except Unsupported:
+            return
         if isinstance(answer, Settled):
             found.roots.append(answer)
             found.levels[unknown] = Level.GLOBAL
@@ -220,5 +243,3 @@ def _by_roots(problem: Problem, found: Outcome, fixed: Sequence[Symbol], recover
 def by_name(levels: Mapping[Symbol, Level]) -> dict[str, Level]:
     """Levels keyed by the unknowns' names."""
     return {unknown.name: level for unknown, level in levels.items()}
-
-

@@ -13,13 +13,14 @@ from dataclasses import replace
 
 import sympy
 from sympy import Dummy, Expr, Rational, S, Symbol
-from sympy.polys.matrices import DomainMatrix
 
 from identkit.symbolic.field import vanishes
 from identkit.symbolic.fields import Field, null_fields
 from identkit.symbolic.fractions import rational_zero
-from identkit.symbolic.modular import Unsupported
+from identkit.symbolic.linear import nullspace, rationals
+from identkit.symbolic.modular import Evaluator, Unsupported
 from identkit.symbolic.outcome import Outcome, Pin, Squares, Tied
+from identkit.symbolic.polynomials import NotRational, Ring
 from identkit.symbolic.problem import Problem
 from identkit.symbolic.rank import generic_rank
 from identkit.symbolic.regularity import on_open_box, positive, regular
@@ -27,6 +28,7 @@ from identkit.symbolic.solver import solve
 from identkit.verdict import Level
 
 _LONGEST = 250
+_MOST_SUMS = 12
 _MOST_ENTRIES = 60
 
 
@@ -107,7 +109,9 @@ def _pinned(problem: Problem, found: Outcome, values: Mapping[Symbol, Expr]) -> 
         if top == 0:
             continue
         factors = sympy.factor_list(top)[1]
-        roots = [(u, n) for f, n in factors for u in f.free_symbols & set(values) if _is_root(f, u, values[u])]
+        roots = [
+            (u, n) for f, n in factors for u in f.free_symbols & set(values) if _is_root(f, u, values[u])
+        ]
         if len(roots) != 1 or found.levels[roots[0][0]] is Level.GLOBAL:
             continue
         ((unknown, power),) = roots
@@ -118,7 +122,11 @@ def _pinned(problem: Problem, found: Outcome, values: Mapping[Symbol, Expr]) -> 
 
 
 def _is_root(factor: Expr, unknown: Symbol, root: Expr) -> bool:
-    return factor.free_symbols == {unknown} and sympy.degree(factor, unknown) == 1 and factor.subs(unknown, root) == 0
+    return (
+        factor.free_symbols == {unknown}
+        and sympy.degree(factor, unknown) == 1
+        and factor.subs(unknown, root) == 0
+    )
 
 
 def signed_on(expression: Expr, problem: Problem) -> bool:
@@ -129,21 +137,20 @@ def signed_on(expression: Expr, problem: Problem) -> bool:
 
 def _squared(problem: Problem, found: Outcome, values: Mapping[Symbol, Expr]) -> None:
     """Combinations of κ's entries that are sums of even powers of deviations from this point, with positive weights."""
-    entries = [e for e in dict.fromkeys(problem.summary) if e.free_symbols and sympy.count_ops(e) <= _LONGEST]
+    entries = [e for e in dict.fromkeys(problem.summary) if e.free_symbols and e.is_polynomial(*values)]
     squared = tuple(u for u in values if even_in(u, problem))
-    tables = [(e, deviations(e, values, squared)) for e in entries[:_MOST_ENTRIES]]
-    usable = [(e, table) for e, table in tables if table is not None]
-    for weights in _flat(usable, [u for u in problem.unknowns if u not in values], len(values)):
-        combined: dict[tuple[int, ...], Expr] = {}
-        for weight, (_, table) in zip(weights, usable, strict=True):
-            for powers, coefficient in table.items():
-                combined[powers] = combined.get(powers, S.Zero) + weight * coefficient
+    for weights in _flat(problem, entries[:_MOST_ENTRIES], values)[:_MOST_SUMS]:
+        chosen = {e: w for e, w in zip(entries, weights, strict=False) if w}
+        if sum(sympy.count_ops(e) for e in chosen) > _LONGEST:
+            continue
+        table = deviations(sympy.Add(*[w * e for e, w in chosen.items()]), values, squared)
         for sign in (1, -1):
-            pinned = pinned_by({p: sign * e for p, e in combined.items()}, list(values), problem)
+            pinned = pinned_by({p: sign * e for p, e in (table or {}).items()}, list(values), problem)
             new = [u for u in pinned if found.levels[u] is Level.UNKNOWN]
             if new:
-                chosen = {e: sign * w for w, (e, _) in zip(weights, usable, strict=True) if w}
-                found.squares.append(Squares(tuple(pinned), chosen, squared))
+                found.squares.append(
+                    Squares(tuple(pinned), {e: sign * w for e, w in chosen.items()}, squared)
+                )
                 found.levels.update(dict.fromkeys(new, Level.GLOBAL))
 
 
@@ -173,26 +180,29 @@ def deviations(
     return dict(terms)
 
 
-def _flat(
-    usable: Sequence[tuple[Expr, Mapping[tuple[int, ...], Expr]]], rest: Sequence[Symbol], size: int
-) -> list[list[Rational]]:
-    """Weights with which the entries' constant and linear parts cancel, whatever the generic coordinates are."""
-    if not usable:
+def _flat(problem: Problem, entries: Sequence[Expr], values: Mapping[Symbol, Expr]) -> list[list[Rational]]:
+    """Weights that make a number of the entries' sum and 0 of its slopes by the given coordinates, simple ones first.
+
+    Sought in a prime field at the given values and random generic coordinates.
+    """
+    if not entries or not all(value.is_Rational for value in values.values()):
         return []
+    symbols = [*problem.unknowns, *problem.known]
     chance = random.Random(3)
-    origin = (0,) * size
-    low = [tuple(int(i == j) for i in range(size)) for j in range(size)]
-    symbols = set(rest).union(*[e.free_symbols for _, table in usable for e in table.values()])
-    rows: list[list[Rational]] = []
-    for _ in range(len(usable) + 3):
-        here = {s: Rational(chance.randint(1, 96), 97) for s in symbols}
-        rows += [[Rational(table.get(powers, S.Zero).subs(here)) for _, table in usable] for powers in low]
-        constants = [Rational(table.get(origin, S.Zero).subs(here)) for _, table in usable]
-        # The sum of the constant parts must be the same number at every point: one more unknown, subtracted.
-        rows.append([*constants])
-    shift = [S.One if i % (size + 1) == size else S.Zero for i in range(len(rows))]
-    matrix = DomainMatrix.from_Matrix(sympy.Matrix([[*row, s] for row, s in zip(rows, shift, strict=True)])).to_field()
-    return [[Rational(w) for w in vector[:-1]] for vector in matrix.nullspace().to_Matrix().tolist()]
+    try:
+        evaluator = Evaluator(entries, symbols)
+        rows: list[list[int]] = []
+        for _ in range(len(entries) + 3):
+            here = {s: chance.randrange(1, evaluator.prime) for s in symbols}
+            here |= {s: int(v.p) * pow(int(v.q), -1, evaluator.prime) for s, v in values.items()}
+            heights, jacobian = evaluator.at(evaluator.point_at(here, chance))
+            slopes = [[row[symbols.index(s)] for row in jacobian] for s in values]
+            # The last column stands for minus the number that the sum is.
+            rows += [[*column, 0] for column in slopes] + [[*heights, 1]]
+    except (Unsupported, ArithmeticError):
+        return []
+    vectors = [rationals(v[:-1], evaluator.prime) for v in nullspace(rows, len(entries) + 1, evaluator.prime)]
+    return sorted([v for v in vectors if v is not None], key=lambda v: sum(w != 0 for w in v))
 
 
 def pinned_by(
@@ -235,6 +245,13 @@ def alive_at(move: Field, values: Mapping[Symbol, Expr], problem: Problem) -> li
     return [u for u, e in here.items() if not vanishes(e)]
 
 
+def _lowest(expression: Expr) -> Expr:
+    try:
+        return Ring(sorted(expression.free_symbols, key=str)).reduced(expression)  # type: ignore[arg-type]
+    except NotRational:
+        return expression
+
+
 def _tied(problem: Problem, found: Outcome, values: Mapping[Symbol, Expr]) -> None:
     """Fields on the subvariety where coordinates that are equal at the point are equal throughout."""
     first: dict[Expr, Symbol] = {}
@@ -245,8 +262,8 @@ def _tied(problem: Problem, found: Outcome, values: Mapping[Symbol, Expr]) -> No
     joined = replace(
         problem,
         unknowns=left,
-        summary=tuple(e.xreplace(ties) for e in problem.summary),
-        constraints=tuple(e.xreplace(ties) for e in problem.constraints),
+        summary=tuple(_lowest(e.xreplace(ties)) for e in problem.summary),
+        constraints=tuple(e for c in problem.constraints if (e := c.xreplace(ties)) != 0),
     )
     try:
         report = generic_rank(joined)
@@ -259,4 +276,6 @@ def _tied(problem: Problem, found: Outcome, values: Mapping[Symbol, Expr]) -> No
         moved = [*alive, *[u for u, leader in ties.items() if leader in alive]]
         if any(found.levels[u] is Level.UNKNOWN for u in moved):
             found.tied.append(Tied(move, tuple(moved), ties))
-            found.levels.update(dict.fromkeys([u for u in moved if found.levels[u] is Level.UNKNOWN], Level.PARTIAL))
+            found.levels.update(
+                dict.fromkeys([u for u in moved if found.levels[u] is Level.UNKNOWN], Level.PARTIAL)
+            )

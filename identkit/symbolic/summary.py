@@ -96,7 +96,9 @@ def _law_of(statement: Statement, latents: Collection[Symbol], domains: Mapping[
         return Summary(table)
     pieces = tuple(e for weight, component in groups for e in (weight, *component.law))
     if undecided:
-        return Summary(pieces, (), f"whether two components of {names} are the same law was not decided", pieces)
+        return Summary(
+            pieces, (), f"whether two components of {names} are the same law was not decided", pieces
+        )
     if any(expression.has(*latents) for _, component in groups for expression in component.law):
         return Summary(pieces, (), f"the components of the mixture {names} change with the latents", pieces)
     if len(groups) > 2 and not isinstance(kind, _INDEPENDENT):
@@ -104,7 +106,9 @@ def _law_of(statement: Statement, latents: Collection[Symbol], domains: Mapping[
     return Summary(tuple(weight for weight, _ in groups), tuple(assumptions))
 
 
-def _merged(family: Mixture, domains: Mapping[Symbol, Set]) -> tuple[list[tuple[Expr, Family]], list[str], bool]:
+def _merged(
+    family: Mixture, domains: Mapping[Symbol, Set]
+) -> tuple[list[tuple[Expr, Family]], list[str], bool]:
     groups: list[tuple[Expr, Family]] = []
     assumptions: list[str] = []
     undecided = False
@@ -133,5 +137,7 @@ def _finite_table(groups: list[tuple[Expr, Family]]) -> tuple[Expr, ...] | None:
         if trials.is_Integer:
             counts = range(1, int(trials) + 1)
             # The factorial moments Σ w pʲ determine the cells of the table linearly, and are determined by them.
-            return tuple(sympy.Add(*[weight * part.arguments[1] ** j for weight, part in groups]) for j in counts)
+            return tuple(
+                sympy.Add(*[weight * part.arguments[1] ** j for weight, part in groups]) for j in counts
+            )
     return None

@@ -38,7 +38,7 @@ def all_domains(model: Model) -> dict[Symbol, Set]:
 
 def is_finite(support: Set) -> bool:
     """Whether a latent has finitely many values."""
-    return support.is_FiniteSet or isinstance(support, sympy.Range) and bool(support.size.is_finite)
+    return support.is_FiniteSet or (isinstance(support, sympy.Range) and bool(support.size.is_finite))
 
 
 def is_discrete(domain: Set) -> bool:
@@ -66,7 +66,10 @@ def supported_states(model: Model, finite: Sequence[Symbol]) -> list[State] | No
     states: list[State] = []
     known: dict[Expr, bool | None] = {}
     seen: dict[tuple[int, tuple[Expr, ...]], Expr] = {}
-    enters = [[s for s in finite if s in statement.symbols or s in statement.family.free_symbols] for statement in statements]
+    enters = [
+        [s for s in finite if s in statement.symbols or s in statement.family.free_symbols]
+        for statement in statements
+    ]
     for values in product(*[list(model.support(symbol)) for symbol in finite]):
         state = dict(zip(finite, values, strict=True))
         masses = []

@@ -57,12 +57,19 @@ def _spanned(summary: Sequence[Expr], latents: Sequence[Symbol]) -> bool:
     except NotImplementedError:
         return False
     for start in (1, 2, 4):
-        fixed = {symbol: value for symbol, value in some_point(symbols, start).items() if symbol not in latents}
+        fixed = {
+            symbol: value for symbol, value in some_point(symbols, start).items() if symbol not in latents
+        }
         gradients = []
         for attempt in range(1, 4 + len(latents)):
-            values = [float(v.mid()) * (0 not in v or not v.is_finite()) for v in run_or_nan(tape, {**some_point(symbols, attempt), **fixed}, 128)]
+            values = [
+                float(v.mid()) * (0 not in v or not v.is_finite())
+                for v in run_or_nan(tape, {**some_point(symbols, attempt), **fixed}, 128)
+            ]
             table = np.reshape(values, (len(slopes), len(latents)))
-            gradients += [row / np.linalg.norm(row) for row in table if np.isfinite(row).all() and np.any(row != 0)]
+            gradients += [
+                row / np.linalg.norm(row) for row in table if np.isfinite(row).all() and np.any(row != 0)
+            ]
         if len(gradients) >= len(latents):
             sizes = np.linalg.svd(np.array(gradients), compute_uv=False)
             if sizes[-1] > 1e-6 * sizes[0]:

@@ -75,6 +75,9 @@ class Torus:
         rows = []
         for value, row in zip(values[:entries], jacobian[:entries], strict=True):
             inverse = pow(value, -1, p) if value % p else 0
-            scaled = [point[u].value * e % p * inverse % p if e else 0 for u, e in zip(evaluator.unknowns, row, strict=True)]
+            scaled = [
+                point[u].value * e % p * inverse % p if e else 0
+                for u, e in zip(evaluator.unknowns, row, strict=True)
+            ]
             rows.append(scaled if inverse else [])
         return rows

@@ -22,7 +22,7 @@ def _ability(persons: int, items: int, chance: str, declared: str) -> str:
 
 
 def _latent_positions() -> Any:
-    """Eight points of the plane behind a Gaussian process with a squared exponential kernel."""
+    """Five points of the plane behind a Gaussian process with a squared exponential kernel."""
     import sympy
 
     from identkit.model.families import MvNormal, Normal
@@ -30,13 +30,13 @@ def _latent_positions() -> Any:
 
     model = Model("latent-positions")
     scale, length, noise = [model.parameter(name, positive=True) for name in ("s", "l", "tau")]
-    z = model.latent("z", Normal(0, 1), shape=(8, 2))
+    z = model.latent("z", Normal(0, 1), shape=(5, 2))
 
     def kernel(i: int, j: int) -> sympy.Expr:
         square = sum((z[min(i, j), k] - z[max(i, j), k]) ** 2 for k in range(2))
         return scale**2 * sympy.exp(-square / (2 * length**2)) + (noise if i == j else 0)
 
-    model.observe("y", MvNormal([0] * 8, sympy.Matrix(8, 8, kernel)))
+    model.observe("y", MvNormal([0] * 5, sympy.Matrix(5, 5, kernel)))
     return model
 
 
@@ -133,10 +133,10 @@ CASES = (
         model=_latent_positions,
         about="joint",
         source=(
-            "G16 (19/15/4) and I.14; Lawrence 2005; by hand: -2 log K/s² is a matrix of squared distances in the plane "
+            "G16 (19/15/4 with eight points, here 13/9/4 with five) and I.14; Lawrence 2005; by hand: -2 log K/s² is a matrix of squared distances in the plane "
             "for one s only, by the eigenvalue of its centred form that is repeated"
         ),
-        levels=levels(PARTIAL="z[1..8,1..2] l", GLOBAL="s tau"),
+        levels=levels(PARTIAL="z[1..5,1..2] l", GLOBAL="s tau"),
         level="PARTIAL",
         prior_identified=names("l"),
         deficiency=4,

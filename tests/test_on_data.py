@@ -1,0 +1,228 @@
+"""`check` on given data: ties that are exact, ties that are nearly so, rows, pooling, and impossible values."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import sympy
+import torch
+
+import identkit as ik
+from identkit.dispatch import check
+from identkit.model.compiled import compiled
+from identkit.symbolic.certificates import GapOnData
+from identkit.symbolic.on_data import LikelihoodOnData, exact_rows
+from identkit.verdict import Level
+
+CONSTANT, PARTIAL, INFORMED, UNKNOWN = Level.CONSTANT, Level.PARTIAL, Level.INFORMED, Level.UNKNOWN
+SCALES = "k ~ Bernoulli(1/2); observe x ~ Normal(0, select(k + 1, 1, 2))"
+TIE = "sqrt(4/3*log(4))"
+WEIGHT = "a ~ Beta(5, 5); observe x ~ Mixture([a, 1-a], Normal(0, 1), Normal(2, 1))"
+XOR = """z[2] ~ Bernoulli(1/2)
+observe x ~ Bernoulli(select(1 + z[1], select(1 + z[2], 0.1, 0.9), select(1 + z[2], 0.9, 0.1)))"""
+
+
+def levels(text, **arguments):
+    verdict = check(text, **arguments)
+    assert verdict.scope == "data"
+    assert verdict.certificate is None or verdict.certificate.verify()
+    return verdict.latents
+
+
+TABLE = [
+    # two normals of equal mean agree at one |x| and nowhere else
+    (SCALES, {"x": TIE}, {}, {"k": CONSTANT}),
+    (SCALES, {"x": f"-{TIE}"}, {}, {"k": CONSTANT}),
+    (SCALES, {"x": f"{TIE} + 1e-40"}, {}, {"k": INFORMED}),
+    (SCALES, {"x": 1.35956}, {}, {"k": INFORMED}),
+    (SCALES, {"x": [1, 2]}, {}, {"k": INFORMED}),
+    (SCALES, {"x": [TIE, 2]}, {}, {"k": PARTIAL}),
+    (SCALES, {"x": [TIE, 2]}, {"pooled": True}, {"k": INFORMED}),
+    # x² + y² = 2·tie²: neither row ties, together they do
+    (SCALES, {"x": ["sqrt(4/3*log(4) + 1)", "sqrt(4/3*log(4) - 1)"]}, {"pooled": True}, {"k": CONSTANT}),
+    (SCALES, {"x": ["sqrt(4/3*log(4) + 1)", "sqrt(4/3*log(4) - 1)"]}, {}, {"k": INFORMED}),
+    # a mixing weight at the point where the component densities agree
+    (WEIGHT, {"x": 1}, {}, {"a": CONSTANT}),
+    (WEIGHT, {"x": [1, 1]}, {"pooled": True}, {"a": CONSTANT}),
+    (WEIGHT, {"x": "1 + 1e-30"}, {}, {"a": INFORMED}),
+    (WEIGHT, {"x": [0.5, 1.5]}, {"pooled": True}, {"a": INFORMED}),
+    # a law that ignores a latent ignores it on all data; free parameters are generic
+    ("z ~ Normal(0, 1); observe x ~ Normal(w*z, 1)", {"x": 1}, {}, {"z": INFORMED}),
+    ("z ~ Normal(0, 1); observe x ~ Normal(w*z, 1)", {"x": 1}, {"at": {"w": 0}}, {"z": CONSTANT}),
+    (
+        "z[2] ~ Normal(0, 1); observe x ~ Normal(z[1] + z[2], 1)",
+        {"x": 1},
+        {},
+        {"z[1]": PARTIAL, "z[2]": PARTIAL},
+    ),
+    (
+        "z[2] ~ Normal(0, 1); observe x ~ Normal(z[1]*z[2], 1)",
+        {"x": 1},
+        {},
+        {"z[1]": INFORMED, "z[2]": INFORMED},
+    ),
+    (XOR, {"x": 1}, {}, {"z[1]": PARTIAL, "z[2]": PARTIAL}),
+    # kinks: half of the line is dead, the datum still speaks; a step that these data do not see
+    ("z ~ Normal(0, 1); observe x ~ Normal(relu(z), 1)", {"x": 1}, {}, {"z": INFORMED}),
+    ("z ~ Normal(0, 1); observe x ~ Normal(abs(z)/z, 1)", {"x": 0}, {}, {"z": CONSTANT}),
+    ("z ~ Normal(0, 1); observe x ~ Normal(abs(z)/z, 1)", {"x": 1}, {}, {"z": INFORMED}),
+    # one coordinate ties, the other does not
+    (
+        "z[2] ~ Bernoulli(1/2); observe x ~ Normal(0, 1 + z[1]); observe y ~ Normal(z[2], 1)",
+        {"x": TIE, "y": 1},
+        {},
+        {"z[1]": CONSTANT, "z[2]": INFORMED},
+    ),
+    (
+        "z[2] ~ Bernoulli(1/2); observe x ~ Normal(0, 1 + z[1]); observe y ~ Normal(z[2], 1)",
+        {"x": TIE, "y": 1 / 2},
+        {},
+        {"z[1]": CONSTANT, "z[2]": CONSTANT},
+    ),
+    # counts, and latents that the prior pins down
+    ("k ~ Poisson(2); observe x ~ Normal(k, 1)", {"x": 1}, {}, {"k": INFORMED}),
+    ("k ~ Poisson(0); observe x ~ Normal(k, 1)", {"x": 1}, {}, {"k": CONSTANT}),
+    ("k ~ Bernoulli(0); observe x ~ Normal(k, 1)", {"x": 1}, {}, {"k": CONSTANT}),
+    ("k ~ Poisson(2); observe x ~ Normal((-1)^k, 1)", {"x": 0}, {}, {"k": CONSTANT}),
+    # the mean is fixed and the variance speaks
+    ("z ~ Normal(0, 1); observe x ~ Normal(0, exp(z))", {"x": 0}, {}, {"z": INFORMED}),
+]
+
+
+@pytest.mark.parametrize(("text", "data", "arguments", "expected"), TABLE, ids=range(len(TABLE)))
+def test_levels_on_data(text, data, arguments, expected):
+    assert levels(text, data=data, **arguments) == expected
+
+
+DOUBTFUL = [
+    # A whole half-line of parameter values has no gap, so one value says nothing of almost all.
+    ("z ~ Normal(0, 1); observe x ~ Normal(relu(w*z), 1)", {"x": 1}, {}),
+    # Counts that another latent may pin down: a gap may lie outside the support.
+    ("m ~ Poisson(3); k ~ Binomial(m, 0); z ~ Normal(0, 1); observe x ~ Normal(k*z, 1)", {"x": 1}, {}),
+    # (−1)^k has the same value at all even k that were tried, or not; no claim either way without a proof.
+    ("z ~ Normal(0, 1); observe x ~ Normal(abs(z - 100)/(z - 100), 1)", {"x": 1}, {}),
+]
+
+
+@pytest.mark.parametrize(("text", "data", "arguments"), DOUBTFUL, ids=range(len(DOUBTFUL)))
+def test_what_is_not_proved_on_data_is_unknown(text, data, arguments):
+    found = levels(text, data=data, **arguments)
+    assert UNKNOWN in found.values() and INFORMED not in found.values()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_levels_agree_with_the_likelihood_in_float64(seed):
+    """A table of state means and scales with exact repetitions; ℓ in torch is the oracle."""
+    rng = np.random.default_rng(seed)
+    means, scales = rng.integers(0, 2, size=(2, 2)), rng.integers(1, 3, size=(2, 2))
+    one = f"select(1 + a, select(1 + b, {means[0, 0]}, {means[0, 1]}), select(1 + b, {means[1, 0]}, {means[1, 1]}))"
+    two = f"select(1 + a, select(1 + b, {scales[0, 0]}, {scales[0, 1]}), select(1 + b, {scales[1, 0]}, {scales[1, 1]}))"
+    text = f"a ~ Bernoulli(1/2); b ~ Bernoulli(1/3); observe x ~ Normal({one}, {two})"
+    x = [0, 1, 1 / 2, TIE][seed % 4]
+    found = levels(text, data={"x": x})
+
+    value = math.sqrt(4 / 3 * math.log(4)) if x == TIE else float(x)
+    states = torch.tensor(list(itertools.product((0.0, 1.0), repeat=2)), dtype=torch.float64)
+    table = (
+        compiled(ik.parse(text))
+        .log_likelihood(torch.full((4, 1), value, dtype=torch.float64), states)
+        .view(2, 2)
+    )
+    moves = {
+        "a": (table[0] - table[1]).abs().max() > 1e-9,
+        "b": (table[:, 0] - table[:, 1]).abs().max() > 1e-9,
+    }
+    assert {name: level is not CONSTANT for name, level in found.items()} == {
+        n: bool(v) for n, v in moves.items()
+    }
+
+
+def test_the_gaps_of_a_verdict_are_gaps_of_the_likelihood():
+    model = ik.parse("z[2] ~ Normal(0, 1); observe x ~ Normal(z[1], 1); observe y ~ Poisson(exp(z[2]))")
+    rows = exact_rows(model, {"x": "1/2", "y": 3})
+    found = LikelihoodOnData(model).on(rows)
+    c = compiled(model)
+    for gap in found.gaps.values():
+        ends = [
+            torch.tensor([[float(point[s]) for s in model.latent_symbols]]) for point in (gap.one, gap.other)
+        ]
+        values = [c.log_likelihood(torch.tensor([[0.5, 3.0]]), end).item() for end in ends]
+        assert float(gap.gap(model).mid()) == pytest.approx(values[0] - values[1], rel=1e-6) and gap.holds(
+            model
+        )
+    assert isinstance(found.gap, GapOnData)
+
+
+def test_columns_of_vectors_and_rows():
+    text = "z ~ Normal(0, 1); observe y[2] ~ Normal(z, 1)"
+    assert levels(text, data={"y": [1, 2]}) == {"z": INFORMED}
+    assert levels(text, data={"y": [[1, 2, 5], [3, 4, 5]]}) == {"z": INFORMED}
+    assert levels(text, data={"y[1]": [1, 2], "y[2]": np.array([3.0, 4.0])}) == {"z": INFORMED}
+    rows = exact_rows(ik.parse(text), {"y": [[1, 2], ["sqrt(2)", 0.5]]})
+    assert [[row[s] for s in sorted(row, key=str)] for row in rows] == [
+        [1, sympy.sqrt(2)],
+        [2, sympy.Rational(1, 2)],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "data", "error", "words"),
+    [
+        (SCALES, {}, ValueError, "data should give every observation; missing: x"),
+        (SCALES, {"x": 1, "q": 2}, ValueError, "data names 'q', which is none of: x"),
+        (SCALES, {"x": []}, ValueError, "data should have columns of one length, one or more"),
+        (SCALES, {"x": math.nan}, ValueError, "data for x should be finite, got nan"),
+        (
+            SCALES,
+            {"x": "1/0"},
+            ValueError,
+            "data for x should be a constant .* got '1/0': this divides by zero",
+        ),
+        (SCALES, {"x": "log(-1)"}, ValueError, "this is not a real number"),
+        (SCALES, {"x": "y"}, ValueError, "a constant may not mention names"),
+        (SCALES, {"x": None}, TypeError, "data for x should be a number"),
+        (SCALES, [1], TypeError, "(?i)mapping"),
+        (
+            "z ~ Normal(0, 1); observe y[2] ~ Normal(z, 1)",
+            {"y": [1, 2, 3]},
+            ValueError,
+            "data for y should have 2 values",
+        ),
+        ("z ~ Normal(0, 1); observe y[2] ~ Normal(z, 1)", {"y[1]": 1}, ValueError, r"missing: y\[2\]"),
+        (
+            "z ~ Normal(0, 1); observe y[2] ~ Normal(z, 1)",
+            {"y[1]": [1], "y[2]": [1, 2]},
+            ValueError,
+            "columns of one length",
+        ),
+        (
+            "z ~ Normal(0, 1); observe x ~ Poisson(exp(z))",
+            {"x": -1},
+            ValueError,
+            "data for x should lie in the support of Poisson",
+        ),
+        (
+            "z ~ Normal(0, 1); observe x ~ Poisson(exp(z))",
+            {"x": "1/2"},
+            ValueError,
+            "data for x should lie in the support of Poisson",
+        ),
+        (
+            "z ~ Beta(1, 1); observe x ~ Bernoulli(z)",
+            {"x": 2},
+            ValueError,
+            "data for x should lie in the support of Bernoulli",
+        ),
+    ],
+)
+def test_bad_data_are_named(text, data, error, words):
+    with pytest.raises(error, match=words):
+        check(text, data=data)
+
+
+def test_pooling_needs_data():
+    with pytest.raises(ValueError, match="pooled=True needs data"):
+        check(SCALES, pooled=True)
