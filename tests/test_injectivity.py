@@ -186,6 +186,10 @@ def test_analytic_knows_hidden_kinks(expression, expected):
     assert analytic(expression) is expected
 
 
+def test_a_kink_in_one_symbol_is_none_in_another():
+    assert analytic(w * Abs(z), of={w}) and not analytic(w * Abs(z), of={z}) and not analytic(Max(w * z, 0), of={w})
+
+
 def test_a_domain_can_make_an_argument_of_log_positive():
     odds = log(z / (1 - z**2))
     assert not analytic(odds) and analytic(odds, {z: UNIT})

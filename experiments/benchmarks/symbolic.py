@@ -140,15 +140,20 @@ def of_identkit(task: Task, repeats: int) -> dict[str, Any]:
     model = task.build()
     asked, law = measured(repeats, lambda: question(model, task.about).problem)
     report, rank = measured(repeats, lambda: generic_rank(asked))
-    moves, fields = measured(repeats, lambda: null_fields(asked, report.deficiency, report.free))
-    verdict, whole = measured(repeats, lambda: check_fibre(model, task.about))
+    stages = {"law": law, "rank": rank}
+    moves: list[Any] = []
+    if report.free:
+        moves, stages["fields"] = measured(
+            repeats, lambda: null_fields(asked, report.deficiency, report.free)
+        )
+    verdict, stages["check_fibre"] = measured(repeats, lambda: check_fibre(model, task.about))
     return {
         "unknowns": len(asked.unknowns),
         "entries": len(asked.summary),
         "deficiency": report.deficiency,
         "fields": len(moves),
         "level": verdict.level.value,
-        "stages": {"law": law, "rank": rank, "fields": fields, "check_fibre": whole},
+        "stages": stages,
     }
 
 
@@ -221,8 +226,8 @@ def seconds(times: dict[str, list[float]], kind: str = "processor") -> float:
 def rows(entry: dict[str, Any], limit: float) -> Iterator[tuple[str, ...]]:
     """The table of one problem: task, processor time, wall-clock time, ratio to identkit's same task, the answer."""
     own = entry["identkit"]["stages"]
-    base = {"rank": seconds(own["rank"]), "fields": seconds(own["fields"])}
-    base["rank and fields"] = base["rank"] + base["fields"]
+    base = {stage: seconds(own[stage]) for stage in ("rank", "fields") if stage in own}
+    base["rank and fields"] = sum(base.values())
     for stage, times in own.items():
         said = {
             "rank": f"deficiency {entry['identkit']['deficiency']}",
@@ -244,26 +249,22 @@ def rows(entry: dict[str, Any], limit: float) -> Iterator[tuple[str, ...]]:
             yield tool, "-", "-", "", found["reason"]
             continue
         for place, stage in enumerate(_STAGES[tool]):
-            times = found["stages"].get(stage)
+            times, mine = found["stages"].get(stage), base.get(stage)
+            name = _NAMES[tool, stage]
             if times is not None:
-                ratio = seconds(times) / max(base[stage], 1e-4)
+                ratio = f"{seconds(times) / mine:.3g}" if mine else ""
                 yield (
-                    _NAMES[tool, stage],
+                    name,
                     _written(seconds(times)),
                     _written(seconds(times, "wall")),
-                    f"{ratio:.3g}",
+                    ratio,
                     _answer(found, stage),
                 )
+            elif place == 0 or _STAGES[tool][place - 1] in found["stages"]:
+                ratio = f"> {found['unfinished'] / mine:.3g}" if mine else ""
+                yield name, "-", f"> {limit:g}", ratio, "stopped"
             else:
-                first = place == 0 or _STAGES[tool][place - 1] in found["stages"]
-                at_least = f"> {found['unfinished'] / max(base[stage], 1e-4):.3g}" if first else ""
-                yield (
-                    _NAMES[tool, stage],
-                    "-",
-                    f"> {limit:g}",
-                    at_least,
-                    "stopped" if first else "not reached",
-                )
+                yield name, "-", f"> {limit:g}", "", "not reached"
 
 
 def _answer(found: dict[str, Any], stage: str) -> str:
@@ -276,7 +277,7 @@ def _answer(found: dict[str, Any], stage: str) -> str:
 
 
 def _written(value: float) -> str:
-    return f"{value:.3f}"
+    return f"{value:.4f}"
 
 
 def show(entry: dict[str, Any], limit: float) -> None:

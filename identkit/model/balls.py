@@ -118,6 +118,7 @@ def ball(expression: Expr, values: Mapping[Symbol, Any], precision: int = 128) -
 def nonzero(expression: Expr, values: Mapping[Symbol, Any] | None = None) -> bool:
     """Whether the expression is *proved* not to be 0 at these exact values. False means "not proved".
 
+    >>> import sympy
     >>> nonzero(sympy.exp(1) - sympy.Rational(27182818284590452353602874713526624977572, 10**40))
     True
     """

@@ -30,8 +30,8 @@ class Tape:
 
     >>> a = sympy.Symbol("a")
     >>> from identkit.model.balls import ball
-    >>> ball(a**2 / 3, {a: Rational(3)})
-    3.00000000000000
+    >>> float(ball(a**2 / 3, {a: Rational(3)}).mid())
+    3.0
     """
 
     def __init__(self, expressions: Sequence[Expr]) -> None:

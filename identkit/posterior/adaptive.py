@@ -17,7 +17,7 @@ from torch import Tensor
 
 from identkit.posterior.bayes import EPSILON, Law, Values, bayes, joint_heights
 from identkit.posterior.layout import Cells
-from identkit.posterior.locate import DEPTH
+from identkit.posterior.locate import BLUR, DEPTH, parabola
 
 #: Nodes per cell: two cells hold a Gaussian, and see that they do, to 1e-12.
 NODES = 48
@@ -98,12 +98,13 @@ def refine(
         )
         number = torch.bincount(owner, minlength=count)
         progress.append((missing / goals).amax(1))
+        coarse = right - left > span[owner] * _FINEST
+        hiding, crests = _hiding(owner, count, left, right, values, wander, coarse)
+        hidden = torch.bincount(owner[hiding], minlength=count) > 0
         if round_ >= 2 * _PATIENCE:
             # Noise that the estimates of rounding do not foresee: smaller cells do not lessen it.
-            stalled = progress[-1] > 0.5 * progress[-1 - _PATIENCE]
+            stalled = ~hidden & (progress[-1] > 0.5 * progress[-1 - _PATIENCE])
             number = torch.where(stalled, _CELL_LIMIT + 1, number)
-        hiding = _hiding(owner, count, values, wander) & (right - left > span[owner] * _FINEST)
-        hidden = torch.bincount(owner[hiding], minlength=count) > 0
         met = (
             ((missing <= goals).all(1) & ~hidden)
             | (number > _CELL_LIMIT)
@@ -128,7 +129,8 @@ def refine(
         old, new = torch.nonzero(pending[owner] & ~split)[:, 0], torch.nonzero(pending[owner] & split)[:, 0]
         # Every third round halves in any case, so that a kink seen where there is none delays little.
         isolate = round_ % 3 < 2
-        fresh = _smaller(owner[new], left[new], right[new], values.map(lambda v, new=new: v[new]), isolate)
+        born_of = values.map(lambda v, new=new: v[new])
+        fresh = _smaller((owner[new], left[new], right[new]), born_of, crests[new], isolate)
         t = nodes_of(*fresh[1:])
         born, born_wander = _with_rounding(at_nodes(evaluate, fresh), t, place(t)[1])
         values = Values.cat([values.map(lambda v, old=old: v[old]), born])
@@ -197,21 +199,24 @@ def _leftover(nodes: Tensor) -> Tensor:
     return 1.5 * (nodes @ _LAST).abs().amax(1)
 
 
-def _smaller(
-    owner: Tensor, left: Tensor, right: Tensor, values: Values, isolate: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Halve cells; those with a kink or a jump between smooth parts are cut on either side of it instead."""
-    low = high = (left + right) / 2
+def _smaller(cells: Cells, values: Values, crests: Tensor, isolate: bool) -> Cells:
+    """Halve cells; cut those with a kink or a jump on either side of it, and those with a crest around that."""
+    owner, left, right = cells
+    middle = (left + right) / 2
     if isolate:
-        at = _kink(left, right, values.log_prior)
-        at = torch.where(at < 0, _kink(left, right, values.log_likelihood), at)
+        kink = _kink(left, right, values.log_prior)
+        kink = torch.where(kink < 0, _kink(left, right, values.log_likelihood), kink)
         t = nodes_of(left, right)
-        low = torch.where(at < 0, low, t.gather(1, (at - 1).clamp(min=0)[:, None])[:, 0])
-        high = torch.where(at < 0, high, t.gather(1, (at + 1).clamp(min=1)[:, None])[:, 0])
-    edges = torch.stack([left, low, high, right])
-    begin, end = edges[:-1].flatten(), edges[1:].flatten()
+        low = torch.where(kink < 0, middle, t.gather(1, (kink - 1).clamp(min=0)[:, None])[:, 0])
+        high = torch.where(kink < 0, middle, t.gather(1, (kink + 1).clamp(min=1)[:, None])[:, 0])
+    else:
+        low = high = middle
+    cuts = torch.stack([low, high, high], 1)
+    cuts = torch.where(crests.isfinite(), crests, cuts).clamp(left[:, None], right[:, None])
+    edges = torch.cat([left[:, None], cuts, right[:, None]], 1)
+    begin, end = edges[:, :-1].flatten(), edges[:, 1:].flatten()
     real = end > begin
-    return owner.repeat(3)[real], begin[real], end[real]
+    return owner.repeat_interleave(4)[real], begin[real], end[real]
 
 
 def _kink(left: Tensor, right: Tensor, heights: Tensor) -> Tensor:
@@ -254,11 +259,38 @@ def _integrands(owner: Tensor, law: Law, values: Values) -> list[Tensor]:
     return [law.prior, law.gap, law.kl_density - law.kl[owner, None] * law.posterior, *terms]
 
 
-def _hiding(owner: Tensor, count: int, values: Values, wander: Tensor) -> Tensor:
-    """Whether a cell may hide a peak of the joint density: ℓ is not resolved there and might rise enough."""
-    joint = joint_heights(owner, count, values).amax(1)
-    top = torch.full((count,), -math.inf, dtype=torch.float64).scatter_reduce_(0, owner, joint, "amax")
-    return (wander > 1) & (joint + 10 * wander > top[owner] - DEPTH)
+def _hiding(
+    owner: Tensor,
+    count: int,
+    left: Tensor,
+    right: Tensor,
+    values: Values,
+    wander: Tensor,
+    coarse: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Whether a cell may hide a peak of the joint density between its nodes, (c,).
+
+    Either ℓ is not resolved there and might rise enough (looked into in coarse cells only), or the parabola
+    through the highest node and its neighbours does rise enough, and well above the nodes.
+
+    Returns:
+        With it, for the latter, that peak and ten widths either side of it, (c, 3), NaN elsewhere.
+    """
+    joint = joint_heights(owner, count, values)
+    best, at = joint.max(1)
+    top = torch.full((count,), -math.inf, dtype=torch.float64).scatter_reduce_(0, owner, best, "amax")
+    floor = top[owner] - DEPTH
+    at = at.clamp(1, NODES - 2)[:, None] + torch.arange(-1, 2)
+    t = nodes_of(left, right).gather(1, at)
+    vertex, width = parabola(list(t.T), list(joint.gather(1, at).T))
+    rise = 0.5 * ((vertex - t[:, 1]) / width).square()
+    crest = joint.gather(1, at)[:, 1] + rise.nan_to_num(0.0, 0.0, 0.0)
+    size = values.log_likelihood.gather(1, at)[:, 1].abs().nan_to_num(0.0, 0.0, 0.0)
+    inside = (vertex > left) & (vertex < right)
+    sharper = inside & (crest > best + 1 + BLUR * size) & (crest > floor)
+    crests = vertex[:, None] + 10 * width[:, None] * torch.arange(-1, 2)
+    unsure = coarse & (wander > 1) & (best + 10 * wander > floor)
+    return sharper | unsure, torch.where(sharper[:, None], crests, math.nan)
 
 
 def _floors(owner: Tensor, law: Law, values: Values) -> Tensor:

@@ -116,7 +116,7 @@ class Samples:
         middle = best.clamp(1, heights.shape[1] - 2)
         t = [self.t.gather(1, middle + step)[:, 0] for step in (-1, 0, 1)]
         h = [heights.gather(1, middle + step)[:, 0] for step in (-1, 0, 1)]
-        _, width = _parabola(t, h)
+        _, width = parabola(t, h)
         return self.t.gather(1, best)[:, 0], heights.gather(1, best)[:, 0], width
 
 
@@ -171,7 +171,7 @@ def sharpen(samples: Samples, which: int, look: Look) -> tuple[Samples, Tensor, 
         take = best.clamp(1, all_t.shape[1] - 2)[:, None] + torch.arange(-1, 2)
         t[active] = all_t.gather(1, take)
         logs[:, active] = all_logs.gather(2, take.expand(2, *take.shape))
-    _, width = _parabola(list(t.T), list(density(logs, which, logs[1, :, 1:2]).T))
+    _, width = parabola(list(t.T), list(density(logs, which, logs[1, :, 1:2]).T))
     merged = samples.with_points(problem.repeat_interleave(3), t.flatten(), logs.flatten(1))
     height = density(logs[:, :, 1], which, merged.best()[problem])
     return merged, problem, t[:, 1].clone(), height, width
@@ -195,7 +195,7 @@ def _distinct(t: Tensor, logs: Tensor) -> tuple[Tensor, Tensor]:
     return t, logs
 
 
-def _parabola(t: list[Tensor], h: list[Tensor]) -> tuple[Tensor, Tensor]:
+def parabola(t: list[Tensor], h: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Vertex of a parabola through three points, and the sd of the Gaussian it is the log of."""
     left, right = t[1] - t[0], t[2] - t[1]
     rise, fall = (h[1] - h[0]) / left, (h[2] - h[1]) / right
@@ -206,7 +206,7 @@ def _parabola(t: list[Tensor], h: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 def _proposals(t: Tensor, h: Tensor) -> Tensor:
     """Four points to try in each bracket: the parabola's top, a width either side, the long half; (m, 4)."""
-    vertex, width = _parabola(list(t.T), list(h.T))
+    vertex, width = parabola(list(t.T), list(h.T))
     long_right = (t[:, 2] - t[:, 1]) > (t[:, 1] - t[:, 0])
     other = torch.where(long_right, t[:, 2], t[:, 0])
     other = torch.where(other.isfinite(), other, t[:, 1] + 2 * (t[:, 1] - t[:, 0]))

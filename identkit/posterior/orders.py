@@ -24,7 +24,7 @@ Block = int | tuple[int, ...]
 
 # How many more points to look at across the prior, where there is a single continuous latent and it costs
 # little.
-_SCOUT = 160
+_SCOUT = 1000
 _SEED_STATES = 16
 
 

@@ -35,7 +35,7 @@ from identkit.symbolic.support import (
 from identkit.verdict import Level
 
 Point = Mapping[Symbol, Rational]
-MOST_OPERATIONS = 150
+MOST_OPERATIONS = 40
 """Size of an expression from which on SymPy's `simplify`, which may take minutes, is not asked."""
 
 
@@ -236,7 +236,7 @@ class AllDiffer(Claim):
             or not moving <= set(model.domains)
         ):
             return False
-        if moving and not all(analytic(e, domains) for e in self.summary):
+        if not all(analytic(e, domains, of=moving) for e in self.summary):
             return False
         if any(is_discrete(domains[symbol]) for symbol in moving):
             return False
@@ -572,9 +572,7 @@ def _generic(model: Model, expressions: Sequence[Expr]) -> bool:
     """Whether a gap at one value of the parameters shows one at almost every value: kinks of the latents do not matter."""
     if any(is_discrete(domain) for domain in model.domains.values()):
         return False
-    rest = {s: d for s, d in all_domains(model).items() if s not in model.domains and not is_finite(d)}
-    fixed = list(_point(rest, 1, 1).items())
-    return not model.domains or all(analytic(e.subs(fixed), model.domains) for e in expressions)
+    return not model.domains or all(analytic(e, all_domains(model), of=model.domains) for e in expressions)
 
 
 def _almost_never_zero(expression: Expr, model: Model) -> bool:
@@ -607,7 +605,8 @@ def zero(expression: Expr) -> bool:
         if balls.excludes_zero(value):
             return False
     plain = sympy.expand(expression)
-    if plain == 0 or sympy.expand(expression.replace(sympy.log, _log_of_tidy)) == 0:
+    tidy = expression.replace(sympy.log, _log_of_tidy)
+    if plain == 0 or sympy.expand(tidy) == 0 or sympy.expand(sympy.cancel(sympy.together(tidy))) == 0:
         return True
     if sympy.cancel(sympy.together(plain)) == 0:
         return True

@@ -603,7 +603,7 @@ def _merges(states: Sequence[State], labels: Sequence[int]) -> list[Claim]:
 def _distinct(model: Model, law: Summary, states: Sequence[State], labels: Sequence[int]) -> AllDiffer | None:
     """A claim that states of different label have different laws, at one parameter point and so at almost all."""
     domains = all_domains(model)
-    if law.incomplete or not all(analytic(expression, domains) for expression in law.expressions):
+    if law.incomplete or not all(analytic(e, domains, of=model.domains) for e in law.expressions):
         return None
     representatives = [states[labels.index(label)] for label in dict.fromkeys(labels)]
     tape = Tape(list(law.expressions))

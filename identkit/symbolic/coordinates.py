@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import gcd, lcm
 
 import sympy
-from sympy import Expr, Interval, S, Symbol
+from sympy import Expr, Interval, Rational, S, Symbol
 
 from identkit.symbolic.polynomials import NotRational, Ring
 from identkit.symbolic.problem import Problem
@@ -111,7 +112,8 @@ def in_exponentials(problem: Problem) -> tuple[Problem, dict[Symbol, Symbol]]:
     logs = {u: sympy.log(t) for u, t in names.items()}
     moved = _renamed(problem, names, lambda e: _lowest(_algebraic(e.rewrite(sympy.exp), logs)))
     images = {
-        names[u]: Interval.open(*[sympy.exp(end) for end in (problem.domains[u].inf, problem.domains[u].sup)]) for u in names
+        names[u]: Interval.open(*[sympy.exp(end) for end in (problem.domains[u].inf, problem.domains[u].sup)])
+        for u in names
     }
     return replace(moved, domains={**problem.domains, **images}), names
 

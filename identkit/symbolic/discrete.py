@@ -148,7 +148,7 @@ def _sign_flips(problem: Problem, real: Sequence[Symbol]) -> list[list[Symbol]]:
     if not real:
         return []
     rows: list[list[int]] = []
-    for expression in problem.summary:
+    for expression in map(exponentials_opened, problem.summary):
         try:
             ring = Ring(expression.free_symbols)  # type: ignore[arg-type]
             top, bottom = ring.fraction(expression)

@@ -305,7 +305,7 @@ class ReadOff(FibreClaim):
             return False
         domain = problem.domains[self.unknown]
         signed = domain.inf >= 0 or domain.sup <= 0
-        one_to_one = (self.unknown, sympy.exp(self.unknown))
+        one_to_one = (self.unknown, sympy.exp(self.unknown), sympy.exp(2 * self.unknown))
         if self.target not in one_to_one and not (self.target == self.unknown**2 and signed):
             return False
         if not gone(self.formula.subs(list(self.summary.items())) - self.target):

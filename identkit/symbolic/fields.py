@@ -73,7 +73,8 @@ def null_fields(
         search.extend(degree, deficiency)
         if len(search.found) >= deficiency or search.late:
             break
-    return [changed.back(field) for field in search.found]
+    found = [changed.back(field) for field in search.found]
+    return [{u: field[u] for u in problem.unknowns if u in field} for field in found]
 
 
 def affine_fields(problem: Problem, free: Sequence[Symbol]) -> list[Field]:

@@ -93,6 +93,7 @@ def slope_sign(expression: Expr, unknown: Symbol, support: Set) -> int:
 
     A function without poles or kinks that is not constant and whose derivative never changes sign is strictly monotone.
 
+    >>> from sympy import Interval, S
     >>> z = Symbol("z", real=True)
     >>> slope_sign(z**3 + z, z, S.Reals), slope_sign(z**2, z, S.Reals), slope_sign(z**2, z, Interval.open(0, S.Infinity))
     (1, 0, 1)

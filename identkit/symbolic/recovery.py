@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
-from math import comb
+from math import comb, lcm
 
 import sympy
 from sympy import Expr, Symbol
@@ -23,7 +23,6 @@ from identkit.symbolic.linear import nullspace, rationals
 from identkit.symbolic.modular import PRIMES, Dual, Evaluator
 from identkit.symbolic.polynomials import NotRational, Ring
 from identkit.symbolic.problem import Problem
-from identkit.symbolic.torus import Torus
 
 _PRIME = PRIMES[0]
 _MOST_COLUMNS = 700
@@ -37,6 +36,18 @@ Chosen = tuple[int, ...]
 
 Columns = tuple[list[Chosen], ...]
 """The monomials of a linear system: those that stand alone, and those that multiply powers of the target."""
+
+
+Weight = tuple[int, ...]
+"""How much each of some scalings scales a monomial."""
+
+
+@dataclass(frozen=True)
+class Grading:
+    """The weights of what monomials are made of, and of the target."""
+
+    symbols: tuple[Weight, ...]
+    target: Weight
 
 
 @dataclass(frozen=True)
@@ -64,11 +75,11 @@ class Recovery:
         self._moved, self.exponentials = in_exponentials(replace(problem, summary=tuple(entries)))
         self._variables = [*self._moved.unknowns, *problem.known]
         self.evaluator = Evaluator(self._moved.summary, self._variables, self._moved.constraints, _PRIME)
-        self.torus = Torus(self.evaluator, len(entries))
         self._points: list[tuple[dict[Symbol, Dual], list[int]]] = []
         self._products: dict[int, dict[Chosen, int]] = {}
         self._values: dict[tuple[int, Expr], int] = {}
-        self._graded: dict[int, dict[tuple[int, ...], list[Chosen]]] = {}
+        self._slopes: list[list[list[int]]] = []
+        self._graded: dict[tuple[int, tuple[Weight, ...]], dict[Weight, list[Chosen]]] = {}
 
     def moved(self, symbol: Symbol) -> Symbol:
         """The coordinate that stands for an unknown: t = exp(u) where it occurs only so."""
@@ -77,8 +88,11 @@ class Recovery:
     def written(self, expression: Expr) -> Expr:
         """An expression of κ's entries and unknowns as a function of the coordinates, in which it may be rational."""
         inside = dict(zip(self.outer, self._moved.summary, strict=True))
-        exps = {sympy.exp(u): t for u, t in self.exponentials.items()}
-        return expression.xreplace(exps).xreplace(inside)
+        return self._in_coordinates(expression).xreplace(inside)
+
+    def _in_coordinates(self, expression: Expr) -> Expr:
+        powers = {sympy.exp(k * u): t**k for u, t in self.exponentials.items() for k in (1, 2)}
+        return expression.xreplace(powers)
 
     def branch(self) -> Recovery:
         """The same points and κ, for a search in which more is supposed to be known."""
@@ -92,7 +106,6 @@ class Recovery:
         """Count an unknown as known from now on; it joins κ as one more determined quantity."""
         if unknown not in self.known:
             self.known.append(unknown)
-            self._graded = {}
 
     def find(self, target: Expr) -> Formula | None:
         """A formula for the target, verified exactly, or None if none of low degree was found.
@@ -101,15 +114,15 @@ class Recovery:
             target: a polynomial in the unknowns; a product of them for the grading to help. Unknowns that occur only
                 inside exponentials, as in exp(u).
         """
-        target = target.xreplace({sympy.exp(u): t for u, t in self.exponentials.items()})
+        target = self._in_coordinates(target)
         if not target.free_symbols <= set(self._variables):
             return None
-        weight = self.torus.weight(target)
-        if weight is None or not target.free_symbols <= self.evaluator.bare:
+        if not target.free_symbols <= self.evaluator.bare:
             return None
+        grading = self.grading(target)
         tried: set[tuple[tuple[Chosen, ...], tuple[Chosen, ...]]] = set()
         for degree in _DEGREES:
-            for columns in self._systems(degree, weight):
+            for columns in self._systems(degree, grading):
                 if time.monotonic() > self.deadline:
                     return None
                 key = (tuple(columns[0]), tuple(columns[1]))
@@ -125,27 +138,70 @@ class Recovery:
         """What monomials are made of: entries of κ, then what is known."""
         return [*self.outer, *[self.moved(s) for s in self.known]]
 
-    def _systems(self, degree: int, weight: tuple[int, ...]) -> list[Columns]:
+    def _systems(self, degree: int, grading: Grading) -> list[Columns]:
         """Monomials that stand alone, and those that multiply the target, of one total weight each; small ones first."""
-        plain, smaller = self.by_weight(degree), self.by_weight(max(degree - 1, 1))
+        plain, smaller = self.by_weight(degree, grading), self.by_weight(max(degree - 1, 1), grading)
         systems: list[Columns] = []
         for heavy, multiplied in smaller.items():
-            alone = plain.get(tuple(a + b for a, b in zip(heavy, weight, strict=True)), [])
+            alone = plain.get(plus(heavy, grading.target), [])
             if alone and len(alone) + len(multiplied) <= _MOST_COLUMNS:
                 systems.append((alone, multiplied))
         return affordable(systems)
 
-    def by_weight(self, degree: int) -> dict[tuple[int, ...], list[Chosen]]:
-        if degree not in self._graded:
-            weights = [*self.torus.of_entries, *[self.torus.of_variables[self.moved(s)] for s in self.known]]
-            groups: dict[tuple[int, ...], list[Chosen]] = {}
-            if comb(len(weights) + degree, degree) <= _MOST_MONOMIALS:
+    def by_weight(self, degree: int, grading: Grading) -> dict[Weight, list[Chosen]]:
+        """The monomials up to a degree, by weight; none if there are too many."""
+        key = (degree, grading.symbols)
+        if key not in self._graded:
+            size = len(grading.symbols)
+            groups: dict[Weight, list[Chosen]] = {}
+            if comb(size + degree, degree) <= _MOST_MONOMIALS:
                 for total in range(degree + 1):
-                    for chosen in combinations_with_replacement(range(len(weights)), total):
-                        weight = tuple(sum(weights[i][k] for i in chosen) for k in range(self.torus.size))
+                    for chosen in combinations_with_replacement(range(size), total):
+                        weight = (0,) * len(grading.target)
+                        for place in chosen:
+                            weight = plus(weight, grading.symbols[place])
                         groups.setdefault(weight, []).append(chosen)
-            self._graded[degree] = groups
-        return self._graded[degree]
+            self._graded[key] = groups
+        return self._graded[key]
+
+    def grading(self, target: Expr) -> Grading:
+        """The scalings of κ's entries, of what is known and of the target under which their relations are homogeneous.
+
+        Scaling by c is tangent to the image of the unknowns iff ``Σ n_k c_k v_k = 0`` for the values v and every n that
+        annihilates the Jacobian: so the grading does not depend on how the model is parametrised.
+        """
+        p = self.evaluator.prime
+        size = len(self.outer) + len(self.known) + 1
+        rows: list[list[int]] = []
+        index = 0
+        while index < 3 or (index < size and len(rows) <= size):
+            slopes = [*self._jacobian(index), *[self._unit(s) for s in self.known], self._gradient(index, target)]
+            values = [*[self.entry(index, k) for k in range(size - 1)], self.value(index, target)]
+            normals = nullspace([list(column) for column in zip(*slopes, strict=True)], size, p)
+            if not normals:
+                break
+            rows += [[n * v % p for n, v in zip(normal, values, strict=True)] for normal in normals]
+            index += 1
+        found = []
+        for vector in nullspace(rows, size, p) if rows else []:
+            exact = rationals(vector, p, largest=64)
+            if exact is not None:
+                scale = lcm(*[int(e.q) for e in exact])
+                found.append([int(e * scale) for e in exact])
+        weights = [tuple(vector[k] for vector in found) for k in range(size)]
+        return Grading(tuple(weights[:-1]), weights[-1])
+
+    def _jacobian(self, index: int) -> list[list[int]]:
+        while len(self._slopes) <= index:
+            point, _ = self.point(len(self._slopes))
+            self._slopes.append(self.evaluator.at(point)[1][: len(self.outer)])
+        return self._slopes[index]
+
+    def _unit(self, symbol: Symbol) -> list[int]:
+        return [int(self.moved(symbol) == u) for u in self.evaluator.unknowns]
+
+    def _gradient(self, index: int, target: Expr) -> list[int]:
+        return [self.value(index, target.diff(u)) if target.has(u) else 0 for u in self.evaluator.unknowns]
 
     def _relation(self, columns: Columns, target: Expr) -> Formula | None:
         plain, multiplied = columns
@@ -192,11 +248,13 @@ class Recovery:
 
     def row(self, index: int, columns: Columns, target: Expr) -> list[int]:
         """The monomials at one point, those of `columns[k]` times the k-th power of the target."""
-        goal = self.value(index, target)
+        goal, known = self.value(index, target), self._products.setdefault(index, {(): 1})
         found: list[int] = []
         factor = 1
         for part in columns:
-            found += [self.product(index, m) * factor % _PRIME for m in part]
+            for m in part:
+                value = known.get(m)
+                found.append((self.product(index, m) if value is None else value) * factor % _PRIME)
             factor = factor * goal % _PRIME
         return found
 
@@ -223,6 +281,11 @@ class Recovery:
             point = self.evaluator.draw(self._chance)
             self._points.append((point, self.evaluator.values(point)[: len(self.outer)]))
         return self._points[index]
+
+
+def plus(one: Weight, other: Weight) -> Weight:
+    """The weight of a product."""
+    return tuple(a + b for a, b in zip(one, other, strict=True))
 
 
 def affordable(systems: Sequence[Columns]) -> list[Columns]:

@@ -6,7 +6,7 @@ named here and nothing else, so that ``floor`` or a user's own function is never
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import sympy
 from sympy import Expr, Integer, Interval, S, Set, Symbol
@@ -18,8 +18,10 @@ _SMOOTH = (*_ENTIRE, sympy.tanh, sigmoid)
 _MEROMORPHIC = (*_SMOOTH, sympy.tan, sympy.gamma)
 
 
-def analytic(expression: Expr, domains: Mapping[Symbol, Set] | None = None) -> bool:
-    """Whether "not 0 at one point" shows "not 0 at almost every point" of the domains.
+def analytic(
+    expression: Expr, domains: Mapping[Symbol, Set] | None = None, of: Collection[Symbol] | None = None
+) -> bool:
+    """Whether "not 0 at one point" shows "not 0 at almost every point" of the domains, as a function of `of` (or of all).
 
     So it is for single-valued complex functions, poles included. A logarithm or a root has branches: it counts only
     where its argument is positive throughout, or affine (then the domain stays convex). ``sqrt(z^2 - 2z + 1)`` is
@@ -29,7 +31,7 @@ def analytic(expression: Expr, domains: Mapping[Symbol, Set] | None = None) -> b
     >>> analytic(sympy.tan(z) + 1/z), analytic(abs(z)), analytic(sympy.sqrt(z**2 - 2*z + 1))
     (True, False, False)
     """
-    if expression.is_Symbol or expression.is_number:
+    if expression.is_Symbol or expression.is_number or (of is not None and not expression.free_symbols & set(of)):
         return True
     inside = expression.args
     if isinstance(expression, sympy.Pow):
@@ -43,7 +45,7 @@ def analytic(expression: Expr, domains: Mapping[Symbol, Set] | None = None) -> b
         inside = inside[1:]
     elif not isinstance(expression, (sympy.Add, sympy.Mul, *_MEROMORPHIC)):
         return False
-    return all(analytic(part, domains) for part in inside)
+    return all(analytic(part, domains, of) for part in inside)
 
 
 def regular(expression: Expr, unknown: Symbol | None = None) -> bool:
@@ -86,7 +88,14 @@ def positive(expression: Expr) -> bool:
         return True
     if not expression.free_symbols or isinstance(expression, select):
         return isinstance(expression, select) and all(positive(choice) for choice in expression.args[1:])
-    return sympy.factor(sympy.together(expression.rewrite(sympy.exp))).is_positive is True
+    opened: dict[Expr, Symbol] = {}
+
+    def exponential(argument: Expr) -> Symbol:
+        return opened.setdefault(argument, sympy.Dummy("e", positive=True))
+
+    rational = expression.replace(sigmoid, lambda u: exponential(u) / (1 + exponential(u)))
+    rational = rational.replace(sympy.tanh, lambda u: (exponential(u) - 1 / exponential(u)) / (exponential(u) + 1 / exponential(u)))
+    return sympy.factor(sympy.together(rational.replace(sympy.exp, exponential))).is_positive is True
 
 
 def on_open_box(expression: Expr, domains: Mapping[Symbol, Set]) -> Expr:

@@ -38,7 +38,7 @@ def remedies(model: Model, verdict: Verdict, seconds: float = 20.0) -> list[dict
     >>> import identkit as ik
     >>> m = ik.parse("z ~ Normal(0, t); observe x[2] ~ Normal(w*z, s)")
     >>> remedies(m, ik.check(m, about="parameters"))[0]
-    {'constraint': 't = 1', 'level': 'LOCAL'}
+    {'constraint': 'w = 1', 'level': 'GLOBAL'}
     """
     if verdict.level in (Level.GLOBAL, Level.INFORMED) or verdict.scope == "data":
         return []

@@ -19,7 +19,7 @@ from identkit.symbolic.linear import nullspace, rationals
 from identkit.symbolic.modular import PRIMES, Dual
 from identkit.symbolic.polynomials import NotRational, Ring
 from identkit.symbolic.problem import Problem
-from identkit.symbolic.recovery import Columns, Formula, Recovery, affordable, monomial, value_at
+from identkit.symbolic.recovery import Columns, Formula, Grading, Recovery, affordable, monomial, plus, value_at
 from identkit.symbolic.regularity import on_open_box, positive
 
 _PRIME = PRIMES[0]
@@ -91,14 +91,12 @@ def root_of(
 
 def quadratics(recovery: Recovery, target: Expr) -> list[Quadratic]:
     """Verified relations of the lowest degree that has any."""
-    weight = recovery.torus.weight(target)
-    if weight is None or not target.free_symbols <= recovery.evaluator.bare:
+    if not target.free_symbols <= recovery.evaluator.bare or set(recovery.known) & set(recovery.exponentials):
         return []
-    if set(recovery.known) & set(recovery.exponentials):
-        return []
+    grading = recovery.grading(target)
     for degree in _DEGREES:
         found: list[Quadratic] = []
-        for columns in _systems(recovery, degree, weight):
+        for columns in _systems(recovery, degree, grading):
             if time.monotonic() > recovery.deadline:
                 return found
             found += _solved(recovery, columns, target)
@@ -107,13 +105,12 @@ def quadratics(recovery: Recovery, target: Expr) -> list[Quadratic]:
     return []
 
 
-def _systems(recovery: Recovery, degree: int, weight: tuple[int, ...]) -> list[Columns]:
-    graded = recovery.by_weight(degree)
+def _systems(recovery: Recovery, degree: int, grading: Grading) -> list[Columns]:
+    graded = recovery.by_weight(degree, grading)
     systems: list[Columns] = []
     for heavy, squares in graded.items():
-        once = tuple(a + b for a, b in zip(heavy, weight, strict=True))
-        twice = tuple(a + b for a, b in zip(once, weight, strict=True))
-        columns = (graded.get(twice, []), graded.get(once, []), squares)
+        once = plus(heavy, grading.target)
+        columns = (graded.get(plus(once, grading.target), []), graded.get(once, []), squares)
         if columns[0] + columns[1] and sum(map(len, columns)) <= _MOST_COLUMNS:
             systems.append(columns)
     return affordable(systems)
@@ -155,6 +152,8 @@ def _holds(q: Quadratic, recovery: Recovery) -> bool:
 
 
 def _common_root(found: Sequence[Quadratic], recovery: Recovery) -> tuple[Quadratic, ...] | None:
+    if len(found) < 2:
+        return None
     point, kappa = recovery.point(0)
     here = {s: value for s, value in zip(recovery.outer, kappa, strict=True)} | {
         s: point[s].value for s in recovery.known

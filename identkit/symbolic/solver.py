@@ -26,8 +26,8 @@ from identkit.symbolic.regularity import analytic, positive, regular
 from identkit.symbolic.roots import Settled, root_of
 from identkit.verdict import Level
 
-_MOST_ROOTS = 6.0
-"""Seconds spent on quadratic relations at most."""
+_MOST_ROOTS = 8
+"""Unknowns for which quadratic relations are sought at most."""
 
 
 def solve(problem: Problem, seconds: float = 20.0, tell: Callable[[Outcome], None] | None = None) -> Outcome:
@@ -143,7 +143,7 @@ def _by_formula(
     if problem.domains[unknown].inf >= 0 or problem.domains[unknown].sup <= 0:
         targets.append(unknown**2)
     if unknown in recovery.exponentials:
-        targets = [exp(unknown)]
+        targets = [exp(unknown), exp(2 * unknown)]
     for target in targets:
         try:
             formula = recovery.find(target)
@@ -161,7 +161,8 @@ def _by_slope(problem: Problem, found: Outcome, unknown: Symbol, known: list[Sym
         return False
     left = [u for u in problem.unknowns if u not in known]
     for index, expression in enumerate(dict.fromkeys(problem.summary), 1):
-        if [u for u in left if expression.has(u)] != [unknown]:
+        inside = expression.free_symbols
+        if unknown not in inside or any(u in inside for u in left if u != unknown):
             continue
         outer = Symbol(f"kappa[{index}]", real=True)
         peeled = peel(expression, outer, left, lambda factor: not vanishes(factor))
@@ -219,9 +220,7 @@ def _mirrored(problem: Problem, found: Outcome, local: Sequence[Symbol]) -> None
 
 def _by_roots(problem: Problem, found: Outcome, fixed: Sequence[Symbol], recovery: Recovery) -> None:
     """Quadratic relations for what is neither determined nor moved by a map: one admissible root, or a second solution."""
-    late = time.monotonic() + _MOST_ROOTS
-    recovery.deadline = min(recovery.deadline, late)
-    for unknown in list(found.at_least):
+    for unknown in found.at_least[:_MOST_ROOTS]:
         if unknown not in found.at_least or time.monotonic() > recovery.deadline:
             continue
         local = [u for u in fixed if found.levels[u] is Level.LOCAL]

@@ -64,7 +64,7 @@ _FACTORS = (
         note="Two algebraic solutions, one inside the domain.",
     ),
     Case(
-        name="ppca",
+        name="ppca-parameters",
         model="parameter W[4, 2]; parameter sigma > 0; z[2] ~ Normal(0, 1); observe x[4] ~ Normal(W @ z, sigma)",
         about="parameters",
         source="A10 (9/8/1); Tipping & Bishop 1999",
@@ -75,7 +75,7 @@ _FACTORS = (
         note="The noise is the repeated eigenvalue, the loadings turn.",
     ),
     Case(
-        name="ppca-three-factors",
+        name="ppca-three-factors-parameters",
         model="parameter W[4, 3]; parameter sigma > 0; z[3] ~ Normal(0, 1); observe x[4] ~ Normal(W @ z, sigma)",
         about="parameters",
         source="A10 (13/10/3); Tipping & Bishop 1999; by hand: the noise is the least eigenvalue",

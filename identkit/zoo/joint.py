@@ -21,8 +21,8 @@ def _ability(persons: int, items: int, chance: str, declared: str) -> str:
     """
 
 
-def _latent_positions() -> Any:
-    """Five points of the plane behind a Gaussian process with a squared exponential kernel."""
+def latent_positions(size: int) -> Any:
+    """Points of the plane behind a Gaussian process with a squared exponential kernel."""
     import sympy
 
     from identkit.model.families import MvNormal, Normal
@@ -30,13 +30,13 @@ def _latent_positions() -> Any:
 
     model = Model("latent-positions")
     scale, length, noise = [model.parameter(name, positive=True) for name in ("s", "l", "tau")]
-    z = model.latent("z", Normal(0, 1), shape=(5, 2))
+    z = model.latent("z", Normal(0, 1), shape=(size, 2))
 
-    def kernel(i: int, j: int) -> sympy.Expr:
+    def kernel(i: Any, j: Any) -> sympy.Expr:
         square = sum((z[min(i, j), k] - z[max(i, j), k]) ** 2 for k in range(2))
         return scale**2 * sympy.exp(-square / (2 * length**2)) + (noise if i == j else 0)
 
-    model.observe("y", MvNormal([0] * 5, sympy.Matrix(5, 5, kernel)))
+    model.observe("y", MvNormal([0] * size, sympy.Matrix(size, size, kernel)))
     return model
 
 
@@ -130,7 +130,7 @@ CASES = (
     ),
     Case(
         name="latent-positions",
-        model=_latent_positions,
+        model=lambda: latent_positions(5),
         about="joint",
         source=(
             "G16 (19/15/4 with eight points, here 13/9/4 with five) and I.14; Lawrence 2005; by hand: -2 log K/s² is a matrix of squared distances in the plane "
