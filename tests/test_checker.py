@@ -30,7 +30,8 @@ def sound(verdict, truth):
     return [
         name
         for name, level in verdict.latents.items()
-        if level not in (truth[name], U) and not (level is L and truth[name] is G and name in verdict.at_least)
+        if level not in (truth[name], U)
+        and not (level is L and truth[name] is G and name in verdict.at_least)
     ]
 
 
@@ -66,13 +67,22 @@ DECIDED = {
     "generic square": (two("w*z[1] + v*z[2]", "v*z[1] + w*z[2]"), both(G)),
     "rotation": (two("cos(a)*z[1] + sin(a)*z[2]", "-sin(a)*z[1] + cos(a)*z[2]"), both(G)),
     "nearly singular": (two("z[1] + z[2]", "z[1] + 1.000000000000000000000000000001*z[2]"), both(G)),
-    "singular over big numbers": (two("123456789012345678901234567890*z[1] + z[2]", "z[1] + z[2]/123456789012345678901234567890"), both(P)),
+    "singular over big numbers": (
+        two("123456789012345678901234567890*z[1] + z[2]", "z[1] + z[2]/123456789012345678901234567890"),
+        both(P),
+    ),
     "singular over roots": (two("sqrt(2)*z[1] + sqrt(3)*z[2]", "sqrt(6)*z[1] + 3*z[2]"), both(P)),
     "regular over roots": (two("sqrt(2)*z[1] + sqrt(3)*z[2]", "sqrt(5)*z[1] + 3*z[2]"), both(G)),
     "singular over e": (two("exp(1)*z[1] + exp(2)*z[2]", "z[1] + exp(1)*z[2]"), both(P)),
     "duplicated data": ("z ~ Normal(0, 1); observe x[3] ~ Normal(z, 1)", {"z": G}),
-    "names of the checker's own": ("parameter kappa[2]; z ~ Normal(0, 1); observe x ~ Normal(kappa[1]*z + kappa[2], 1)", {"z": G}),
-    "a latent called t": ("t ~ Normal(0, 1); u ~ Normal(0, 1); observe x ~ Normal(t + u, 1)", {"t": P, "u": P}),
+    "names of the checker's own": (
+        "parameter kappa[2]; z ~ Normal(0, 1); observe x ~ Normal(kappa[1]*z + kappa[2], 1)",
+        {"z": G},
+    ),
+    "a latent called t": (
+        "t ~ Normal(0, 1); u ~ Normal(0, 1); observe x ~ Normal(t + u, 1)",
+        {"t": P, "u": P},
+    ),
     # one dimension: monotone, folded, periodic
     "cube": (one("z^3"), {"z": G}),
     "cubic": (one("z^3 + z"), {"z": G}),
@@ -86,12 +96,18 @@ DECIDED = {
     "odds": ("z ~ Beta(1, 1); observe x ~ Normal(z/(1 - z), 1)", {"z": G}),
     "variance only": ("z ~ Normal(0, 1); observe x ~ Normal(0, exp(z))", {"z": G}),
     "variance, folded": ("z ~ Normal(0, 1); observe x ~ Normal(0, exp(z^2))", {"z": L}),
-    "covariance": ("z ~ Normal(0, 1); observe x[2] ~ MvNormal([0, 0], [[2, tanh(z)], [tanh(z), 2]])", {"z": G}),
+    "covariance": (
+        "z ~ Normal(0, 1); observe x[2] ~ MvNormal([0, 0], [[2, tanh(z)], [tanh(z), 2]])",
+        {"z": G},
+    ),
     # one after the other
     "triangle": (two("z[1]^3 + z[1]", "z[2]*z[1]"), both(G)),
     "triangle with exp": (two("z[1]", "z[2]*exp(z[1]) + z[2]^3"), both(G)),
     "a dependent prior": ("z ~ Normal(0, 1); w ~ Normal(z, 1); observe x ~ Normal(w, 1)", {"z": C, "w": G}),
-    "correlated prior": ("z[2] ~ MvNormal([0, 0], [[1, 0.8], [0.8, 1]]); observe x ~ Normal(z[1], 1)", {"z[1]": G, "z[2]": C}),
+    "correlated prior": (
+        "z[2] ~ MvNormal([0, 0], [[1, 0.8], [0.8, 1]]); observe x ~ Normal(z[1], 1)",
+        {"z[1]": G, "z[2]": C},
+    ),
     # finite latents
     "xor": (coins("(1 - 2*z[1])*(1 - 2*z[2])"), both(P)),
     "carry": (coins("z[1] + z[2]"), both(P)),
@@ -107,10 +123,22 @@ DECIDED = {
     "a certain coin": ("k ~ Bernoulli(0); observe x ~ Normal(k, 1)", {"k": C}),
     "no count": ("k ~ Poisson(0); observe x ~ Normal(k, 1)", {"k": C}),
     "a copied coin": ("a ~ Bernoulli(1/2); b ~ Bernoulli(a); observe x ~ Normal(a - b, 1)", {"a": C, "b": C}),
-    "a coin turned over": ("a ~ Bernoulli(1/2); b ~ Bernoulli(1 - a); observe x ~ Normal(a - b, 1)", {"a": G, "b": G}),
-    "zero in one component of the prior": ("k ~ Mixture([1/2, 1/2], Bernoulli(0), Bernoulli(1/2)); observe x ~ Normal(k, 1)", {"k": G}),
-    "a short component of the prior": ("k ~ Mixture([1/2, 1/2], Binomial(2, 0), Binomial(5, 1/2)); observe x ~ Normal(max(k, 2), 1)", {"k": P}),
-    "counts within a count": ("m ~ Binomial(2, 1/2); k ~ Binomial(m, 1/2); observe x ~ Normal(m*k, 1)", {"m": P, "k": G}),
+    "a coin turned over": (
+        "a ~ Bernoulli(1/2); b ~ Bernoulli(1 - a); observe x ~ Normal(a - b, 1)",
+        {"a": G, "b": G},
+    ),
+    "zero in one component of the prior": (
+        "k ~ Mixture([1/2, 1/2], Bernoulli(0), Bernoulli(1/2)); observe x ~ Normal(k, 1)",
+        {"k": G},
+    ),
+    "a short component of the prior": (
+        "k ~ Mixture([1/2, 1/2], Binomial(2, 0), Binomial(5, 1/2)); observe x ~ Normal(max(k, 2), 1)",
+        {"k": P},
+    ),
+    "counts within a count": (
+        "m ~ Binomial(2, 1/2); k ~ Binomial(m, 1/2); observe x ~ Normal(m*k, 1)",
+        {"m": P, "k": G},
+    ),
     "two counts within a coin": (
         "m ~ Bernoulli(1/2); k ~ Binomial(m, 1/2); l ~ Binomial(m, 1/2); observe x ~ Normal(2*k + l, 1); observe y ~ Normal(10*m, 1)",
         {"m": G, "k": G, "l": G},
@@ -120,20 +148,41 @@ DECIDED = {
     "sum of counts": ("k[2] ~ Poisson(1); observe x ~ Normal(k[1] + k[2], 1)", {"k[1]": P, "k[2]": P}),
     "size of a binomial": ("k ~ Poisson(1); observe x ~ Binomial(k, p)", {"k": G}),
     "binomial of no success": ("k ~ Poisson(1); observe x ~ Binomial(k, 0)", {"k": C}),
-    "count plus one": ("k ~ Poisson(1); z ~ Normal(0, 1); observe y ~ Normal(k, 1); observe x ~ Normal((k + 1)*z, 1)", {"k": G, "z": G}),
+    "count plus one": (
+        "k ~ Poisson(1); z ~ Normal(0, 1); observe y ~ Normal(k, 1); observe x ~ Normal((k + 1)*z, 1)",
+        {"k": G, "z": G},
+    ),
     # mixtures
     "weight": ("a ~ Beta(5, 5); observe x ~ Mixture([a, 1-a], Normal(0, 1), Normal(1, 1))", {"a": G}),
-    "weight of equals": ("a ~ Beta(5, 5); observe x ~ Mixture([a, 1-a], Bernoulli(1/3), Bernoulli(1/3))", {"a": C}),
-    "weight of different sizes": ("a ~ Beta(5, 5); observe x ~ Mixture([a, 1-a], Binomial(3, 1/2), Binomial(5, 1/2))", {"a": G}),
+    "weight of equals": (
+        "a ~ Beta(5, 5); observe x ~ Mixture([a, 1-a], Bernoulli(1/3), Bernoulli(1/3))",
+        {"a": C},
+    ),
+    "weight of different sizes": (
+        "a ~ Beta(5, 5); observe x ~ Mixture([a, 1-a], Binomial(3, 1/2), Binomial(5, 1/2))",
+        {"a": G},
+    ),
     "weight of equals among three": (
         "a ~ Beta(5, 5); observe x ~ Mixture([a/2, 1/2, 1/2 - a/2], Normal(0, 1), Normal(1, 1), Normal(0, 1))",
         {"a": C},
     ),
-    "weight of beta components": ("a ~ Beta(5, 5); observe x ~ Mixture([a, 1-a], Beta(2, 1), Beta(1, 2))", {"a": G}),
-    "components that are one": ("b ~ Normal(0, 1); observe x ~ Mixture([1/2, 1/2], Normal(b, 1), Normal(b, 1))", {"b": G}),
+    "weight of beta components": (
+        "a ~ Beta(5, 5); observe x ~ Mixture([a, 1-a], Beta(2, 1), Beta(1, 2))",
+        {"a": G},
+    ),
+    "components that are one": (
+        "b ~ Normal(0, 1); observe x ~ Mixture([1/2, 1/2], Normal(b, 1), Normal(b, 1))",
+        {"b": G},
+    ),
     # a finite and a continuous latent
-    "a switch that is seen": ("k ~ Bernoulli(1/2); z ~ Normal(0, 1); observe y ~ Normal(k, 1); observe x ~ Normal(k*z, 1)", {"k": G, "z": P}),
-    "a scale that is seen": ("k ~ Bernoulli(1/2); z ~ Normal(0, 1); observe y ~ Normal(k, 1); observe x ~ Normal((1 + k)*z, 1)", {"k": G, "z": G}),
+    "a switch that is seen": (
+        "k ~ Bernoulli(1/2); z ~ Normal(0, 1); observe y ~ Normal(k, 1); observe x ~ Normal(k*z, 1)",
+        {"k": G, "z": P},
+    ),
+    "a scale that is seen": (
+        "k ~ Bernoulli(1/2); z ~ Normal(0, 1); observe y ~ Normal(k, 1); observe x ~ Normal((1 + k)*z, 1)",
+        {"k": G, "z": G},
+    ),
 }
 
 TRICKY = {
@@ -149,12 +198,18 @@ TRICKY = {
     "shifted step": (one("sqrt(z^2 - 2*z + 1)/(z - 1)"), {"z": P}),
     "ramp": (one("z + abs(z)"), {"z": P}),
     "hidden ramp": (one("sqrt(z^2 - 2*z + 1) + z - 1"), {"z": P}),
-    "ramp in a logarithm": ("z ~ Normal(0, 1); observe x ~ Normal(tanh(log(z^2 - 2*z + 1)/4)*z - z + 2, 1)", {"z": P}),
+    "ramp in a logarithm": (
+        "z ~ Normal(0, 1); observe x ~ Normal(tanh(log(z^2 - 2*z + 1)/4)*z - z + 2, 1)",
+        {"z": P},
+    ),
     "absolute value": (one("abs(z)"), {"z": L}),
     "undone": (one("min(z, 1) + max(z, 1) - z"), {"z": C}),
     "zero in disguise": (one("abs(1 - cos(z)) + cos(z)"), {"z": C}),
     "a factor that is half dead": (two("z[1]", "z[2]*relu(z[1])"), {"z[1]": G, "z[2]": P}),
-    "a hidden factor that is half dead": (two("z[1]", "z[2]*(z[1] + sqrt(z[1]^2 + 2*z[1] + 1) + 1)"), {"z[1]": G, "z[2]": P}),
+    "a hidden factor that is half dead": (
+        two("z[1]", "z[2]*(z[1] + sqrt(z[1]^2 + 2*z[1] + 1) + 1)"),
+        {"z[1]": G, "z[2]": P},
+    ),
     "largest": (two("max(z[1], z[2])"), both(P)),
     # folds and periods
     "sine": (one("sin(z)"), {"z": L}),
@@ -172,8 +227,14 @@ TRICKY = {
     "complex exponential": (two("exp(z[1])*cos(z[2])", "exp(z[1])*sin(z[2])"), {"z[1]": G, "z[2]": L}),
     "Gale and Nikaido": (two("z[1] + z[1]^3 + z[2]", "z[2] + z[2]^3 - z[1]"), both(G)),
     # mixtures whose components move
-    "mirrored components": ("b ~ Normal(0, 1); observe x ~ Mixture([1/2, 1/2], Normal(b, 1), Normal(-b, 1))", {"b": L}),
-    "exchangeable components": ("b[2] ~ Normal(0, 1); observe x ~ Mixture([1/2, 1/2], Normal(b[1], 1), Normal(b[2], 1))", {"b[1]": L, "b[2]": L}),
+    "mirrored components": (
+        "b ~ Normal(0, 1); observe x ~ Mixture([1/2, 1/2], Normal(b, 1), Normal(-b, 1))",
+        {"b": L},
+    ),
+    "exchangeable components": (
+        "b[2] ~ Normal(0, 1); observe x ~ Mixture([1/2, 1/2], Normal(b[1], 1), Normal(b[2], 1))",
+        {"b[1]": L, "b[2]": L},
+    ),
     "relabelled components": (
         "a ~ Beta(5, 5); b ~ Normal(0, 1); observe x ~ Mixture([a, 1-a], Normal(b, 1), Normal(-b, 1))",
         {"a": L, "b": L},
@@ -186,21 +247,42 @@ TRICKY = {
         "a ~ Beta(2, 2); b ~ Beta(2, 2); observe x ~ Mixture([a/2, a/2, 1-a], Beta(2, 1), Beta(1, 2), Beta(1, 1)); observe y ~ Normal(b, 1)",
         {"a": C, "b": G},
     ),
-    "mixture of coins": ("b[2] ~ Beta(2, 2); observe x ~ Mixture([1/2, 1/2], Bernoulli(b[1]), Bernoulli(b[2]))", {"b[1]": P, "b[2]": P}),
+    "mixture of coins": (
+        "b[2] ~ Beta(2, 2); observe x ~ Mixture([1/2, 1/2], Bernoulli(b[1]), Bernoulli(b[2]))",
+        {"b[1]": P, "b[2]": P},
+    ),
     # counts that are 0 with positive probability, counts that the prior pins down
-    "a count as a factor": ("k ~ Poisson(1); z ~ Normal(0, 1); observe y ~ Normal(k, 1); observe x ~ Normal(k*z, 1)", {"k": G, "z": P}),
-    "a squared count as a factor": ("k ~ Poisson(1); z ~ Normal(0, 1); observe y ~ Normal(k, 1); observe x ~ Normal(k^2*z, 1)", {"k": G, "z": P}),
+    "a count as a factor": (
+        "k ~ Poisson(1); z ~ Normal(0, 1); observe y ~ Normal(k, 1); observe x ~ Normal(k*z, 1)",
+        {"k": G, "z": P},
+    ),
+    "a squared count as a factor": (
+        "k ~ Poisson(1); z ~ Normal(0, 1); observe y ~ Normal(k, 1); observe x ~ Normal(k^2*z, 1)",
+        {"k": G, "z": P},
+    ),
     "a product of counts": ("k[2] ~ Poisson(1); observe x ~ Normal(k[1]*k[2], 1)", {"k[1]": P, "k[2]": P}),
-    "incommensurable counts": ("k[2] ~ Poisson(1); observe x ~ Normal(k[1] + sqrt(2)*k[2], 1)", {"k[1]": G, "k[2]": G}),
+    "incommensurable counts": (
+        "k[2] ~ Poisson(1); observe x ~ Normal(k[1] + sqrt(2)*k[2], 1)",
+        {"k[1]": G, "k[2]": G},
+    ),
     "a falling factorial": ("k ~ Poisson(1); observe x ~ Normal(k*(k - 1)*(k - 2), 1)", {"k": P}),
     "alternating": ("k ~ Poisson(1); observe x ~ Normal((-1)^k, 1)", {"k": P}),
     "cosine of a count": ("k ~ Poisson(1); observe x ~ Normal(cos(k), 1)", {"k": G}),
-    "a rate that may be 0": ("m ~ Bernoulli(1/2); k ~ Poisson(5*m); observe x ~ Normal(m*k, 1)", {"m": P, "k": G}),
+    "a rate that may be 0": (
+        "m ~ Bernoulli(1/2); k ~ Poisson(5*m); observe x ~ Normal(m*k, 1)",
+        {"m": P, "k": G},
+    ),
     "no success": ("m ~ Poisson(3); k ~ Binomial(m, 0); observe x ~ Normal(m + k, 1)", {"m": G, "k": C}),
     "a count of a count": ("m ~ Poisson(3); k ~ Poisson(m); observe x ~ Normal(k, 1)", {"m": C, "k": G}),
-    "overlapping switches": ("k ~ Bernoulli(1/2); z ~ Normal(0, 1); observe x ~ Normal(k + z, 1)", {"k": P, "z": L}),
+    "overlapping switches": (
+        "k ~ Bernoulli(1/2); z ~ Normal(0, 1); observe x ~ Normal(k + z, 1)",
+        {"k": P, "z": L},
+    ),
     "simplex": ("p[2] ~ Dirichlet(1, 1); observe x ~ Normal(p[1] - p[2], 1)", {"p[1]": G, "p[2]": G}),
-    "a parameter that is one of two numbers": ("parameter a in 1..2; z ~ Normal(0, 1); observe x ~ Normal((a - 1)*(a - 2)*z, 1)", {"z": C}),
+    "a parameter that is one of two numbers": (
+        "parameter a in 1..2; z ~ Normal(0, 1); observe x ~ Normal((a - 1)*(a - 2)*z, 1)",
+        {"z": C},
+    ),
 }
 
 
@@ -248,19 +330,32 @@ def test_a_zero_in_disguise_is_not_divided_by():
     model = Model()
     z, w = model.latent("z", Normal(0, 1)), model.parameter("w")
     model.observe("x", Normal(w * z, 1))
-    for hidden in (sqrt(3 + 2 * sqrt(2)) - 1 - sqrt(2), sin(1) ** 2 + cos(1) ** 2 - 1, log(6) - log(2) - log(3)):
+    for hidden in (
+        sqrt(3 + 2 * sqrt(2)) - 1 - sqrt(2),
+        sin(1) ** 2 + cos(1) ** 2 - 1,
+        log(6) - log(2) - log(3),
+    ):
         assert sound(check(model, at={w: hidden}), {"z": C}) == []
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("z ~ Normal(0, 1); observe x ~ Normal(0, z)", r"z > 0 \(the sd of x\) should hold for every latent value, but fails at z = "),
-        ("z ~ Normal(0, 1); observe x ~ Normal(0, z + 1000)", r"z \+ 1000 > 0 \(the sd of x\) .* fails at z = -"),
+        (
+            "z ~ Normal(0, 1); observe x ~ Normal(0, z)",
+            r"z > 0 \(the sd of x\) should hold for every latent value, but fails at z = ",
+        ),
+        (
+            "z ~ Normal(0, 1); observe x ~ Normal(0, z + 1000)",
+            r"z \+ 1000 > 0 \(the sd of x\) .* fails at z = -",
+        ),
         ("z ~ Normal(0, 1); observe x ~ Bernoulli(z)", r"z is a probability in \[0, 1\] \(the p of x\)"),
         ("z ~ Normal(0, 1); observe x ~ Normal(log(z), 1)", r"z > 0 \(inside the mean of x\)"),
         ("z ~ Normal(0, 1); observe x ~ Normal(z^(1/3), 1)", r"z is at least 0 \(inside the mean of x\)"),
-        ("z ~ Normal(0, 1); observe x[2] ~ MvNormal([0, 0], [[1, z], [z, 1]])", r"1 - z\*\*2 > 0 \(a leading minor of the cov"),
+        (
+            "z ~ Normal(0, 1); observe x[2] ~ MvNormal([0, 0], [[1, z], [z, 1]])",
+            r"1 - z\*\*2 > 0 \(a leading minor of the cov",
+        ),
         ("k ~ Poisson(1); observe x ~ Normal(0, k)", r"k > 0 \(the sd of x\) .* fails at k = 0"),
         ("observe x ~ Normal(0, 1)", "has no latents to ask about"),
         ("z ~ Normal(0, 1)", "has no observations"),
@@ -346,11 +441,15 @@ def random_model(seed):
     chance, model = random.Random(seed), Model("random")
     priors = [Normal(0, 1), Normal(0, 1), Beta(2, 2), Bernoulli(Rational(1, 2)), Binomial(2, Rational(1, 2))]
     latents = [model.latent(f"z{i}", chance.choice(priors)) for i in range(chance.choice([1, 2, 2, 3]))]
-    parameters = [model.parameter(f"w{i}", positive=chance.random() < 0.3) for i in range(chance.choice([0, 0, 1]))]
+    parameters = [
+        model.parameter(f"w{i}", positive=chance.random() < 0.3) for i in range(chance.choice([0, 0, 1]))
+    ]
     law = []
     for i in range(chance.choice([1, 1, 2, 2, 3])):
         f = tree(chance, latents, parameters, chance.choice([1, 1, 2]))
-        shape = chance.choice([Normal(f, 1), Normal(f, 1), Normal(0, exp(f)), Bernoulli(sigmoid(f)), Poisson(exp(f))])
+        shape = chance.choice(
+            [Normal(f, 1), Normal(f, 1), Normal(0, exp(f)), Bernoulli(sigmoid(f)), Poisson(exp(f))]
+        )
         if chance.random() < 0.1:
             shape = MvNormal([f, 0], [[2, tanh(f)], [tanh(f), 2]])
         model.observe(f"x{i}", shape)
@@ -367,7 +466,9 @@ class Numbers:
         self.model, self.latents, self.parameters, law = random_model(seed)
         self._law = sympy.lambdify([self.latents, self.parameters], law, modules=list(self.functions))
         self.rng = np.random.default_rng(seed)
-        self.theta = [abs(self.rng.normal()) + 0.1 if p.is_positive else self.rng.normal() for p in self.parameters]
+        self.theta = [
+            abs(self.rng.normal()) + 0.1 if p.is_positive else self.rng.normal() for p in self.parameters
+        ]
         self.smooth = [s for s, st in enumerate(self.model.latents) if st.family.name in ("Normal", "Beta")]
 
     def law(self, z):
@@ -415,19 +516,36 @@ class Numbers:
                 if same and abs(start[latent] - z[latent]) > 0.5:
                     return True
                 continue
-            box = [(-8.0, 8.0) if self.model.latents[j].family.name == "Normal" else (1e-6, 1 - 1e-6) for j in self.smooth]
+            box = [
+                (-8.0, 8.0) if self.model.latents[j].family.name == "Normal" else (1e-6, 1 - 1e-6)
+                for j in self.smooth
+            ]
 
             def gap(y, start=start):
                 point = start.copy()
                 point[self.smooth] = y
-                return np.nan_to_num(self.law(point) - target, nan=1e8, posinf=1e8, neginf=-1e8).clip(-1e8, 1e8)
+                return np.nan_to_num(self.law(point) - target, nan=1e8, posinf=1e8, neginf=-1e8).clip(
+                    -1e8, 1e8
+                )
 
             low, high = np.array(box).T
-            fit = least_squares(gap, start[self.smooth].clip(low + 1e-5, high - 1e-5), bounds=(low, high), xtol=1e-15, ftol=1e-15, gtol=1e-15, max_nfev=120)
+            fit = least_squares(
+                gap,
+                start[self.smooth].clip(low + 1e-5, high - 1e-5),
+                bounds=(low, high),
+                xtol=1e-15,
+                ftol=1e-15,
+                gtol=1e-15,
+                max_nfev=120,
+            )
             found = start.copy()
             found[self.smooth] = fit.x
             inside = np.all((fit.x - low > 1e-4) & (high - fit.x > 1e-4))
-            if inside and np.all(np.abs(fit.fun) < 1e-10 * (1 + np.abs(target))) and abs(found[latent] - z[latent]) > 0.1:
+            if (
+                inside
+                and np.all(np.abs(fit.fun) < 1e-10 * (1 + np.abs(target)))
+                and abs(found[latent] - z[latent]) > 0.1
+            ):
                 return True
         return False
 

@@ -187,7 +187,11 @@ def test_analytic_knows_hidden_kinks(expression, expected):
 
 
 def test_a_kink_in_one_symbol_is_none_in_another():
-    assert analytic(w * Abs(z), of={w}) and not analytic(w * Abs(z), of={z}) and not analytic(Max(w * z, 0), of={w})
+    assert (
+        analytic(w * Abs(z), of={w})
+        and not analytic(w * Abs(z), of={z})
+        and not analytic(Max(w * z, 0), of={w})
+    )
 
 
 def test_a_domain_can_make_an_argument_of_log_positive():

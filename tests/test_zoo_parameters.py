@@ -47,7 +47,9 @@ def test_verdict_is_the_known_answer_with_a_proof(case):
     assert set(case.prior_identified) == set(verdict.prior_identified)
 
 
-@pytest.mark.parametrize("case", [c for c in CASES.values() if c.deficiency is not None], ids=lambda c: c.name)
+@pytest.mark.parametrize(
+    "case", [c for c in CASES.values() if c.deficiency is not None], ids=lambda c: c.name
+)
 def test_deficiency_of_the_law(case):
     report = generic_rank(question(case.build(), case.about).problem)
     assert report.deficiency == case.deficiency
@@ -81,7 +83,10 @@ def test_gaussian_process_latent_variable_model_with_eight_points():
     model = joint.latent_positions(8)
     report = generic_rank(question(model, "joint").problem)
     assert (report.rank, report.deficiency) == (15, 4)
-    assert {u.name for u in question(model, "joint").problem.unknowns} - {u.name for u in report.free} == {"s", "tau"}
+    assert {u.name for u in question(model, "joint").problem.unknowns} - {u.name for u in report.free} == {
+        "s",
+        "tau",
+    }
 
 
 # The same model, written otherwise
@@ -123,7 +128,9 @@ EVERY_VARIED = pytest.mark.parametrize("case", [CASES[name] for name in VARIED],
 def test_renamed_and_reordered(case):
     model, at = case.build(), case.at
     names = {s: f"q{place}" for place, s in enumerate(reversed(list(model.parameters)))}
-    other, moved = rewritten(model, {s: (name, lambda u: u, model.parameters[s]) for s, name in names.items()})
+    other, moved = rewritten(
+        model, {s: (name, lambda u: u, model.parameters[s]) for s, name in names.items()}
+    )
     values = {moved[s].name: v for s, v in values_of(model, at).items()}
     verdict = ik.check(other, about=case.about, at=values)
     assert {s.name: verdict.parameters[names[s]].value for s in model.parameters} == case.levels
@@ -144,7 +151,10 @@ def test_shifted_and_stretched(case):
         else:
             changes[s] = (s.name, lambda v: v, domain)
     other, moved = rewritten(model, changes)
-    values = {moved[s].name: sympy.solve(changes[s][1](moved[s]) - v, moved[s])[0] for s, v in values_of(model, at).items()}
+    values = {
+        moved[s].name: sympy.solve(changes[s][1](moved[s]) - v, moved[s])[0]
+        for s, v in values_of(model, at).items()
+    }
     assert levels_of(ik.check(other, about=case.about, at=values)) == case.levels
 
 
@@ -192,7 +202,9 @@ def test_told_twice_in_other_units(case):
         for place, statement in enumerate(list(model.latents)):
             family = statement.family.map(lambda e: e.subs(state, simultaneous=True))
             drawn = model.latent(f"again{place}", family)
-            state |= dict(zip(statement.symbols, [drawn] if len(statement.symbols) == 1 else list(drawn), strict=True))
+            state |= dict(
+                zip(statement.symbols, [drawn] if len(statement.symbols) == 1 else list(drawn), strict=True)
+            )
         for place, statement in enumerate(list(model.observations)):
             model.observe(f"copy{place}", statement.family.map(lambda e: e.subs(state, simultaneous=True)))
     assert levels_of(ik.check(model, about=case.about, at=case.at)) == case.levels
@@ -218,7 +230,9 @@ def rewritten(model, changes):
         other.constraint(constraint.expression.subs(state, simultaneous=True), constraint.relation)
     for place, statement in enumerate(model.latents):
         drawn = other.latent(f"u{place}", statement.family.map(lambda e: e.subs(state, simultaneous=True)))
-        state |= dict(zip(statement.symbols, [drawn] if len(statement.symbols) == 1 else list(drawn), strict=True))
+        state |= dict(
+            zip(statement.symbols, [drawn] if len(statement.symbols) == 1 else list(drawn), strict=True)
+        )
     for place, statement in enumerate(model.observations):
         other.observe(f"v{place}", statement.family.map(lambda e: e.subs(state, simultaneous=True)))
     other.summary([e.subs(state, simultaneous=True) for e in model.summaries])

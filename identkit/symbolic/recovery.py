@@ -175,7 +175,11 @@ class Recovery:
         rows: list[list[int]] = []
         index = 0
         while index < 3 or (index < size and len(rows) <= size):
-            slopes = [*self._jacobian(index), *[self._unit(s) for s in self.known], self._gradient(index, target)]
+            slopes = [
+                *self._jacobian(index),
+                *[self._unit(s) for s in self.known],
+                self._gradient(index, target),
+            ]
             values = [*[self.entry(index, k) for k in range(size - 1)], self.value(index, target)]
             normals = nullspace([list(column) for column in zip(*slopes, strict=True)], size, p)
             if not normals:

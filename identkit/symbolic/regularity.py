@@ -31,7 +31,11 @@ def analytic(
     >>> analytic(sympy.tan(z) + 1/z), analytic(abs(z)), analytic(sympy.sqrt(z**2 - 2*z + 1))
     (True, False, False)
     """
-    if expression.is_Symbol or expression.is_number or (of is not None and not expression.free_symbols & set(of)):
+    if (
+        expression.is_Symbol
+        or expression.is_number
+        or (of is not None and not expression.free_symbols & set(of))
+    ):
         return True
     inside = expression.args
     if isinstance(expression, sympy.Pow):
@@ -94,7 +98,9 @@ def positive(expression: Expr) -> bool:
         return opened.setdefault(argument, sympy.Dummy("e", positive=True))
 
     rational = expression.replace(sigmoid, lambda u: exponential(u) / (1 + exponential(u)))
-    rational = rational.replace(sympy.tanh, lambda u: (exponential(u) - 1 / exponential(u)) / (exponential(u) + 1 / exponential(u)))
+    rational = rational.replace(
+        sympy.tanh, lambda u: (exponential(u) - 1 / exponential(u)) / (exponential(u) + 1 / exponential(u))
+    )  # pyright: ignore
     return sympy.factor(sympy.together(rational.replace(sympy.exp, exponential))).is_positive is True
 
 

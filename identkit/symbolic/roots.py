@@ -19,7 +19,16 @@ from identkit.symbolic.linear import nullspace, rationals
 from identkit.symbolic.modular import PRIMES, Dual
 from identkit.symbolic.polynomials import NotRational, Ring
 from identkit.symbolic.problem import Problem
-from identkit.symbolic.recovery import Columns, Formula, Grading, Recovery, affordable, monomial, plus, value_at
+from identkit.symbolic.recovery import (
+    Columns,
+    Formula,
+    Grading,
+    Recovery,
+    affordable,
+    monomial,
+    plus,
+    value_at,
+)
 from identkit.symbolic.regularity import on_open_box, positive
 
 _PRIME = PRIMES[0]
