@@ -164,7 +164,6 @@ def test_shifted_and_stretched(case):
         "one-factor-two-indicators",
         "one-factor",
         "one-factor-positive",
-        "ppca-parameters",
         "autoregression-with-noise",
         "errors-in-variables",
         "bradley-terry",
