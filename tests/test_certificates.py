@@ -414,6 +414,11 @@ def test_counts_keep_to_their_lattice_and_their_support():
     ).verify()
 
 
+def proof_of(verdict):
+    assert isinstance(verdict.certificate, Proof)
+    return verdict.certificate
+
+
 TEXTS = [
     "z ~ Normal(0, 1); observe x ~ Normal(w*z, 1)",
     "z[2] ~ Normal(0, 1); observe x ~ Normal(z[1] + w*z[2], 1)",
@@ -432,8 +437,8 @@ TEXTS = [
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_certificate_proves_its_own_levels_and_no_others(text):
     verdict = check(text)
-    proof = verdict.certificate
-    assert proof.verify() and isinstance(proof, Proof)  # pyright: ignore[reportOptionalMemberAccess]
+    proof = proof_of(verdict)
+    assert proof.verify()
     for name, level in verdict.latents.items():
         for other in Level:
             doctored = dataclasses.replace(proof, levels={name: other})
@@ -442,17 +447,17 @@ def test_a_certificate_proves_its_own_levels_and_no_others(text):
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_certificate_without_claims_proves_nothing(text):
-    proof = check(text).certificate
-    assert not dataclasses.replace(proof, claims=()).verify()  # pyright: ignore[reportArgumentType]
+    proof = proof_of(check(text))
+    assert not dataclasses.replace(proof, claims=()).verify()
 
 
 def test_a_certificate_speaks_of_its_model_only():
-    proof = check("z ~ Normal(0, 1); observe x ~ Normal(2*z, 1)").certificate
+    proof = proof_of(check("z ~ Normal(0, 1); observe x ~ Normal(2*z, 1)"))
     for other in (
         "z ~ Normal(0, 1); observe x ~ Normal(3*z, 1)",
         "z ~ Normal(0, 1); observe x ~ Normal(0*z, 1)",
     ):
-        assert not dataclasses.replace(proof, model=ik.parse(other)).verify()  # pyright: ignore[reportArgumentType]
+        assert not dataclasses.replace(proof, model=ik.parse(other)).verify()
 
 
 @pytest.mark.parametrize(
@@ -466,19 +471,19 @@ def test_a_certificate_speaks_of_its_model_only():
 )
 def test_a_certificate_on_data_proves_its_own_levels_and_no_others(text, data):
     verdict = check(text, data=data)
-    proof = verdict.certificate
-    assert proof.verify()  # pyright: ignore[reportOptionalMemberAccess]
+    proof = proof_of(verdict)
+    assert proof.verify()
     for name, level in verdict.latents.items():
         for other in Level:
             assert dataclasses.replace(proof, levels={name: other}).verify() is (
                 other in (level, Level.UNKNOWN)
-            )  # pyright: ignore[reportArgumentType]
-    assert not dataclasses.replace(proof, claims=()).verify()  # pyright: ignore[reportArgumentType]
+            )
+    assert not dataclasses.replace(proof, claims=()).verify()
 
 
 def test_two_continuous_latents_are_informed_only_with_a_span():
     verdict = check("z[2] ~ Normal(0, 1); observe x ~ Normal(z[1]*z[2], 1)", data={"x": 1})
-    proof = verdict.certificate
+    proof = proof_of(verdict)
     without = tuple(claim for claim in proof.claims if not isinstance(claim, SpanOnData))  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
     assert len(without) < len(proof.claims) and not dataclasses.replace(proof, claims=without).verify()  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue, reportOptionalMemberAccess]
 

@@ -140,7 +140,8 @@ DECIDED = {
         {"m": P, "k": G},
     ),
     "two counts within a coin": (
-        "m ~ Bernoulli(1/2); k ~ Binomial(m, 1/2); l ~ Binomial(m, 1/2); observe x ~ Normal(2*k + l, 1); observe y ~ Normal(10*m, 1)",
+        "m ~ Bernoulli(1/2); k ~ Binomial(m, 1/2); l ~ Binomial(m, 1/2); "
+        "observe x ~ Normal(2*k + l, 1); observe y ~ Normal(10*m, 1)",
         {"m": G, "k": G, "l": G},
     ),
     # counts
@@ -213,7 +214,7 @@ TRICKY = {
     "largest": (two("max(z[1], z[2])"), both(P)),
     # folds and periods
     "sine": (one("sin(z)"), {"z": L}),
-    "circle": (one("cos(z)").replace("1)", "1)", 1) + "; observe y ~ Normal(sin(z), 1)", {"z": L}),
+    "circle": (one("cos(z)") + "; observe y ~ Normal(sin(z), 1)", {"z": L}),
     "two periods": (one("cos(z)") + "; observe y ~ Normal(sin(sqrt(2)*z), 1)", {"z": G}),
     "double well": (one("z^3 - z"), {"z": L}),
     "generic cubic": (one("z^3 + w*z"), {"z": L}),
@@ -244,7 +245,8 @@ TRICKY = {
         {"k": C},
     ),
     "dependent beta components": (
-        "a ~ Beta(2, 2); b ~ Beta(2, 2); observe x ~ Mixture([a/2, a/2, 1-a], Beta(2, 1), Beta(1, 2), Beta(1, 1)); observe y ~ Normal(b, 1)",
+        "a ~ Beta(2, 2); b ~ Beta(2, 2); observe y ~ Normal(b, 1); "
+        "observe x ~ Mixture([a/2, a/2, 1-a], Beta(2, 1), Beta(1, 2), Beta(1, 1))",
         {"a": C, "b": G},
     ),
     "mixture of coins": (
@@ -290,7 +292,8 @@ TRICKY = {
 def test_these_are_decided_and_right(name):
     text, truth = DECIDED[name]
     verdict = check(text)
-    assert verdict.latents == truth and verdict.certificate.verify()
+    assert verdict.latents == truth
+    assert verdict.certificate is not None and verdict.certificate.verify()
     assert not set(verdict.at_least) & {n for n, level in truth.items() if level is not G}
 
 

@@ -56,6 +56,13 @@ def test_import_loads_neither_torch_nor_sympy(tmp_path):
     assert done.stdout.strip() == identkit.__version__, done.stderr
 
 
+def test_help_needs_no_heavy_package(tmp_path):
+    heavy = ["torch", "sympy", "numpy", "scipy", "matplotlib"]
+    done, trace = python_without(heavy, ["-m", "identkit", "--help"], tmp_path)
+    assert trace == ""
+    assert "verify" in done.stdout, done.stderr
+
+
 def test_check_of_a_text_loads_no_torch(tmp_path):
     text = "z ~ Normal(0,1); observe x ~ Normal(w*z,1)"
     done, trace = python_without(["torch"], ["-m", "identkit", "check", "-", "--at", "w=0"], tmp_path, text)

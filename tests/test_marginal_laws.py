@@ -267,7 +267,7 @@ def test_poisson_gamma_is_negative_binomial():
             float(e.subs(dict(zip(model.parameters, (r, a, b), strict=True)))) for e in law.expressions
         ]
         for x in range(6):
-            integrand = lambda z: poisson(r * z, x) * scipy.stats.gamma.pdf(z, a, scale=1 / b)
+            integrand = lambda z: poisson(r * z, x) * scipy.stats.gamma.pdf(z, a, scale=1 / b)  # noqa: B023
             numeric = quad(integrand, 0, np.inf, epsabs=1e-13)[0]
             assert scipy.stats.nbinom.pmf(x, shape, 1 / (1 + ratio)) == pytest.approx(numeric, rel=1e-7)
 
@@ -373,7 +373,7 @@ def test_raw_moments_against_quadrature():
         (ik.Gamma(2, Rational(3, 2)), lambda x: scipy.stats.gamma.pdf(x, 2, scale=2 / 3), 0, 80),
     ]:
         for power in range(1, 5):
-            numeric = quad(lambda x: x**power * density(x), low, high, limit=400)[0]
+            numeric = quad(lambda x: x**power * density(x), low, high, limit=400)[0]  # noqa: B023
             assert float(raw_moment(family, (power,)) or 0) == pytest.approx(numeric, rel=1e-7)
     for family in (ik.Poisson(Rational(3, 2)), ik.Binomial(5, Rational(2, 7)), ik.Bernoulli(Rational(2, 7))):
         arguments = [float(a) for a in family.arguments]

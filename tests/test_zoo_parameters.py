@@ -199,13 +199,13 @@ def test_told_twice_in_other_units(case):
         # A second row of data, with latents of its own, says what the first one says.
         state = {}
         for place, statement in enumerate(list(model.latents)):
-            family = statement.family.map(lambda e: e.subs(state, simultaneous=True))
+            family = inserted(statement.family, state)
             drawn = model.latent(f"again{place}", family)
             state |= dict(
                 zip(statement.symbols, [drawn] if len(statement.symbols) == 1 else list(drawn), strict=True)
             )
         for place, statement in enumerate(list(model.observations)):
-            model.observe(f"copy{place}", statement.family.map(lambda e: e.subs(state, simultaneous=True)))
+            model.observe(f"copy{place}", inserted(statement.family, state))
     assert levels_of(ik.check(model, about=case.about, at=case.at)) == case.levels
 
 
@@ -215,6 +215,10 @@ def levels_of(verdict):
 
 def values_of(model, at):
     return model.resolve(at, "at", tuple(model.parameters)) if at else {}
+
+
+def inserted(family, state):
+    return family.map(lambda e: e.subs(state, simultaneous=True))
 
 
 def rewritten(model, changes):
@@ -228,11 +232,11 @@ def rewritten(model, changes):
     for constraint in model.constraints:
         other.constraint(constraint.expression.subs(state, simultaneous=True), constraint.relation)
     for place, statement in enumerate(model.latents):
-        drawn = other.latent(f"u{place}", statement.family.map(lambda e: e.subs(state, simultaneous=True)))
+        drawn = other.latent(f"u{place}", inserted(statement.family, state))
         state |= dict(
             zip(statement.symbols, [drawn] if len(statement.symbols) == 1 else list(drawn), strict=True)
         )
     for place, statement in enumerate(model.observations):
-        other.observe(f"v{place}", statement.family.map(lambda e: e.subs(state, simultaneous=True)))
+        other.observe(f"v{place}", inserted(statement.family, state))
     other.summary([e.subs(state, simultaneous=True) for e in model.summaries])
     return other, moved

@@ -82,8 +82,9 @@ def zoo(cases: Sequence[Case]) -> None:
 def case(entry: Case) -> None:
     """Print one entry: its text, its question, the known answer and its source."""
     from identkit.cli.asked import assignments
+    from identkit.dispatch import as_symbolic
 
-    model = entry.model if isinstance(entry.model, str) else str(entry.build().symbolic())
+    model = entry.model if isinstance(entry.model, str) else str(as_symbolic(entry.build()))
     settings = {"at": entry.at, "data": entry.data or {}, "values for verify": entry.values}
     facts = [
         *([f"about: {entry.about}"] if entry.about != "latents" else []),

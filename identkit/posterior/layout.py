@@ -9,7 +9,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from identkit.posterior.locate import DEPTH, JOINT, PRIOR, Look, Samples, density, sharpen, spacing, widen
+from identkit.posterior.locate import (
+    DEPTH,
+    JOINT,
+    PRIOR,
+    Look,
+    Peaks,
+    Samples,
+    density,
+    sharpen,
+    spacing,
+    tops,
+    widen,
+)
 
 _WALL_ROUNDS = 60
 # A cell is a sliver, not worth its nodes, when it is this much narrower than both its neighbours.
@@ -48,22 +60,21 @@ class Marks:
         return Marks(*(torch.cat([getattr(p, name) for p in parts]) for name in ("problem", "t", "step")))
 
 
-def stretches(samples: Samples, which: int, look: Look) -> tuple[Samples, Marks]:
-    """Where one of the two densities lives: its stretches, and splits at and around its peaks."""
+def stretches(samples: Samples, which: int, look: Look, known: Peaks) -> tuple[Samples, Marks, Peaks]:
+    """Where one of the two densities lives: its stretches, split at and around its peaks.
+
+    Returns:
+        The samples with what was looked at added, the marks, and the known peaks with those found.
+    """
     samples = widen(samples, which, look)
-    samples, problem, t, height, width = sharpen(samples, which, look)
-    legible = samples.legible(which)
-    ends = _walls(samples, which, look, legible)
-    top_t, top, top_width = samples.top(which)
-    tall = (height > top[problem] - DEPTH) & (t != top_t[problem])
-    tall &= legible[problem]
-    alive = torch.nonzero(top.isfinite() & legible)[:, 0]
-    problem, t = torch.cat([alive, problem[tall]]), torch.cat([top_t[alive], t[tall]])
-    width = torch.cat([top_width[alive], width[tall]])
-    low, high = ends.extent(len(top))
-    splits = _graded(problem, t, width, (high - low)[problem])
-    marks = Marks.cat([ends, splits]).sorted()
-    return samples, marks.of((marks.step != 0) | (marks.step.cumsum(0) > 0))
+    samples, found = sharpen(samples, which, look)
+    peaks = known.and_(found)
+    ends = _walls(samples, which, look)
+    low, high = ends.extent(len(samples.t))
+    top, _, width = samples.top(which)
+    apart = (peaks.t - top[peaks.problem]).abs() > torch.minimum(peaks.width, width[peaks.problem])
+    marks = Marks.cat([ends, _graded(tops(samples, which).and_(peaks.of(apart)), high - low)]).sorted()
+    return samples, marks.of((marks.step != 0) | (marks.step.cumsum(0) > 0)), peaks
 
 
 def layout(samples: Samples, prior: Marks, joint: Marks) -> Cells:
@@ -124,11 +135,11 @@ def cells(marks: Marks, keep_slivers_at: Tensor) -> Cells:
     return problem[:-1][cut], t[:-1][cut], t[1:][cut]
 
 
-def _walls(samples: Samples, which: int, look: Look, legible: Tensor) -> Marks:
+def _walls(samples: Samples, which: int, look: Look) -> Marks:
     """Find the stretches on which the density is within `DEPTH` of its top; each end lies just outside."""
     t, heights = samples.t, samples.heights(which)
     credited, top = samples.reach(which)
-    inside = (credited > top[:, None] - DEPTH) & (top.isfinite() & legible)[:, None]
+    inside = (credited > top[:, None] - DEPTH) & (top.isfinite() & samples.legible(which))[:, None]
     outside = torch.zeros_like(inside[:, :1])
     starts = torch.nonzero(inside & ~torch.cat([outside, inside[:, :-1]], 1))
     ends = torch.nonzero(inside & ~torch.cat([inside[:, 1:], outside], 1))
@@ -164,16 +175,16 @@ def _walls(samples: Samples, which: int, look: Look, legible: Tensor) -> Marks:
     return Marks(problem, far, step)
 
 
-def _graded(problem: Tensor, t: Tensor, width: Tensor, reach: Tensor) -> Marks:
+def _graded(peaks: Peaks, reach: Tensor) -> Marks:
     """Mark each peak and points at geometrically growing distances: wide cells follow small ones."""
-    usable = width.isfinite() & (width > 0)
-    count = (
-        int((torch.log(reach / (_RING * width))[usable] / math.log(8.0)).amax().ceil()) if usable.any() else 0
+    reach = reach[peaks.problem]
+    usable = peaks.width.isfinite() & (peaks.width > 0) & (reach > 0)
+    steps = torch.log(reach / (_RING * peaks.width))[usable] / math.log(8.0)
+    rings = _RING * 8.0 ** torch.arange(
+        max(int(steps.amax().ceil()), 0) if len(steps) else 0, dtype=torch.float64
     )
-    rings = _RING * 8.0 ** torch.arange(max(count, 0), dtype=torch.float64)
     offsets = torch.cat([-rings, torch.zeros(1, dtype=torch.float64), rings])
-    points = t[:, None] + torch.where(usable, width, 0.0)[:, None] * offsets
-    keep = usable[:, None] | (offsets == 0)
-    keep &= (points - t[:, None]).abs() < reach[:, None]
-    owner = problem[:, None].expand_as(points)[keep]
-    return Marks(owner, points[keep], torch.zeros(len(owner), dtype=torch.int64))
+    away = torch.where(usable, peaks.width, 0.0)[:, None] * offsets
+    keep = (usable[:, None] | (offsets == 0)) & (away.abs() < reach[:, None])
+    problem = peaks.problem[:, None].expand_as(away)[keep]
+    return Marks(problem, (peaks.t[:, None] + away)[keep], torch.zeros(len(problem), dtype=torch.int64))

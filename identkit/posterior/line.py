@@ -12,7 +12,7 @@ from identkit.posterior.adaptive import Evaluate, at_nodes, nodes_of, refine
 from identkit.posterior.bayes import Values, joint_heights
 from identkit.posterior.chart import Chart, continued
 from identkit.posterior.layout import Cells, Marks, cells, layout, stretches
-from identkit.posterior.locate import BLUR, DEPTH, JOINT, PRIOR, RESOLVED, Look, Samples
+from identkit.posterior.locate import BLUR, DEPTH, JOINT, PRIOR, RESOLVED, Look, Peaks, Samples
 from identkit.posterior.nested import Folded, Level
 
 _LINES_AT_ONCE = 512
@@ -35,15 +35,21 @@ class Line:
     def fold(self, rows: Tensor, z: Tensor) -> Folded:
         return self.fold_from(rows, z, None)
 
-    def fold_from(self, rows: Tensor, z: Tensor, seeds: Tensor | None) -> Folded:
-        """As `fold`, with further points to look at first: seeds (m, s) in t, NaN where there are none."""
+    def fold_from(self, rows: Tensor, z: Tensor, seeds: Peaks | None) -> Folded:
+        """As `fold`, with peaks known beforehand."""
         parts = []
         for start in range(0, len(rows), _LINES_AT_ONCE):
             block = slice(start, start + _LINES_AT_ONCE)
-            parts.append(self._lines(rows[block], z[block], None if seeds is None else seeds[block]))
+            known = Peaks(
+                *(torch.zeros(0, dtype=kind) for kind in (torch.int64, torch.float64, torch.float64))
+            )
+            if seeds is not None:
+                known = seeds.of((seeds.problem >= start) & (seeds.problem < start + _LINES_AT_ONCE))
+                known = Peaks(known.problem - start, known.t, known.width)
+            parts.append(self._lines(rows[block], z[block], known))
         return Folded.cat(parts)
 
-    def _lines(self, rows: Tensor, z: Tensor, seeds: Tensor | None) -> Folded:
+    def _lines(self, rows: Tensor, z: Tensor, known: Peaks) -> Folded:
         count = len(rows)
 
         def evaluate(problem: Tensor, t: Tensor) -> Values:
@@ -54,24 +60,22 @@ class Line:
             return torch.stack([values.log_prior, values.log_likelihood])
 
         t = self.grid.expand(count, -1)
-        samples = Samples(
-            t, look(torch.arange(count).repeat_interleave(t.shape[1]), t.flatten()).reshape(2, *t.shape)
-        )
-        if seeds is not None:
-            problem, which = torch.nonzero(seeds.isfinite(), as_tuple=True)
-            t = seeds[problem, which]
-            samples = samples.with_points(problem, t, look(problem, t))
-        samples, prior = stretches(samples, PRIOR, look)
+        logs = look(torch.arange(count).repeat_interleave(t.shape[1]), t.flatten())
+        samples = Samples(t, logs.reshape(2, *t.shape))
+        samples, prior, _ = stretches(samples, PRIOR, look, known.of(known.problem < 0))
         if self.scout:
             samples = _scouted(samples, prior, self.scout, look)
-        samples, joint = stretches(samples, JOINT, look)
+        for side in (-1, 0, 1) if len(known.t) else ():
+            t = known.t + side * known.width
+            samples = samples.with_points(known.problem, t, look(known.problem, t))
+        samples, joint, known = stretches(samples, JOINT, look, known)
         base = layout(samples, prior, joint)
         first = at_nodes(evaluate, base)
         for _ in range(_REFITS):
             busy = _unresolved(base, first, count)
             if not busy.any():
                 break
-            samples, base, first = _refit(samples, prior, base, first, busy, evaluate, look)
+            samples, known, base, first = _refit(samples, known, prior, base, first, busy, evaluate, look)
         values, mean, sd = refine(evaluate, self.chart.place, base, first, count, self.tolerance)
         return Folded(values, mean[:, None], sd[:, None])
 
@@ -118,8 +122,15 @@ def _scouted(samples: Samples, prior: Marks, number: int, look: Look) -> Samples
 
 
 def _refit(
-    samples: Samples, prior: Marks, base: Cells, first: Values, busy: Tensor, evaluate: Evaluate, look: Look
-) -> tuple[Samples, Cells, Values]:
+    samples: Samples,
+    known: Peaks,
+    prior: Marks,
+    base: Cells,
+    first: Values,
+    busy: Tensor,
+    evaluate: Evaluate,
+    look: Look,
+) -> tuple[Samples, Peaks, Cells, Values]:
     """Lay cells anew on the lines where the nodes show a peak that the samples had not shown."""
     chosen = torch.nonzero(busy)[:, 0]
     number = torch.full((len(busy),), -1, dtype=torch.int64)
@@ -130,19 +141,17 @@ def _refit(
     local = samples.of(chosen).with_points(
         number[base[0][mine]].repeat_interleave(t.shape[1]), t.flatten(), logs
     )
-    local, joint = stretches(local, JOINT, lambda problem, t: look(chosen[problem], t))
-    own = busy[prior.problem]
-    marks = Marks.cat([Marks(number[prior.problem[own]], prior.t[own], prior.step[own]), joint])
+    peaks = known.of(busy[known.problem]).renumbered(number)
+    local, joint, peaks = stretches(local, JOINT, lambda problem, t: look(chosen[problem], t), peaks)
+    own = prior.of(busy[prior.problem])
+    marks = Marks.cat([Marks(number[own.problem], own.t, own.step), joint])
     problem, left, right = cells(marks, joint.t[joint.step == 0])
     new = (chosen[problem], left, right)
     owner, left, right = (torch.cat([old[~mine], fresh]) for old, fresh in zip(base, new, strict=True))
     order = torch.argsort(owner, stable=True)
-    values = Values.cat([first.map(lambda v: v[~mine]), at_nodes(evaluate, new)])
-    return (
-        samples.replaced(chosen, local),
-        (owner[order], left[order], right[order]),
-        values.map(lambda v: v[order]),
-    )
+    values = Values.cat([first.map(lambda v: v[~mine]), at_nodes(evaluate, new)]).map(lambda v: v[order])
+    peaks = known.of(~busy[known.problem]).and_(peaks.renumbered(chosen))
+    return samples.replaced(chosen, local), peaks, (owner[order], left[order], right[order]), values
 
 
 def _unresolved(base: Cells, first: Values, count: int) -> Tensor:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 PRIOR, JOINT = 0, 1
@@ -120,6 +120,35 @@ class Samples:
         return self.t.gather(1, best)[:, 0], heights.gather(1, best)[:, 0], width
 
 
+@dataclass(frozen=True)
+class Peaks:
+    """Flat: the problem, position and width (one standard deviation) of peaks."""
+
+    problem: Int[Tensor, " p"]
+    t: Float[Tensor, " p"]
+    width: Float[Tensor, " p"]
+
+    def of(self, chosen: Tensor) -> Peaks:
+        return Peaks(self.problem[chosen], self.t[chosen], self.width[chosen])
+
+    def renumbered(self, number: Tensor) -> Peaks:
+        return Peaks(number[self.problem], self.t, self.width)
+
+    def and_(self, other: Peaks) -> Peaks:
+        return Peaks(
+            torch.cat([self.problem, other.problem]),
+            torch.cat([self.t, other.t]),
+            torch.cat([self.width, other.width]),
+        )
+
+
+def tops(samples: Samples, which: int) -> Peaks:
+    """The highest point of each line on which there is one to be told."""
+    t, top, width = samples.top(which)
+    number = torch.nonzero(top.isfinite() & samples.legible(which))[:, 0]
+    return Peaks(number, t[number], width[number])
+
+
 def widen(samples: Samples, which: int, look: Look) -> Samples:
     """Add points further out wherever the outermost is not yet `DEPTH` below the density's top."""
     for _ in range(_WIDEN_ROUNDS):
@@ -137,14 +166,14 @@ def widen(samples: Samples, which: int, look: Look) -> Samples:
     return samples
 
 
-def sharpen(samples: Samples, which: int, look: Look) -> tuple[Samples, Tensor, Tensor, Tensor, Tensor]:
+def sharpen(samples: Samples, which: int, look: Look) -> tuple[Samples, Peaks]:
     """Climb every local maximum whose neighbours lie far below it until its shape is resolved.
 
     A parabola through three heights in a bracket finds a Gaussian peak at once, whatever its width; the
     middle of the bracket's longer side, tried with it, halves the bracket in any case.
 
     Returns:
-        The samples with the last bracket of each peak added, and flat: problem, position, height, width.
+        The samples with each peak's last bracket added, and those peaks that count beside the density's top.
     """
     problem, column = torch.nonzero(samples.peaks(which), as_tuple=True)
     take = column[:, None] + torch.arange(3)
@@ -172,9 +201,10 @@ def sharpen(samples: Samples, which: int, look: Look) -> tuple[Samples, Tensor, 
         t[active] = all_t.gather(1, take)
         logs[:, active] = all_logs.gather(2, take.expand(2, *take.shape))
     _, width = parabola(list(t.T), list(density(logs, which, logs[1, :, 1:2]).T))
-    merged = samples.with_points(problem.repeat_interleave(3), t.flatten(), logs.flatten(1))
-    height = density(logs[:, :, 1], which, merged.best()[problem])
-    return merged, problem, t[:, 1].clone(), height, width
+    samples = samples.with_points(problem.repeat_interleave(3), t.flatten(), logs.flatten(1))
+    _, top, _ = samples.top(which)
+    tall = density(logs[:, :, 1], which, samples.best()[problem]) > top[problem] - DEPTH
+    return samples, Peaks(problem[tall], t[tall, 1], width[tall])
 
 
 def spacing(t: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 from identkit.model.protocol import Axis, Continuous, Finite
 from identkit.posterior.chart import Chart
 from identkit.posterior.line import Line
+from identkit.posterior.locate import DEPTH, Peaks
 from identkit.posterior.nested import Base, Folded, Level, States
 
 Block = int | tuple[int, ...]
@@ -64,7 +65,7 @@ def chain(
     return level
 
 
-def run(level: Line | States, n: int, k: int, seeds: dict[int, Tensor]) -> Folded:
+def run(level: Line | States, n: int, k: int, seeds: dict[int, Peaks]) -> Folded:
     """Integrate all latents out for n data; orders that begin with finite latents leave seeds to others."""
     rows, z = torch.arange(n), torch.full((n, k), math.nan, dtype=torch.float64)
     if isinstance(level, Line):
@@ -76,13 +77,15 @@ def run(level: Line | States, n: int, k: int, seeds: dict[int, Tensor]) -> Folde
     return level.sum(inner.values, n)
 
 
-def _seeds(inner: Folded, chart: Chart, n: int) -> Tensor:
-    """Where the posterior of a latent lies in each state that counts, as points t."""
+def _seeds(inner: Folded, chart: Chart, n: int) -> Peaks:
+    """Where the posterior of a latent lies in each state that counts."""
     weight = (inner.values.log_prior + inner.values.log_likelihood).reshape(n, -1).nan_to_num(-math.inf)
     best, state = weight.topk(min(_SEED_STATES, weight.shape[1]), dim=1)
     mean, sd = (v.reshape(n, -1).gather(1, state) for v in (inner.mean, inner.sd))
-    mean = torch.where(best > best[:, :1] - 45, mean, math.nan)
-    return chart.inverse(torch.cat([mean - sd, mean, mean + sd], 1))
+    t = chart.inverse(mean)
+    width = sd * torch.exp(-chart.log_stretch(mean))
+    row, column = torch.nonzero((best > best[:, :1] - DEPTH) & t.isfinite() & (width > 0), as_tuple=True)
+    return Peaks(row, t[row, column], width[row, column])
 
 
 class Tally:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from identkit.model.protocol import Axis, Continuous, Finite
 from identkit.posterior.chart import Chart
-from identkit.posterior.locate import DEPTH, PRIOR, Samples, sharpen
+from identkit.posterior.locate import PRIOR, Samples, sharpen, tops
 from identkit.posterior.nested import Base
 
 _STATES = 64
@@ -67,13 +67,11 @@ def _ascend(base: Base, z: Tensor, j: int, chart: Chart, middle: Tensor) -> tupl
     )
     problem = torch.arange(len(z)).repeat_interleave(t.shape[1])
     samples = Samples(t, look(problem, t.flatten()).reshape(2, *t.shape))
-    samples, problem, at, height, width = sharpen(samples, PRIOR, look)
-    best, top, spread = samples.top(PRIOR)
-    found = top.isfinite()
-    spread = torch.where(spread.isfinite(), spread, 1.0)
-    tall = (height > top[problem] - DEPTH) & width.isfinite()
-    pairs = torch.cat([torch.stack([best, spread], 1)[found], torch.stack([at, width], 1)[tall]])
-    return torch.where(found, best, middle), _different(pairs)
+    samples, others = sharpen(samples, PRIOR, look)
+    best, top, _ = samples.top(PRIOR)
+    peaks = tops(samples, PRIOR).and_(others)
+    pairs = torch.stack([peaks.t, torch.where(peaks.width.isfinite(), peaks.width, 1.0)], 1)
+    return torch.where(top.isfinite(), best, middle), _different(pairs)
 
 
 def _different(peaks: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from sympy import Dummy, Expr, Integer, Interval, Rational, S, Set, Symbol
 
 from identkit.model import balls
 from identkit.model.families import Family, Mixture
+from identkit.model.functions import sigmoid
 from identkit.model.model import Model, Statement, marginal
 from identkit.model.tape import Tape
 from identkit.symbolic.regularity import analytic, from_half_line, positive, regular
@@ -35,6 +36,8 @@ from identkit.symbolic.support import (
 from identkit.verdict import Level
 
 Point = Mapping[Symbol, Rational]
+MOST_PAIRS = 32
+"""Pairs of states that are tried before a law is not called one that moves."""
 MOST_OPERATIONS = 40
 """Size of an expression from which on SymPy's `simplify`, which may take minutes, is not asked."""
 
@@ -157,6 +160,11 @@ class Recovered(Claim):
     state: State = field(default_factory=dict)
 
     @property
+    def gives(self) -> tuple[Symbol, ...]:
+        """The latent that is read off."""
+        return (self.latent,)
+
+    @property
     def supports(self) -> dict[str, tuple[Level, ...]]:
         return {self.latent.name: (Level.GLOBAL,)}
 
@@ -169,7 +177,9 @@ class Recovered(Claim):
         return f"{self.latent.name} = {self.formula}" + (f", where the law has {where}" if where else "")
 
     def holds(self, model: Model) -> bool:
-        return self.latent not in self.known and _read_off(self, model, self.latent)
+        return self.latent not in self.known and read_off(
+            self.formula, self.summary, self.known, self.state, model, self.latent
+        )
 
 
 @dataclass(frozen=True)
@@ -185,6 +195,11 @@ class Monotone(Claim):
     state: State = field(default_factory=dict)
 
     @property
+    def gives(self) -> tuple[Symbol, ...]:
+        """The latent that is read off."""
+        return (self.latent,)
+
+    @property
     def supports(self) -> dict[str, tuple[Level, ...]]:
         return {self.latent.name: (Level.GLOBAL,)}
 
@@ -196,7 +211,7 @@ class Monotone(Claim):
     def holds(self, model: Model) -> bool:
         if not self.inner.free_symbols <= {*self.known, *model.domains, self.latent}:
             return False
-        if not _read_off(self, model, self.inner):
+        if not read_off(self.formula, self.summary, self.known, self.state, model, self.inner):
             return False
         support = _line(model.support(self.latent))
         t = Dummy("t", positive=True)
@@ -437,25 +452,28 @@ def _log_likelihood(
     return totals
 
 
-def _read_off(claim: Recovered | Monotone, model: Model, target: Expr) -> bool:
-    """Whether the claim's formula of the law, and of what is known, is identically the target."""
+def read_off(
+    formula: Expr,
+    summary: Mapping[Symbol, Expr],
+    known: Sequence[Symbol],
+    state: State,
+    model: Model,
+    target: Expr,
+) -> bool:
+    """Whether a formula of the law, and of what is known, is identically the target, and divides by nothing that is 0."""
     law = conditional_law(model)
-    allowed = {*claim.known, *claim.summary, *model.domains}
-    here = [e.subs(list(claim.state.items())) for e in law.expressions]
-    if (
-        law.incomplete
-        or not claim.formula.free_symbols <= allowed
-        or not set(claim.summary.values()) <= set(here)
-    ):
+    allowed = {*known, *summary, *model.domains}
+    here = [e.subs(list(state.items())) for e in law.expressions]
+    if law.incomplete or not formula.free_symbols <= allowed or not set(summary.values()) <= set(here):
         return False
-    written = list(claim.summary.items())
-    divisors = [power.base for power in claim.formula.atoms(sympy.Pow) if not power.exp.is_positive]
+    written = list(summary.items())
+    divisors = [power.base for power in formula.atoms(sympy.Pow) if not power.exp.is_positive]
     if not all(
         _almost_never_zero(divisor.subs(written).replace(sympy.log, _log_of_tidy), model)
         for divisor in divisors
     ):
         return False
-    return zero(claim.formula.subs(written) - target)
+    return zero(formula.subs(written) - target)
 
 
 # Laws
@@ -464,8 +482,8 @@ def _read_off(claim: Recovered | Monotone, model: Model, target: Expr) -> bool:
 def _same_law(model: Model, here: Mapping[Symbol, Expr], there: Mapping[Symbol, Expr]) -> bool:
     for statement in model.observations:
         try:
-            one = statement.family.map(lambda e: e.subs(list(here.items()), simultaneous=True))
-            two = statement.family.map(lambda e: e.subs(list(there.items()), simultaneous=True))
+            one = statement.family.map(lambda e: e.xreplace(dict(here)))
+            two = statement.family.map(lambda e: e.xreplace(dict(there)))
         except (ValueError, TypeError):
             return False
         if one != two and not _equal_families(one, two):
@@ -524,17 +542,28 @@ def law_moves(model: Model, latent: Symbol) -> bool:
     for scale, attempt in product((1, 20, 1000), (1, 2, 3)):
         point = _point({s: domains[s] for s in (*model.domains, *rest)}, attempt, scale)
         data = _point({s: st.family.support for st in model.observations for s in st.symbols}, attempt, 1)
-        places = [{**point, **state} for state in states[:64]]
+        moved = _point({latent: domains[latent]}, -attempt - 3, scale)
         if latent in rest:
-            moved = _point({latent: domains[latent]}, -attempt - 3, scale)
-            pairs = [(place, {**place, **moved}) for place in places]
+            pairs = [({**point, **state}, {**point, **state, **moved}) for state in states[:MOST_PAIRS]]
         else:
-            pairs = [(one, other) for one in places for other in places if _differ_in(latent, one, other)]
+            pairs = [({**point, **one}, {**point, **other}) for one, other in _neighbours(latent, states)]
         for one, other in pairs:
             here, there = (balls.run_or_nan(tape, {**place, **data}, 384) for place in (one, other))
             if any(balls.excludes_zero(a - b) for a, b in zip(here, there, strict=True)):
                 return True
     return False
+
+
+def _neighbours(latent: Symbol, states: Sequence[State]) -> list[tuple[State, State]]:
+    """States that differ in one latent alone, some of them spread over all states."""
+    first: dict[tuple[Expr, ...], State] = {}
+    pairs = []
+    for state in states:
+        others = tuple(value for symbol, value in state.items() if symbol != latent)
+        if others in first:
+            pairs.append((first[others], state))
+        first.setdefault(others, state)
+    return pairs[:: max(1, len(pairs) // MOST_PAIRS)]
 
 
 def _point(domains: Mapping[Symbol, Set], attempt: int, scale: int) -> dict[Symbol, Expr]:
@@ -610,7 +639,7 @@ def zero(expression: Expr) -> bool:
         return True
     if sympy.cancel(sympy.together(plain)) == 0:
         return True
-    if sympy.expand(sympy.cancel(sympy.together(expression.rewrite(sympy.exp)))) == 0:
+    if sympy.expand(sympy.cancel(sympy.together(_through_exp(expression)))) == 0:
         return True
     through_exp = sympy.powsimp(sympy.expand(sympy.expand_log(expression.rewrite(sympy.exp), force=False)))
     if through_exp == 0:
@@ -620,7 +649,17 @@ def zero(expression: Expr) -> bool:
 
 
 def _log_of_tidy(argument: Expr) -> Expr:
-    return sympy.expand_log(sympy.log(sympy.cancel(sympy.together(argument.rewrite(sympy.exp)))))
+    tidy = sympy.cancel(sympy.together(_through_exp(argument)))
+    # Arguments are real, whether or not SymPy sees it.
+    return tidy.args[0] if isinstance(tidy, sympy.exp) else sympy.expand_log(sympy.log(tidy))
+
+
+def _through_exp(expression: Expr) -> Expr:
+    # Not rewrite(exp), which would turn a cos inside into complex exponentials as well.
+    opened = expression.replace(sigmoid, lambda u: 1 / (1 + sympy.exp(-u)))
+    return opened.replace(
+        sympy.tanh, lambda u: (sympy.exp(u) - sympy.exp(-u)) / (sympy.exp(u) + sympy.exp(-u))
+    )
 
 
 def _trial(expression: Expr, attempt: int) -> dict[Symbol, Rational]:

@@ -35,6 +35,7 @@ from identkit.symbolic.certificates import (
     all_apart,
 )
 from identkit.symbolic.field import nonzero_point, points, vanishes
+from identkit.symbolic.full_rank import FullRank, affine_slopes, full_rank
 from identkit.symbolic.injectivity import Peeled, peel, slope_sign
 from identkit.symbolic.proof import Proof
 from identkit.symbolic.regions import flat_cells
@@ -56,6 +57,10 @@ from identkit.verdict import Invariance, Level, Verdict, overall
 
 MOST_STATES = 4096
 """Joint states of the finite latents beyond which the comparison is refused."""
+MOST_ENTRIES_OF_SYMBOLS, MOST_ENTRIES = 12, 120
+"""Sizes of a matrix of coefficients beyond which its inverse is not written out."""
+MOST_NAMED = 8
+"""Merged states, and classes of them, that are named one by one."""
 MOST_MINORS = 4
 """Leading minors of a covariance matrix of symbols that are written out as conditions."""
 
@@ -140,10 +145,10 @@ def _by_the_general_method(model: Model, verdict: Verdict, assumptions: Sequence
 
 def verdict_of(model: Model, found: Findings, scope: str, started: float) -> Verdict:
     """The findings as a `Verdict`; levels whose certificate does not verify become UNKNOWN."""
-    proof = Proof(model, tuple(found.claims), dict(found.levels))
-    levels, invariances, tried = found.levels, tuple(found.invariances), list(found.tried)
-    if not proof.verify():
-        levels, invariances = dict.fromkeys(levels, Level.UNKNOWN), ()
+    proof = Proof(model, tuple(found.claims), dict(found.levels)).what_holds()
+    levels, invariances, tried = dict(proof.levels), tuple(found.invariances), list(found.tried)
+    if len(proof.claims) < len(found.claims) or levels != found.levels:
+        invariances = ()
         tried.append("a proof was found but its independent verification failed")
     proved = any(level is not Level.UNKNOWN for level in levels.values())
     needed = tried if Level.UNKNOWN in levels.values() or found.at_least else []
@@ -363,14 +368,17 @@ def _recover(
     while progress and left:
         peeled = [peel(expression, symbol, left, safe) for symbol, expression in outer.items()]
         peeled = [p for p in peeled if p.inner.has(*left)]
-        claims, used = _affine(peeled, outer, left, known, safe, state)
+        claims, used = _affine(peeled, outer, left, known, domains, state)
         if not claims:
             claims, used = _monotone(model, peeled, outer, left, known, domains, state)
-        for claim in claims:
-            found.claims.append(claim)
-            found.levels[claim.latent.name] = Level.GLOBAL  # type: ignore[attr-defined]
+        found.claims += claims
+        gone = [latent for claim in claims for latent in claim.gives]
+        found.levels.update({latent.name: Level.GLOBAL for latent in gone})
         found.assumptions += [a for p in used for a in _assumed(p.nonzero, model)]
-        gone = [claim.latent for claim in claims]  # type: ignore[attr-defined]
+        if any(isinstance(claim, FullRank) and set(claim.point) & set(model.domains) for claim in claims):
+            found.assumptions.append(
+                f"the coefficients of {', '.join(s.name for s in gone)} in the law have full rank"
+            )
         known += gone
         left = [latent for latent in left if latent not in gone]
         progress = bool(gone)
@@ -404,17 +412,17 @@ def _affine(
     outer: Mapping[Symbol, Expr],
     left: Sequence[Symbol],
     known: Sequence[Symbol],
-    safe: Any,
+    domains: Mapping[Symbol, Set],
     state: State,
-) -> tuple[list[Recovered], list[Peeled]]:
-    rows, straight = [], []
-    for p in peeled:
-        slopes = [p.inner.diff(latent) for latent in left]
-        if not any(slope.has(*left) for slope in slopes):
-            rows.append(slopes)
-            straight.append(p)
+) -> tuple[Sequence[Recovered | FullRank], list[Peeled]]:
+    straight = [p for p in peeled if affine_slopes(left, [p.inner]) is not None]
+    rows = affine_slopes(left, [p.inner for p in straight])
     if not rows:
         return [], []
+    symbols = any(entry.free_symbols for row in rows for entry in row)
+    if len(rows) * len(left) > (MOST_ENTRIES_OF_SYMBOLS if symbols else MOST_ENTRIES):
+        whole = full_rank(straight, rows, outer, left, known, domains, state)
+        return ([whole], straight) if whole is not None else ([], [])
     claims, divided = [], []
     for column, coefficients in left_inverse(rows).items():
         constant = [p.inner.subs(dict.fromkeys(left, 0)) for p in straight]
@@ -422,7 +430,7 @@ def _affine(
             c * (p.inverse - b) for c, p, b in zip(coefficients, straight, constant, strict=True) if c != 0
         ]
         denominators = [sympy.fraction(sympy.together(c))[1] for c in coefficients]
-        if all(safe(d) for d in denominators):
+        if all(almost_never_zero(d, domains) for d in denominators):
             summary = {p.outer: outer[p.outer] for p, c in zip(straight, coefficients, strict=True) if c != 0}
             claims.append(Recovered(left[column], sympy.Add(*terms), summary, tuple(known), state))
             divided += [d for d in denominators if d.free_symbols]
@@ -509,7 +517,7 @@ def _discrete_fibre(
 
 
 def _at(expressions: Sequence[Expr], state: State) -> list[Expr]:
-    return [expression.subs(list(state.items())) for expression in expressions]
+    return [expression.xreplace(dict(state)) for expression in expressions]
 
 
 def _finite(model: Model, law: Summary, finite: Sequence[Symbol], states: Sequence[State]) -> Findings:
@@ -609,7 +617,8 @@ def _distinct(model: Model, law: Summary, states: Sequence[State], labels: Seque
     tape = Tape(list(law.expressions))
     if any(is_discrete(domains[s]) for e in law.expressions for s in e.free_symbols if s in model.domains):  # type: ignore[operator]
         return None
-    for point in points(model.domains, 6 if model.domains else 1):
+    # A fine grid: 1024 sums of ten numbers of small denominator would meet by the pigeonhole principle.
+    for point in points(model.domains, 6 if model.domains else 1, parts=10**9 + 7):
         table = [balls.run_or_nan(tape, {**point, **state}, 192) for state in representatives]
         if all_apart(table):
             return AllDiffer(tuple(representatives), law.expressions, point)
@@ -637,15 +646,18 @@ def _difference_assumptions(
 def _name_merged(found: Findings, states: Sequence[State], labels: Sequence[int]) -> None:
     if len(set(labels)) in (1, len(states)):
         return
-    for label in dict.fromkeys(labels):
-        group = [states[i] for i in range(len(states)) if labels[i] == label]
-        for one, other in pairwise(group):
+    named: list[Invariance] = []
+    for label in list(dict.fromkeys(labels))[:MOST_NAMED]:
+        group = [states[i] for i in range(len(states)) if labels[i] == label][: MOST_NAMED + 1]
+        for one, other in pairwise(group[:MOST_NAMED]):
             moved = tuple(s.name for s in one if one[s] != other[s])
             if any(found.levels[name] is Level.PARTIAL for name in moved):
-                found.invariances.append(
+                named.append(
                     Invariance(kind="merged states", about=moved, map=f"({_state(one)}) -> ({_state(other)})")
                 )
-        found.identifiable.append(" or ".join(f"({_state(state)})" for state in group))
+        others = " or others" if len(group) > MOST_NAMED else ""
+        found.identifiable.append(" or ".join(f"({_state(state)})" for state in group[:MOST_NAMED]) + others)
+    found.invariances += named[:MOST_NAMED]
 
 
 def _state(state: State) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import combinations, islice, product
 
 import flint
@@ -27,32 +28,81 @@ _MOST_TRIALS = 600
 _MOST_UNKNOWNS = 40
 
 
-def discrete_maps(problem: Problem, movable: Sequence[Symbol]) -> list[tuple[str, Map]]:
+def discrete_maps(
+    problem: Problem, movable: Sequence[Symbol], most: int = _MOST_TRIALS
+) -> list[tuple[str, Map]]:
     """Maps of the unknowns that keep κ and the domains, each with its kind.
 
     Args:
-        problem: unknowns and κ.
+        problem: unknowns and κ; where more than κ may be known of the law, no map keeps the law for sure.
         movable: the unknowns that are not determined yet; every map moves some of them.
+        most: candidates to try at most.
 
     >>> u, v = sympy.symbols("u v", real=True)
     >>> domains = {u: S.Reals, v: S.Reals}
     >>> discrete_maps(Problem((u, v), domains, (u * v, u + v)), (u, v))
     [('permutation', {u: v, v: u})]
     """
-    tape = Tape(list(problem.summary))
-    trial = _inside(problem, 2)
-    if trial is None:
-        return []
-    before = [balls.run_or_nan(tape, point, 128) for point in trial]
+    trial = _Trial.of(problem)
     found: list[tuple[str, Map]] = []
     left = set(movable)
-    for count, (kind, change) in enumerate(candidates(problem)):
-        if count > _MOST_TRIALS or not left:
+    if trial is None or not problem.exhaustive:
+        return found
+    for kind, change in islice(candidates(problem), most):
+        if not left:
             break
-        if set(change) & left and _plausible(change, problem, tape, trial, before) and keeps(change, problem):
+        if set(change) & left and trial.plausible(change) and keeps(change, problem):
             found.append((kind, change))
             left -= set(change)
     return found
+
+
+def moves_inside(change: Map, problem: Problem) -> bool:
+    """Whether a map is no identity, keeps κ exactly and leads from points inside to points inside."""
+    trial = _Trial.of(problem, 3)
+    moves = any(e != s for s, e in change.items())
+    return (
+        problem.exhaustive
+        and trial is not None
+        and moves
+        and trial.plausible(change)
+        and keeps(change, problem)
+    )
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """κ at some points in ball arithmetic: a few short entries first, which most wrong maps change already."""
+
+    problem: Problem
+    points: list[dict[Symbol, Rational]]
+    tapes: tuple[Tape, ...]
+    before: list[list[list]]
+
+    @classmethod
+    def of(cls, problem: Problem, count: int = 2) -> _Trial | None:
+        inside = _inside(problem, count)
+        if inside is None:
+            return None
+        short = sorted(problem.summary, key=sympy.count_ops)[:4]
+        tapes = (Tape(short), Tape(list(problem.summary)))
+        return cls(problem, inside, tapes, [[balls.run_or_nan(t, p, 128) for t in tapes] for p in inside])
+
+    def plausible(self, change: Map) -> bool:
+        """Whether the map stays inside and keeps κ at these points."""
+        domains = self.problem.domains
+        strangers = [s for s, e in change.items() if domains.get(e) != domains[s]]  # type: ignore[call-overload]
+        for point, values in zip(self.points, self.before, strict=True):
+            moved = {**point, **{s: point[e] if e in point else e.xreplace(point) for s, e in change.items()}}
+            if not all(_holds(domains[s], moved[s]) for s in strangers):
+                return False
+            if not _positive(self.problem.inequalities, moved):
+                return False
+            for tape, earlier in zip(self.tapes, values, strict=True):
+                after = balls.run_or_nan(tape, moved, 128)
+                if not all(a.overlaps(b) for a, b in zip(earlier, after, strict=True)):
+                    return False
+        return True
 
 
 def _inside(problem: Problem, count: int) -> list[dict[Symbol, Rational]] | None:
@@ -71,32 +121,6 @@ def _holds(domain: Set, value: Expr) -> bool:
     if isinstance(domain, Interval) and value.is_Rational and domain.left_open and domain.right_open:
         return bool(domain.inf < value) and bool(value < domain.sup)
     return domain.contains(value) == sympy.true
-
-
-def moves_inside(change: Map, problem: Problem) -> bool:
-    """Whether a map is no identity, keeps κ exactly and leads from points inside to points inside."""
-    trial = _inside(problem, 3)
-    if trial is None or all(e == s for s, e in change.items()):
-        return False
-    tape = Tape(list(problem.summary))
-    before = [balls.run_or_nan(tape, point, 128) for point in trial]
-    return _plausible(change, problem, tape, trial, before) and keeps(change, problem)
-
-
-def _plausible(
-    change: Map, problem: Problem, tape: Tape, trial: Sequence[dict], before: Sequence[list]
-) -> bool:
-    for point, values in zip(trial, before, strict=True):
-        moved = {**point, **{s: point[e] if e in point else e.xreplace(point) for s, e in change.items()}}
-        strangers = [s for s, e in change.items() if problem.domains.get(e) != problem.domains[s]]
-        if any(problem.domains[s].contains(moved[s]) != sympy.true for s in strangers):
-            return False
-        if not _positive(problem.inequalities, moved):
-            return False
-        after = balls.run_or_nan(tape, moved, 128)
-        if not all(a.overlaps(b) for a, b in zip(values, after, strict=True)):
-            return False
-    return True
 
 
 def keeps(change: Map, problem: Problem) -> bool:

@@ -409,7 +409,7 @@ class Mirrored(FibreClaim):
         return f"the law is the same at ({', '.join(f'{s.name} -> {e}' for s, e in self.change.items())})"
 
     def holds(self, asked: Question) -> bool:
-        if all(e == s for s, e in self.change.items()):
+        if all(e == s for s, e in self.change.items()) or not asked.problem.exhaustive:
             return False
         problem = asked.problem
         images = [(e.subs(self.change, simultaneous=True), e) for e in problem.summary]

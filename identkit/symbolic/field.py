@@ -324,32 +324,36 @@ def _powers_closed(expression: Expr, roots: Mapping[Symbol, tuple[int, Symbol]])
 # Points
 
 
-def random_point(domains: Mapping[Symbol, Set], chance: random.Random) -> dict[Symbol, Rational]:
+def random_point(
+    domains: Mapping[Symbol, Set], chance: random.Random, parts: int = 97
+) -> dict[Symbol, Rational]:
     """A random rational point inside the domains; small numerators, so that exact arithmetic stays cheap."""
-    return {symbol: _random_element(domain, chance) for symbol, domain in domains.items()}
+    return {symbol: _random_element(domain, chance, parts) for symbol, domain in domains.items()}
 
 
-def _random_element(domain: Set, chance: random.Random) -> Rational:
+def _random_element(domain: Set, chance: random.Random, parts: int) -> Rational:
     if domain.is_FiniteSet or (isinstance(domain, sympy.Range) and domain.size.is_finite):
         return chance.choice(list(domain))
-    step = Rational(chance.randint(1, 96), 97)
+    step = Rational(chance.randint(1, parts - 1), parts)
     low, high = domain.inf, domain.sup
     if domain.is_subset(S.Integers):
         return Integer(low + chance.randint(0, 7))
     if low.is_finite and high.is_finite:
         return low + (high - low) * step
     if low.is_finite:
-        return low + Rational(chance.randint(1, 300), 97)
+        return low + Rational(chance.randint(1, 3 * parts + 9), parts)
     if high.is_finite:
-        return high - Rational(chance.randint(1, 300), 97)
-    return Rational(chance.randint(-300, 300), 97)
+        return high - Rational(chance.randint(1, 3 * parts + 9), parts)
+    return Rational(chance.randint(-3 * parts - 9, 3 * parts + 9), parts)
 
 
-def points(domains: Mapping[Symbol, Set], count: int, seed: int = 0) -> Iterator[dict[Symbol, Rational]]:
-    """`count` random rational points of the domains."""
+def points(
+    domains: Mapping[Symbol, Set], count: int, seed: int = 0, parts: int = 97
+) -> Iterator[dict[Symbol, Rational]]:
+    """`count` random rational points of the domains; `parts` is the common denominator of their steps."""
     chance = random.Random(seed)
     for _ in range(count):
-        yield random_point(domains, chance)
+        yield random_point(domains, chance, parts)
 
 
 def nonzero_point(

@@ -75,10 +75,12 @@ def check_data(
     findings = [likelihood.on(group) for group in groups]
     levels = {name: overall(found.levels[name] for found in findings) for name in fixed.latent_names}
     claims = [*likelihood.law.claims, *[claim for found in findings for claim in found.claims]]
-    proof = Proof(fixed, tuple(claims), dict(levels), tuple(tuple(map(_frozen, group)) for group in groups))
+    proof = Proof(
+        fixed, tuple(claims), levels, tuple(tuple(map(_frozen, group)) for group in groups)
+    ).what_holds()
     tried = [found.tried for found in findings if found.tried]
-    if not proof.verify():
-        levels = dict.fromkeys(levels, Level.UNKNOWN)
+    if dict(proof.levels) != levels:
+        levels = dict(proof.levels)
         tried.append("a proof was found but its independent verification failed")
     proved = any(level is not Level.UNKNOWN for level in levels.values())
     unknown = Level.UNKNOWN in levels.values()

@@ -213,17 +213,20 @@ def _relabelled(asked: Question, outcome: Outcome) -> list[FibreClaim]:
         if claim is not None:
             found.append(claim)
     settled = len(found) == len(rows) - 1
-    moved = {u for claim in found if isinstance(claim, Relabelled) for u in claim.change}
+    # Where the law is not known completely, a relabelling of what is known of it proves no second solution.
+    swaps = [claim for claim in found if isinstance(claim, Relabelled) and claim.change]
+    moved = {u for claim in swaps for u in claim.change}
+    shown = moved if asked.problem.exhaustive else set()
     for unknown, level in outcome.levels.items():
         if level is Level.GLOBAL and (not settled or unknown in moved):
             outcome.levels[unknown] = Level.LOCAL
-            if unknown not in moved and not any(unknown in change for _, change in outcome.maps):
+            if unknown not in shown and not any(unknown in change for _, change in outcome.maps):
                 outcome.at_least.append(unknown)
-        elif level is Level.LOCAL and unknown in moved and unknown in outcome.at_least:
+        elif level is Level.LOCAL and unknown in shown and unknown in outcome.at_least:
             outcome.at_least.remove(unknown)
-    if moved:
+    if shown:
         outcome.tried = [reason for reason in outcome.tried if outcome.at_least]
-    outcome.maps += [("permutation", dict(c.change)) for c in found if isinstance(c, Relabelled) and c.change]
+        outcome.maps += [("permutation", dict(claim.change)) for claim in swaps]
     return found
 
 

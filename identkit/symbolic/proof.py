@@ -7,7 +7,7 @@ the other" are checked here, on the support of the prior.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import sympy
@@ -30,6 +30,7 @@ from identkit.symbolic.certificates import (
     SpanOnData,
     law_moves,
 )
+from identkit.symbolic.full_rank import FullRank
 from identkit.symbolic.support import (
     State,
     is_discrete,
@@ -40,6 +41,8 @@ from identkit.symbolic.support import (
 )
 from identkit.verdict import Certificate, Level, overall
 
+MOST_SENTENCES = 12
+"""How many of a proof's claims are put into words."""
 _Frozen = frozenset[tuple[Symbol, Expr]]
 
 
@@ -58,7 +61,11 @@ class Proof(Certificate):
 
     @property
     def statement(self) -> str:
-        return "; ".join(dict.fromkeys(claim.sentence for claim in self.claims)) + "."
+        sentences = list(dict.fromkeys(claim.sentence for claim in self.claims))
+        more = len(sentences) - MOST_SENTENCES
+        return "; ".join(sentences[:MOST_SENTENCES]) + (
+            f"; and {more} claims like these." if more > 0 else "."
+        )
 
     def verify(self) -> bool:
         if not all(claim.holds(self.model) for claim in self.claims):
@@ -69,6 +76,16 @@ class Proof(Certificate):
             for name, level in self.levels.items()
             if level is not Level.UNKNOWN
         )
+
+    def what_holds(self) -> Proof:
+        """The proof with the claims that hold and the levels that follow from these; the rest becomes UNKNOWN."""
+        claims = tuple(claim for claim in self.claims if claim.holds(self.model))
+        weighed = Weighed(self.model, claims)
+        levels = {
+            name: level if level is Level.UNKNOWN or self._follows(name, level, weighed) else Level.UNKNOWN
+            for name, level in self.levels.items()
+        }
+        return replace(self, claims=claims, levels=levels)
 
     def _follows(self, name: str, level: Level, weighed: Weighed) -> bool:
         latent = next((s for s in self.model.latent_symbols if s.name == name), None)
@@ -223,11 +240,11 @@ class Weighed:
         known: set[Symbol] = set()
         for claim in self._claims:
             if (
-                isinstance(claim, Recovered | Monotone)
+                isinstance(claim, Recovered | Monotone | FullRank)
                 and _frozen(claim.state) == state
                 and known.issuperset(claim.known)
             ):
-                known.add(claim.latent)
+                known.update(claim.gives)
         return known
 
     def _held(self, state: _Frozen) -> Model:

@@ -28,6 +28,7 @@ _PRIME = PRIMES[0]
 _MOST_COLUMNS = 700
 _MOST_MONOMIALS = 9_000
 _MOST_ENTRIES = 400_000
+_SCOPES = (4, 8)
 _DEGREES = (1, 2, 3)
 
 Chosen = tuple[int, ...]
@@ -44,9 +45,9 @@ Weight = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Grading:
-    """The weights of what monomials are made of, and of the target."""
+    """The weights of what monomials are made of, by its place among the symbols, and of the target."""
 
-    symbols: tuple[Weight, ...]
+    symbols: tuple[tuple[int, Weight], ...]
     target: Weight
 
 
@@ -79,7 +80,7 @@ class Recovery:
         self._products: dict[int, dict[Chosen, int]] = {}
         self._values: dict[tuple[int, Expr], int] = {}
         self._slopes: list[list[list[int]]] = []
-        self._graded: dict[tuple[int, tuple[Weight, ...]], dict[Weight, list[Chosen]]] = {}
+        self._graded: dict[tuple[int, tuple[tuple[int, Weight], ...]], dict[Weight, list[Chosen]]] = {}
 
     def moved(self, symbol: Symbol) -> Symbol:
         """The coordinate that stands for an unknown: t = exp(u) where it occurs only so."""
@@ -119,19 +120,36 @@ class Recovery:
             return None
         if not target.free_symbols <= self.evaluator.bare:
             return None
-        grading = self.grading(target)
         tried: set[tuple[tuple[Chosen, ...], tuple[Chosen, ...]]] = set()
-        for degree in _DEGREES:
-            for columns in self._systems(degree, grading):
-                if time.monotonic() > self.deadline:
-                    return None
-                key = (tuple(columns[0]), tuple(columns[1]))
-                if key not in tried:
-                    tried.add(key)
-                    found = self._relation(columns, target)
-                    if found is not None:
-                        return found
+        for places in self._scopes(target):
+            grading = self.grading(target, places)
+            for degree in _DEGREES:
+                for columns in self._systems(degree, grading):
+                    if time.monotonic() > self.deadline:
+                        return None
+                    key = (tuple(columns[0]), tuple(columns[1]))
+                    if key not in tried:
+                        tried.add(key)
+                        found = self._relation(columns, target)
+                        if found is not None:
+                            return found
         return None
+
+    def _scopes(self, target: Expr) -> list[tuple[int, ...]]:
+        """Which of the symbols to use: short entries about the target and few other open unknowns; then all."""
+        known = {self.moved(s): len(self.outer) + k for k, s in enumerate(self.known)}
+        symbols = [e.free_symbols for e in self._moved.summary]
+        unsettled = [inside - set(known) for inside in symbols]
+        about = [u for u in unsettled if target.free_symbols <= u]
+        nearest = sorted(dict.fromkeys(map(frozenset, about)), key=lambda u: (len(u), sorted(map(str, u))))
+        scopes = []
+        for unknowns in nearest[:2]:
+            fitting = [k for k, u in enumerate(unsettled) if u <= unknowns]
+            for size in _SCOPES:
+                short = sorted(fitting, key=lambda k: (len(symbols[k]), k))[:size]
+                used = set().union(*[symbols[k] for k in short])
+                scopes.append((*sorted(short), *[place for s, place in known.items() if s in used]))
+        return list(dict.fromkeys([*scopes, tuple(range(len(self.symbols)))]))
 
     @property
     def symbols(self) -> list[Symbol]:
@@ -152,35 +170,32 @@ class Recovery:
         """The monomials up to a degree, by weight; none if there are too many."""
         key = (degree, grading.symbols)
         if key not in self._graded:
-            size = len(grading.symbols)
+            weights = dict(grading.symbols)
             groups: dict[Weight, list[Chosen]] = {}
-            if comb(size + degree, degree) <= _MOST_MONOMIALS:
+            if comb(len(weights) + degree, degree) <= _MOST_MONOMIALS:
                 for total in range(degree + 1):
-                    for chosen in combinations_with_replacement(range(size), total):
+                    for chosen in combinations_with_replacement(weights, total):
                         weight = (0,) * len(grading.target)
                         for place in chosen:
-                            weight = plus(weight, grading.symbols[place])
+                            weight = plus(weight, weights[place])
                         groups.setdefault(weight, []).append(chosen)
             self._graded[key] = groups
         return self._graded[key]
 
-    def grading(self, target: Expr) -> Grading:
-        """The scalings of κ's entries, of what is known and of the target under which their relations are homogeneous.
+    def grading(self, target: Expr, places: Sequence[int] | None = None) -> Grading:
+        """The scalings of these symbols and of the target under which their relations are homogeneous.
 
         Scaling by c is tangent to the image of the unknowns iff ``Σ n_k c_k v_k = 0`` for the values v and every n that
         annihilates the Jacobian: so the grading does not depend on how the model is parametrised.
         """
         p = self.evaluator.prime
-        size = len(self.outer) + len(self.known) + 1
+        places = range(len(self.symbols)) if places is None else places
+        size = len(places) + 1
         rows: list[list[int]] = []
         index = 0
         while index < 3 or (index < size and len(rows) <= size):
-            slopes = [
-                *self._jacobian(index),
-                *[self._unit(s) for s in self.known],
-                self._gradient(index, target),
-            ]
-            values = [*[self.entry(index, k) for k in range(size - 1)], self.value(index, target)]
+            slopes = [*[self._slope(index, k) for k in places], self._gradient(index, target)]
+            values = [*[self.entry(index, k) for k in places], self.value(index, target)]
             normals = nullspace([list(column) for column in zip(*slopes, strict=True)], size, p)
             if not normals:
                 break
@@ -193,16 +208,16 @@ class Recovery:
                 scale = lcm(*[int(e.q) for e in exact])
                 found.append([int(e * scale) for e in exact])
         weights = [tuple(vector[k] for vector in found) for k in range(size)]
-        return Grading(tuple(weights[:-1]), weights[-1])
+        return Grading(tuple(zip(places, weights, strict=False)), weights[-1])
 
-    def _jacobian(self, index: int) -> list[list[int]]:
+    def _slope(self, index: int, place: int) -> list[int]:
+        if place >= len(self.outer):
+            symbol = self.symbols[place]
+            return [int(symbol == u) for u in self.evaluator.unknowns]
         while len(self._slopes) <= index:
             point, _ = self.point(len(self._slopes))
             self._slopes.append(self.evaluator.at(point)[1][: len(self.outer)])
-        return self._slopes[index]
-
-    def _unit(self, symbol: Symbol) -> list[int]:
-        return [int(self.moved(symbol) == u) for u in self.evaluator.unknowns]
+        return self._slopes[index][place]
 
     def _gradient(self, index: int, target: Expr) -> list[int]:
         return [self.value(index, target.diff(u)) if target.has(u) else 0 for u in self.evaluator.unknowns]

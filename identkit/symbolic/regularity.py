@@ -100,7 +100,7 @@ def positive(expression: Expr) -> bool:
     rational = expression.replace(sigmoid, lambda u: exponential(u) / (1 + exponential(u)))
     rational = rational.replace(
         sympy.tanh, lambda u: (exponential(u) - 1 / exponential(u)) / (exponential(u) + 1 / exponential(u))
-    )  # pyright: ignore
+    )
     return sympy.factor(sympy.together(rational.replace(sympy.exp, exponential))).is_positive is True
 
 

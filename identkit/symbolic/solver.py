@@ -26,6 +26,8 @@ from identkit.symbolic.regularity import analytic, positive, regular
 from identkit.symbolic.roots import Settled, root_of
 from identkit.verdict import Level
 
+_OBVIOUS = 80
+"""Maps that are tried before formulas are sought."""
 _MOST_ROOTS = 8
 """Unknowns for which quadratic relations are sought at most."""
 
@@ -59,11 +61,13 @@ def solve(problem: Problem, seconds: float = 20.0, tell: Callable[[Outcome], Non
             found.levels[unknown] = Level.LOCAL
     if tell is not None:
         tell(_doubtful(found, fixed))
-    recovery = _determined(problem, found, fixed, deadline)
+    # What an obvious map moves is LOCAL for good, and needs no formula.
+    found.maps = discrete_maps(problem, fixed, _OBVIOUS)
+    recovery = _determined(problem, found, _unmoved(found, fixed), deadline)
     if tell is not None:
         tell(_doubtful(found, fixed))
     _by_convexity(problem, found)
-    _mirrored(problem, found, [u for u in fixed if found.levels[u] is not Level.GLOBAL])
+    _mirrored(problem, found, fixed)
     _by_roots(problem, found, fixed, recovery)
     if found.at_least:
         names = ", ".join(u.name for u in found.at_least)
@@ -207,15 +211,17 @@ def _slope(expression: Expr, unknown: Symbol) -> int:
     return 1 if positive(slope) else -1 if positive(-slope) else 0
 
 
-def _mirrored(problem: Problem, found: Outcome, local: Sequence[Symbol]) -> None:
-    found.at_least = []
-    if not local:
-        return
-    found.maps = discrete_maps(problem, local)
+def _unmoved(found: Outcome, fixed: Sequence[Symbol]) -> list[Symbol]:
     moved = set().union(*[set(change) for _, change in found.maps], set())
-    for unknown in local:
-        if found.levels[unknown] is Level.LOCAL and unknown not in moved:
-            found.at_least.append(unknown)
+    return [u for u in fixed if u not in moved]
+
+
+def _mirrored(problem: Problem, found: Outcome, fixed: Sequence[Symbol]) -> None:
+    """Maps that move what is not determined; without one, LOCAL is a lower bound."""
+    open_ = [u for u in _unmoved(found, fixed) if found.levels[u] is not Level.GLOBAL]
+    if open_:
+        found.maps += discrete_maps(problem, open_)
+    found.at_least = [u for u in _unmoved(found, open_) if found.levels[u] is Level.LOCAL]
 
 
 def _by_roots(problem: Problem, found: Outcome, fixed: Sequence[Symbol], recovery: Recovery) -> None:
@@ -223,20 +229,19 @@ def _by_roots(problem: Problem, found: Outcome, fixed: Sequence[Symbol], recover
     for unknown in found.at_least[:_MOST_ROOTS]:
         if unknown not in found.at_least or time.monotonic() > recovery.deadline:
             continue
-        local = [u for u in fixed if found.levels[u] is Level.LOCAL]
         try:
-            answer = root_of(problem, recovery, unknown, local)
+            answer = root_of(problem, recovery, unknown, found.at_least)
         except Unsupported:
             return
         if isinstance(answer, Settled):
             found.roots.append(answer)
             found.levels[unknown] = Level.GLOBAL
             recovery.learn(unknown)
-            _determined(problem, found, fixed, recovery.deadline, recovery)
-            _mirrored(problem, found, [u for u in fixed if found.levels[u] is Level.LOCAL])
+            _determined(problem, found, _unmoved(found, fixed), recovery.deadline, recovery)
+            found.at_least = [u for u in found.at_least if found.levels[u] is Level.LOCAL]
         elif answer is not None and moves_inside(answer, problem):
             found.maps.append(("other", answer))
-            found.at_least = [u for u in found.at_least if u not in answer]
+            found.at_least = _unmoved(found, found.at_least)
 
 
 def by_name(levels: Mapping[Symbol, Level]) -> dict[str, Level]:

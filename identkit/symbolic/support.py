@@ -138,7 +138,7 @@ def _parts(family: Family) -> list[tuple[Expr, Family]]:
 
 
 def _mass(statement: Statement, state: State) -> Expr:
-    family = statement.family.map(lambda expression: expression.subs(list(state.items())))
+    family = statement.family.map(lambda expression: expression.xreplace(dict(state)))
     return probability(family, *[state[symbol] for symbol in statement.symbols])
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
 import numpy as np
 import sympy
-from sympy import Dummy, Expr, S, Symbol
+from sympy import Dummy, Expr, Rational, S, Symbol
 from sympy.polys.matrices import DomainMatrix
 
 from identkit.model.balls import run_or_nan
@@ -56,20 +57,25 @@ def _spanned(summary: Sequence[Expr], latents: Sequence[Symbol]) -> bool:
         tape = Tape([entry for row in slopes for entry in row])
     except NotImplementedError:
         return False
+    chance = random.Random(0)
     for start in (1, 2, 4):
         fixed = {
             symbol: value for symbol, value in some_point(symbols, start).items() if symbol not in latents
         }
         gradients = []
-        for attempt in range(1, 4 + len(latents)):
-            values = [
-                float(v.mid()) * (0 not in v or not v.is_finite())
-                for v in run_or_nan(tape, {**some_point(symbols, attempt), **fixed}, 128)
-            ]
+        for attempt in range(1, 8 + 2 * len(latents)):
+            # Far apart, too, so that each argument of a max has its turn.
+            point = {
+                symbol: value * Rational(chance.randint(1, 40), 10)
+                if symbol.is_nonnegative is None
+                else value
+                for symbol, value in some_point(symbols, attempt).items()
+            }
+            balls = run_or_nan(tape, {**point, **fixed}, 128)
+            values = [float(v.mid()) * (0 not in v or not v.is_finite()) for v in balls]
             table = np.reshape(values, (len(slopes), len(latents)))
-            gradients += [
-                row / np.linalg.norm(row) for row in table if np.isfinite(row).all() and np.any(row != 0)
-            ]
+            shaped = [row / np.abs(row).max() for row in table if np.isfinite(row).all() and np.any(row)]
+            gradients += [row / np.linalg.norm(row) for row in shaped]
         if len(gradients) >= len(latents):
             sizes = np.linalg.svd(np.array(gradients), compute_uv=False)
             if sizes[-1] > 1e-6 * sizes[0]:

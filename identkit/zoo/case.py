@@ -14,7 +14,7 @@ class Case:
 
     Attributes:
         name: as `identkit check NAME` takes it; letters, digits and hyphens.
-        model: its text, or a builder without arguments for what the notation does not express.
+        model: its text, or a builder without arguments of the text, or of what the notation does not express.
         source: paper and theorem, or "by hand: …" with the derivation in a phrase.
         levels: the expected level of every unknown that is asked about.
         level: the expected overall level.
@@ -49,7 +49,8 @@ class Case:
         """The model itself: parsed text, or what the builder makes; a declared one bears the case's name."""
         from identkit.model.language import parse
 
-        return parse(self.model, name=self.name) if isinstance(self.model, str) else self.model()
+        model = self.model() if callable(self.model) else self.model
+        return parse(model, name=self.name) if isinstance(model, str) else model
 
     @property
     def numbers(self) -> dict[str, Any]:

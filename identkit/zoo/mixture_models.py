@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from identkit.zoo.case import Case, levels, names
+from identkit.zoo.case import Case, levels
 
 _MIXTURE = "parameter pi in (0, 1); parameter m[2]; parameter s[2] > 0; observe x ~ Mixture([pi, 1 - pi], Normal(m[1], s[1]), Normal(m[2], s[2]))"
 _MOMENTS = (
@@ -297,8 +297,6 @@ CASES = (
         level="PARTIAL",
         deficiency=1,
         symmetry="translation",
-        undecided=names("w[3] s[1..6] g[1..6]"),
-        reason="the formulas that tell the classes apart have a degree in the 63 cell probabilities beyond what is tried",
         note="Whoever lacks attribute 1 shows nothing of attribute 2.",
     ),
 )

@@ -69,9 +69,11 @@ CASES = (
     ),
     Case(
         name="three-cycle",
-        model=_CYCLE
-        + _linear_equations(
-            {(0, 1): "a", (1, 2): "b", (2, 0): "c"}, {(0, 0): "w[1]", (1, 1): "w[2]", (2, 2): "w[3]"}
+        model=lambda: (
+            _CYCLE
+            + _linear_equations(
+                {(0, 1): "a", (1, 2): "b", (2, 0): "c"}, {(0, 0): "w[1]", (1, 1): "w[2]", (2, 2): "w[3]"}
+            )
         ),
         about="parameters",
         source="D6 (6/6/0, #=2) and I.3; Foygel, Draisma & Drton 2012; by hand: Ω′ = (I − Λ′)ᵀΣ(I − Λ′) is positive again",
