@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def real(value: Any, name: str) -> Float[Tensor, " ..."]:
+def real(value: Any, name: str, single: bool = False) -> Float[Tensor, " ..."]:
     """Convert an array of finite real numbers to float64, on the device it came on and without its gradient.
 
     Integers are converted here, before any arithmetic could truncate a density; a float32 keeps its value.
@@ -19,6 +19,7 @@ def real(value: Any, name: str) -> Float[Tensor, " ..."]:
     Args:
         value: a number, nested lists, a numpy array or a tensor.
         name: what the caller calls it, for the message.
+        single: leave float32 as it is.
 
     Raises:
         TypeError: it is no array of real numbers.
@@ -38,12 +39,15 @@ def real(value: Any, name: str) -> Float[Tensor, " ..."]:
                 f"{name} should be a rectangular array of numbers, got rows that differ"
             ) from error
         numeric = array.dtype.kind in "biuf"
-        tensor = torch.from_numpy(array.astype(np.float64)) if numeric else torch.empty(0)
+        kept = single and array.dtype == np.float32
+        tensor = torch.from_numpy(array if kept else array.astype(np.float64)) if numeric else torch.empty(0)
     if not numeric:
         raise TypeError(f"{name} should be an array of real numbers, got {value!r:.80}")
-    tensor = tensor.to(torch.float64)
-    refused = torch.nonzero(~torch.isfinite(tensor))
-    if len(refused):
+    if not (single and tensor.dtype == torch.float32):
+        tensor = tensor.to(torch.float64)
+    finite = torch.isfinite(tensor)
+    if not bool(finite.all()):
+        refused = torch.nonzero(~finite)
         place = tuple(refused[0].tolist())
         where = f" at index {place}" if place else ""
         raise ValueError(f"{name} should be finite, got {tensor[place].item()}{where}")
@@ -72,7 +76,14 @@ def shaped(value: Any, name: str, *shape: int | None) -> Float[Tensor, " ..."]:
 
 
 def rows(x: Any, columns: int, device: torch.device | None = None) -> Float[Tensor, "n d"]:
-    """Convert data to shape (n, columns); a vector is n rows where a row is one number.
+    """Convert data to shape (n, columns), n ≥ 0; a vector is n rows where a row is one number.
+
+    Float32 stays as it is, all else becomes float64. A tensor stays on its device.
+
+    Args:
+        x: numpy, torch or nested lists.
+        columns: numbers in a row.
+        device: where data that are no tensor go.
 
     Raises:
         TypeError, ValueError: as `shaped`.
@@ -80,10 +91,14 @@ def rows(x: Any, columns: int, device: torch.device | None = None) -> Float[Tens
     >>> rows([1, 2, 3], 1).shape
     torch.Size([3, 1])
     """
-    tensor = real(x, "x")
-    if columns == 1 and tensor.ndim == 1:
-        tensor = tensor[:, None]
-    return shaped(tensor, "x", None, columns).to(device)
+    tensor = real(x, "x", single=True)
+    if not isinstance(x, Tensor):
+        tensor = tensor.to(device)
+    if tensor.ndim == 1 and (columns == 1 or len(tensor) == 0):
+        tensor = tensor.reshape(-1, columns)
+    if tensor.ndim != 2 or tensor.shape[1] != columns:
+        raise ValueError(f"x should have shape (any, {columns}), got {tuple(tensor.shape)}")
+    return tensor
 
 
 def latents(

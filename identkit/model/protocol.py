@@ -52,6 +52,22 @@ class Flatness:
     """``‖E_Q z − E_P z‖²``, shape (n,), for the lower bound of theory/T4.4."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A number with what is known about its error, as `mutual_information` returns it."""
+
+    value: float
+    """In nats."""
+    error: float
+    """A bound on the absolute error where `method` is exact; for a Monte Carlo one its standard error."""
+    method: str
+    """"closed form", "quadrature" or "Monte Carlo"."""
+
+    def __float__(self) -> float:
+        """The value alone."""
+        return self.value
+
+
 @runtime_checkable
 class GenerativeModel(Protocol):
     """A prior over latents and a likelihood of data: ``p(x | z; θ) p(z)``."""

@@ -1,0 +1,25 @@
+"""What a family of exact models hands to the laws in test_exact_laws.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A small model, data for it, and the same family where the likelihood ignores the latents.
+
+    Attributes:
+        model: parameters in general position.
+        x: data for it, few rows.
+        silent: a model of the family with p(x | z) constant in z, or None where there is none.
+        abuses: constructor calls that must be refused: a callable and a phrase of its message.
+        single: the tolerance of float32 results relative to float64, or None if the family takes no floats.
+    """
+
+    model: Any
+    x: Any
+    silent: Any = None
+    abuses: tuple[tuple[Any, str], ...] = field(default=())
+    single: float | None = 1e-4
