@@ -152,12 +152,17 @@ def candidates(problem: Problem) -> Iterator[tuple[str, Map]]:
         yield "other", turned
     if len(problem.unknowns) > _MOST_UNKNOWNS:
         return
-    for permutation in _permutations(problem.unknowns):
+    permutations = list(_permutations(problem.unknowns))
+    for permutation in permutations:
         yield "permutation", permutation
-        # Two classes: their probabilities p and 1 − p change places with everything else.
-        for u in problem.unknowns:
-            if u not in permutation and problem.domains[u].inf == 0 and problem.domains[u].sup == 1:
-                yield "permutation", {**permutation, u: 1 - u}
+    # Two classes change places with everything else: their probabilities, of which one is what the others leave.
+    for near in (True, False):
+        for permutation in permutations:
+            exchanged = _indices(permutation)
+            for u, rest in _left_over(problem):
+                named = bool(exchanged & set(re.findall(r"\d+", u.name)))
+                if u not in permutation and named is near:
+                    yield "permutation", {**permutation, u: rest}
     for u in problem.unknowns:
         if problem.domains[u].inf == 0 and problem.domains[u].sup == 1:
             yield "other", {u: 1 - u}
@@ -165,6 +170,25 @@ def candidates(problem: Problem) -> Iterator[tuple[str, Map]]:
     yield from _complements(problem)
     if len(problem.unknowns) <= 5:
         yield from _monomial_involutions(problem.unknowns)
+
+
+def _left_over(problem: Problem) -> list[tuple[Symbol, Expr]]:
+    """Each probability with the one that it and others leave over: ``1 − p₁ − p₂`` or, alone, ``1 − p``."""
+    unknowns = set(problem.unknowns)
+    found: list[tuple[Symbol, Expr]] = []
+    for rest in problem.inequalities:
+        terms = rest.as_coefficients_dict()
+        parts = [term for term, weight in terms.items() if weight == -1 and term in unknowns]
+        if terms.get(S.One) == 1 and len(parts) == len(terms) - 1:
+            found += [(u, rest) for u in sorted(parts, key=str)]
+    chances = [u for u in problem.unknowns if problem.domains[u].inf == 0 and problem.domains[u].sup == 1]
+    return found + [(u, 1 - u) for u in chances]
+
+
+def _indices(permutation: Map) -> set[str]:
+    """The indices that a permutation of unknowns exchanges."""
+    changed = [(u.name, str(v)) for u, v in permutation.items()]
+    return set().union(*[set(re.findall(r"\d+", one)) ^ set(re.findall(r"\d+", other)) for one, other in changed])
 
 
 def _sign_flips(problem: Problem, real: Sequence[Symbol]) -> list[list[Symbol]]:

@@ -412,10 +412,10 @@ class Mirrored(FibreClaim):
         if all(e == s for s, e in self.change.items()) or not asked.problem.exhaustive:
             return False
         problem = asked.problem
-        images = [(e.subs(self.change, simultaneous=True), e) for e in problem.summary]
+        images = [(e.xreplace(dict(self.change)), e) for e in problem.summary]
         if not all(gone(image - e) for image, e in images) or not _stays(self.change, problem):
             return False
-        moved = [(e.subs(self.change, simultaneous=True), e) for e in problem.constraints]
+        moved = [(e.xreplace(dict(self.change)), e) for e in problem.constraints]
         return all(gone(image - e) or gone(image + e) for image, e in moved)
 
 
@@ -453,7 +453,7 @@ class Relabelled(FibreClaim):
             for a, b in zip(before, after, strict=True)
         ]
         pairs += [(e, e) for e in rest]
-        same = all(gone(a.subs(self.change, simultaneous=True) - b) for a, b in pairs)
+        same = all(gone(a.xreplace(dict(self.change)) - b) for a, b in pairs)
         return same and _stays(self.change, asked.problem)
 
 

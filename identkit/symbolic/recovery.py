@@ -78,6 +78,7 @@ class Recovery:
         self.evaluator = Evaluator(self._moved.summary, self._variables, self._moved.constraints, _PRIME)
         self._points: list[tuple[dict[Symbol, Dual], list[int]]] = []
         self._products: dict[int, dict[Chosen, int]] = {}
+        self._parts: dict[tuple[int, int], list[int]] = {}
         self._values: dict[tuple[int, Expr], int] = {}
         self._slopes: list[list[list[int]]] = []
         self._graded: dict[tuple[int, tuple[tuple[int, Weight], ...]], dict[Weight, list[Chosen]]] = {}
@@ -100,7 +101,7 @@ class Recovery:
         other = copy(self)
         other.known = list(self.known)
         # Positions beyond κ's entries mean other symbols there.
-        other._products, other._graded = {}, {}
+        other._products, other._parts, other._graded = {}, {}, {}
         return other
 
     def learn(self, unknown: Symbol) -> None:
@@ -267,15 +268,22 @@ class Recovery:
 
     def row(self, index: int, columns: Columns, target: Expr) -> list[int]:
         """The monomials at one point, those of `columns[k]` times the k-th power of the target."""
-        goal, known = self.value(index, target), self._products.setdefault(index, {(): 1})
+        goal = self.value(index, target)
         found: list[int] = []
         factor = 1
         for part in columns:
-            for m in part:
-                value = known.get(m)
-                found.append((self.product(index, m) if value is None else value) * factor % _PRIME)
+            found += [value * factor % _PRIME for value in self._monomials(index, part)]
             factor = factor * goal % _PRIME
         return found
+
+    def _monomials(self, index: int, part: list[Chosen]) -> list[int]:
+        # Parts live in _graded as long as this object does, so that their ids stay theirs; empty ones may not.
+        if not part:
+            return []
+        key = (index, id(part))
+        if key not in self._parts:
+            self._parts[key] = [self.product(index, m) for m in part]
+        return self._parts[key]
 
     def product(self, index: int, chosen: Chosen) -> int:
         """A monomial's value at one point."""

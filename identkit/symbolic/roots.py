@@ -35,6 +35,7 @@ _PRIME = PRIMES[0]
 _MOST_COLUMNS = 640
 _DEGREES = (1, 2, 3, 4)
 _LONGEST = 20_000
+_RECENT = 8
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,8 @@ def quadratics(recovery: Recovery, target: Expr) -> list[Quadratic]:
             if time.monotonic() > recovery.deadline:
                 return found
             found += _solved(recovery, columns, target)
+            if _common_root(found[-_RECENT:], recovery) is not None:
+                return found[-_RECENT:]
         if found:
             return sorted(found, key=lambda q: sum(len(sympy.Add.make_args(e)) for e in (q.a, q.b, q.c)))
     return []
