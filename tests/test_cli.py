@@ -542,6 +542,47 @@ def errors(process):
     return process.stderr
 
 
+DECLARED = """
+import identkit as ik
+
+line = ik.parse("z ~ Normal(0, 1); observe x ~ Normal(w*z, 1)")
+mixture = ik.GaussianMixture([0.5, 0.5], [[0.0], [0.0]], [[[1.0]], [[1.0]]])
+
+def built():
+    model = ik.Model("built")
+    z = model.latent("z", ik.Normal(0, 1))
+    model.observe("x", ik.Normal(z**2, 1))
+    return model
+
+def broken():
+    return 1 / 0
+"""
+
+
+@pytest.mark.parametrize(("name", "level"), [("line", "GLOBAL"), ("mixture", "CONSTANT"), ("built", "LOCAL")])
+def test_a_model_declared_in_a_python_file(say, name, level):
+    Path("own.py").write_text(DECLARED)
+    status, out, _ = say("check", f"own.py:{name}", "--json")
+    assert (status, json.loads(out)["level"]) == (0, level)
+
+
+@pytest.mark.parametrize(
+    ("source", "phrase"),
+    [
+        ("own.py:nothing", "should define 'nothing'; it defines"),
+        ("own.py:ik", "should be a Model"),
+        ("own.py:broken", "own.py, line 13: ZeroDivisionError: division by zero"),
+        ("own.py", "own.py:model"),
+        ("other.py:line", "there is none"),
+    ],
+)
+def test_a_python_file_that_does_not_help_is_refused(say, source, phrase):
+    Path("own.py").write_text(DECLARED)
+    status, out, err = say("check", source)
+    assert (status, out) == (2, "")
+    assert phrase in err and "Traceback" not in err
+
+
 def test_reader_who_leaves_early_is_no_error():
     with command("zoo") as process:
         output(process).close()

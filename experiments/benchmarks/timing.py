@@ -51,7 +51,9 @@ def run(race: Race) -> dict[str, Any]:
         "seconds": medians,
         "faster_than": {name: medians[name] / own for name in race.peers},
         "wanted": dict(race.least),
-        "gap": {name: race.gap(results["identkit"], results[name]) for name in race.peers} if race.gap else {},
+        "gap": {name: race.gap(results["identkit"], results[name]) for name in race.peers}
+        if race.gap
+        else {},
         "gigabytes_per_second": race.bytes_moved / own / 1e9,
         "gigaflops": race.operations / own / 1e9,
     }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from typing_extensions import Self
+
+_Model = TypeVar("_Model", bound="Placed")
 
 
 class Placed:
@@ -17,12 +18,12 @@ class Placed:
     are a tensor are answered where they lie, numpy arrays and lists where the parameters lie.
     """
 
-    def _like(self, x: Tensor) -> Self:
+    def _like(self: _Model, x: Tensor) -> _Model:
         """Give the same model where x lies and in its precision: itself, or a copy that is kept for the next call."""
         here = next(t for t in self._tensors().values())
         if here.dtype == x.dtype and here.device == x.device:
             return self
-        copies: dict[Any, Self] = self.__dict__.setdefault("_copies", {})
+        copies: dict[Any, Any] = self.__dict__.setdefault("_copies", {})
         place = (x.device, x.dtype)
         if place not in copies:
             copies[place] = self._moved(x.device, x.dtype)
@@ -32,7 +33,7 @@ class Placed:
         named = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
         return {name: value for name, value in named.items() if isinstance(value, Tensor)}
 
-    def _moved(self, device: torch.device, dtype: torch.dtype) -> Self:
+    def _moved(self: _Model, device: torch.device, dtype: torch.dtype) -> _Model:
         other = object.__new__(type(self))
         for field in fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)

@@ -37,7 +37,7 @@ def question(source: str, at: str | None) -> Question:
     """Read a model and the values of its parameters.
 
     Args:
-        source: a file, ``-`` for standard input, or a name of the zoo.
+        source: a file, ``-`` for standard input, a name of the zoo, or ``file.py:name``.
         at: values such as ``w=[1,0],s=1/2``.
 
     Raises:
@@ -48,6 +48,11 @@ def question(source: str, at: str | None) -> Question:
     path = Path(source)
     if source == "-":
         return Question(_parsed(sys.stdin.read(), "model"), values)
+    file, colon, name = source.rpartition(":")
+    if colon and file.endswith(".py"):
+        return Question(_declared(Path(file), name), values)
+    if path.suffix == ".py":
+        raise ValueError(f"{source} should be followed by a name in it, as in {source}:model")
     if _exists(source) or path.suffix == ".model":
         return Question(_parsed(_text(path), path.stem), values)
     case = case_named(source)
@@ -179,6 +184,36 @@ def _parsed(text: str, name: str) -> Any:
             "the model is empty; it should be a text such as z ~ Normal(0,1); observe x ~ Normal(z,1)"
         )
     return parse(text, name=name)
+
+
+def _declared(path: Path, name: str) -> Any:
+    """The model that a Python file calls `name`, or that its function of this name returns."""
+    import importlib.util
+    import traceback
+
+    if not _exists(str(path)):
+        raise ValueError(f"{path} should be a Python file, and there is none")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+        found = getattr(module, name, None)
+        if found is None:
+            known = ", ".join(n for n in vars(module) if not n.startswith("_")) or "nothing"
+            raise ValueError(f"{path} should define {name!r}; it defines {known[:200]}")
+        return found() if callable(found) and not hasattr(found, "symbolic") else found
+    except (ValueError, TypeError):
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        place = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()]
+        where = f", line {place[-1]}" if place else ""
+        raise ValueError(f"{path}{where}: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(str(path.resolve().parent))
 
 
 def _is_file(data: str) -> bool:

@@ -37,7 +37,7 @@ app = typer.Typer(
     help="Which latents can the data see, and which does the posterior hand back as the prior?",
 )
 
-_SOURCE = "A .model file, - for standard input, or a name of `identkit zoo`"
+_SOURCE = "A .model file, - for standard input, a name of `identkit zoo`, or file.py:name"
 _AT = typer.Option(None, "--at", metavar="VALUES", help="Values of parameters, such as w=[1,0],s=1/2.")
 _DATA = typer.Option(
     None,

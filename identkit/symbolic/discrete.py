@@ -188,7 +188,9 @@ def _left_over(problem: Problem) -> list[tuple[Symbol, Expr]]:
 def _indices(permutation: Map) -> set[str]:
     """The indices that a permutation of unknowns exchanges."""
     changed = [(u.name, str(v)) for u, v in permutation.items()]
-    return set().union(*[set(re.findall(r"\d+", one)) ^ set(re.findall(r"\d+", other)) for one, other in changed])
+    return set().union(
+        *[set(re.findall(r"\d+", one)) ^ set(re.findall(r"\d+", other)) for one, other in changed]
+    )
 
 
 def _sign_flips(problem: Problem, real: Sequence[Symbol]) -> list[list[Symbol]]:

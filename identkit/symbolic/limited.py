@@ -15,8 +15,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-MEMORY = 4 * 2**30
-"""Bytes of address space that a child may use."""
+MEMORY = 3 * 2**29
+"""Bytes of address space that a child may use beyond what its parent does; with that, less than 2 GiB."""
 
 
 class OutOfTime(RuntimeError):
@@ -38,7 +38,7 @@ def within(
 
     Raises:
         OutOfTime: if the limit was reached before anything was told.
-        ValueError, TypeError: as the task raised them.
+        Exception: as the task raised it, but for exhausted memory or recursion, which count as out of time.
     """
     context = multiprocessing.get_context("fork" if sys.platform != "win32" else "spawn")
     here, there = context.Pipe(duplex=False)
@@ -66,21 +66,21 @@ def within(
         child.join()
         here.close()
     if last is None:
-        raise OutOfTime(f"nothing was proved within {seconds:g} s and {memory / 2**30:.0f} GiB")
+        raise OutOfTime(f"nothing was proved within {seconds:g} s and {memory / 2**30:.1f} GiB")
     return last, False
 
 
 def _run(task: Callable[[Callable[[Any], None]], Any], pipe: Connection, memory: int) -> None:
-    _limit(memory)
     # The parent decides about interrupts; the child just ends with it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
+        _limit(memory)
         result = task(lambda partial: pipe.send(("partial", partial)))
         pipe.send(("result", result))
-    except (ValueError, TypeError) as error:
-        pipe.send(("error", error))
     except (MemoryError, RecursionError):
         pass
+    except Exception as error:
+        pipe.send(("error", error))
     finally:
         pipe.close()
 
@@ -92,4 +92,6 @@ def _limit(memory: int) -> None:
         return
     status = Path("/proc/self/statm")
     used = int(status.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE") if status.exists() else 0
-    resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    most = used + memory if hard == resource.RLIM_INFINITY else min(used + memory, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
