@@ -571,7 +571,7 @@ def test_a_model_declared_in_a_python_file(say, name, level):
     [
         ("own.py:nothing", "should define 'nothing'; it defines"),
         ("own.py:ik", "should be a Model"),
-        ("own.py:broken", "own.py, line 13: ZeroDivisionError: division by zero"),
+        ("own.py:broken", "own.py, line 14: ZeroDivisionError: division by zero"),
         ("own.py", "own.py:model"),
         ("other.py:line", "there is none"),
     ],

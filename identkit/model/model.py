@@ -451,7 +451,11 @@ class Model:
 
     def _replaced(self, values: Mapping[Symbol, Expr]) -> Model:
         def change(expression: Expr) -> Expr:
-            return expression.subs(list(values.items()))
+            changed = expression.subs(list(values.items()))
+            if changed.has(S.ComplexInfinity, S.NaN):
+                where = ", ".join(f"{symbol} = {value}" for symbol, value in values.items())
+                raise ValueError(f"{expression} should be defined at {where}, got a division by zero")
+            return changed
 
         fixed = Model(self.name)
         fixed.parameters = {

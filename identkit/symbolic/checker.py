@@ -38,6 +38,7 @@ from identkit.symbolic.field import nonzero_point, points, vanishes
 from identkit.symbolic.full_rank import FullRank, affine_slopes, full_rank
 from identkit.symbolic.injectivity import Peeled, peel, slope_sign
 from identkit.symbolic.proof import Proof
+from identkit.symbolic.ranges import without_settled_kinks
 from identkit.symbolic.regions import flat_cells
 from identkit.symbolic.regularity import analytic, on_open_box, positive
 from identkit.symbolic.summary import Summary, conditional_law
@@ -97,7 +98,7 @@ def check_latents(model: Model, at: Mapping[Any, Any] | None = None) -> Verdict:
     (<Level.CONSTANT: 'CONSTANT'>, <Level.GLOBAL: 'GLOBAL'>)
     """
     started = time.perf_counter()
-    fixed = model.at(at)
+    fixed = without_settled_kinks(model.at(at))
     assumptions = refuse_or_assume(fixed)
     found = analyse(fixed)
     found.assumptions[:0] = assumptions

@@ -79,7 +79,8 @@ def _layer(
         return expression.args[0], lambda y: sympy.log((1 + y) / (1 - y)) / 2, None
     if isinstance(expression, sympy.Pow):
         base, exponent = expression.args
-        if base.is_positive and exponent.is_nonzero and not exponent.has(*unknowns):
+        raised = (base.is_positive and exponent.is_nonzero) or (base.is_nonnegative and exponent.is_positive)
+        if raised and not exponent.has(*unknowns):
             return base, lambda y: y ** (1 / exponent), None
         if exponent == -1:
             return base, lambda y: 1 / y, None

@@ -41,6 +41,13 @@ class Dual:
     slopes: Mapping[int, int]
 
 
+def _tape(expressions: Sequence[Expr]) -> Tape:
+    try:
+        return Tape(expressions)
+    except NotImplementedError as reason:
+        raise Unsupported(str(reason)) from reason
+
+
 class Evaluator:
     """κ and its Jacobian at points of a prime field.
 
@@ -61,15 +68,15 @@ class Evaluator:
         self.prime = prime
         self.unknowns = tuple(unknowns)
         self._places = {unknown: place for place, unknown in enumerate(self.unknowns)}
-        self._solved = {s: Tape([e]) for s, e in _solve_constraints(constraints, unknowns).items()}
+        self._solved = {s: _tape([e]) for s, e in _solve_constraints(constraints, unknowns).items()}
         kernels = Kernels()
         written = [kernels.rational(expression) for expression in [*expressions, *constraints]]
         self._contents = kernels.contents()
         inner = [part for _, _, content in self._contents for part in _parts(content)]
         self._roots = root_orders([*written, *inner])
-        self._tape = Tape([powers_opened(expression, self._roots) for expression in written])
+        self._tape = _tape([powers_opened(expression, self._roots) for expression in written])
         self._inner = {
-            dummy: [Tape([powers_opened(part, self._roots)]) for part in _parts(content)]
+            dummy: [_tape([powers_opened(part, self._roots)]) for part in _parts(content)]
             for dummy, _, content in self._contents
         }
         dummies = {dummy for dummy, _, _ in self._contents} | {UNIT}

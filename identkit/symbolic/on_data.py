@@ -31,6 +31,7 @@ from identkit.symbolic.certificates import (
 from identkit.symbolic.checker import analyse, refuse_or_assume
 from identkit.symbolic.field import points, vanishes
 from identkit.symbolic.proof import Proof
+from identkit.symbolic.ranges import without_settled_kinks
 from identkit.symbolic.regularity import analytic
 from identkit.symbolic.summary import conditional_law
 from identkit.symbolic.support import (
@@ -67,7 +68,7 @@ def check_data(
     (<Level.CONSTANT: 'CONSTANT'>, <Level.INFORMED: 'INFORMED'>)
     """
     started = time.perf_counter()
-    fixed = model.at(at)
+    fixed = without_settled_kinks(model.at(at))
     assumptions = refuse_or_assume(fixed)
     rows = exact_rows(fixed, data)
     likelihood = LikelihoodOnData(fixed)

@@ -31,9 +31,10 @@ from identkit.symbolic.fields import Field, is_null
 from identkit.symbolic.modular import Unsupported
 from identkit.symbolic.outcome import Outcome
 from identkit.symbolic.point_proof import Pinned, SumOfSquares
-from identkit.symbolic.prior import keeps_prior, prior_identified
+from identkit.symbolic.prior import keeps_prior, prior_first, prior_identified
 from identkit.symbolic.problem import Problem
 from identkit.symbolic.questions import Question, question
+from identkit.symbolic.ranges import without_settled_kinks
 from identkit.symbolic.recovery import Recovery
 from identkit.symbolic.root_proof import OneRoot, Relation
 from identkit.symbolic.roots import Settled
@@ -72,6 +73,7 @@ def check_fibre(
     """
     started = time.perf_counter()
     model, point = _point(model, about, at)
+    model = without_settled_kinks(model)
     asked = question(model, about)
     unknowns = asked.problem.unknowns
     if tell is not None:
@@ -84,6 +86,8 @@ def check_fibre(
         unsolved.tried.append("latents that add up to a constant fill no open set")
         return _concluded(model, about, point, asked, unsolved, [], [], started)
     outcome = unsolved if point and asked.components else solve(asked.problem, seconds, partly)
+    if about == "joint":
+        outcome.fields = prior_first(asked.problem, outcome.fields)
     claims = _claims(asked.problem, outcome, {})
     claims += _relabelled(asked, outcome)
     sliced: list[FibreClaim] = []

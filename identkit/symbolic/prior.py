@@ -8,7 +8,10 @@ import sympy
 from sympy import Expr, S, Symbol
 from sympy.polys.matrices import DomainMatrix
 
-from identkit.symbolic.field import Kernels, nonzero_point, vanishes
+from identkit.model.balls import run_or_nan
+from identkit.model.tape import Tape
+from identkit.symbolic.certificates import certified_rank
+from identkit.symbolic.field import Kernels, nonzero_point, points, vanishes
 from identkit.symbolic.fields import Field, affine_fields
 from identkit.symbolic.problem import Problem
 
@@ -43,20 +46,50 @@ def _stays_inside(move: Field, problem: Problem) -> bool:
     return True
 
 
-def prior_identified(problem: Problem, fields: Sequence[Field]) -> tuple[str, ...]:
-    """The unknowns that only fields which break the prior set free.
+def prior_first(problem: Problem, fields: Sequence[Field]) -> list[Field]:
+    """Fields that span the same directions, those that keep the prior first.
 
-    A family may keep the prior only in combinations (none of gl(2)'s elementary fields does, their differences
-    do): the sub-basis that keeps it is solved for linearly.
+    A family may keep the prior only in combinations (none of gl(2)'s elementary fields does, their differences do):
+    the sub-basis that keeps it is solved for linearly.
     """
+    kept = _keeping(problem, fields)
+    if not kept or len(fields) < 2:
+        return list(fields)
+    unknowns = [u for u in problem.unknowns if any(u in move for move in fields)]
+    basis: list[Field] = []
+    for move in (*kept, *fields):
+        if _independent([*basis, move], unknowns, problem):
+            basis.append(move)
+    return basis if len(basis) == len(fields) else list(fields)
+
+
+def prior_identified(problem: Problem, fields: Sequence[Field]) -> tuple[str, ...]:
+    """The unknowns that only fields which break the prior set free."""
     if problem.log_prior is None or not fields:
         return ()
+    still = {u for move in _keeping(problem, fields) for u in move}
+    return tuple(u.name for u in problem.unknowns if any(u in move for move in fields) and u not in still)
+
+
+def _keeping(problem: Problem, fields: Sequence[Field]) -> list[Field]:
+    """Combinations, with constant coefficients, of these and of all affine null fields that keep the prior."""
+    if problem.log_prior is None or not fields:
+        return []
     moved = {u for move in fields for u in move}
     # f·X is null with X, so a basis over functions is no basis for constant combinations: take all affine fields.
     linear = affine_fields(problem, [u for u in problem.unknowns if u in moved])
-    kept = _combinations(problem, [*fields, *linear])
-    still = {u for move in kept for u in move}
-    return tuple(u.name for u in problem.unknowns if u in moved and u not in still)
+    return _combinations(problem, [*fields, *linear])
+
+
+def _independent(fields: Sequence[Field], unknowns: Sequence[Symbol], problem: Problem) -> bool:
+    """Whether the fields are independent at some point."""
+    tape = Tape([move.get(u, S.Zero) for move in fields for u in unknowns])
+    for point in points(problem.domains, 2):
+        values = run_or_nan(tape, point, 192)
+        width = len(unknowns)
+        if certified_rank([values[i : i + width] for i in range(0, len(values), width)]) == len(fields):
+            return True
+    return False
 
 
 def _combinations(problem: Problem, fields: Sequence[Field]) -> list[Field]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sympy import Expr, FiniteSet, Interval, S, Set, Symbol
+from sympy import Dummy, Expr, FiniteSet, Interval, S, Set, Symbol
 
+from identkit.model import balls
 from identkit.model.model import Model
 from identkit.symbolic.field import vanishes
+from identkit.symbolic.injectivity import peel
 from identkit.symbolic.marginal import marginal_law
 from identkit.symbolic.problem import Problem
 from identkit.symbolic.summary import conditional_law
@@ -104,7 +107,7 @@ def _latents(model: Model) -> Question:
     problem = Problem(
         tuple(model.latent_symbols),
         _open(model),
-        tuple(e for e in law.determined if e.free_symbols),
+        _stripped([e for e in law.determined if e.free_symbols], model.latent_symbols),
         (*model.parameters, *model.knowns),
         not law.incomplete,
         (),
@@ -112,6 +115,15 @@ def _latents(model: Model) -> Question:
         tuple(model.latent_symbols),
     )
     return Question(problem, (), law.assumptions, law.incomplete, (), "the law given the latents")
+
+
+def _stripped(entries: Sequence[Expr], unknowns: Sequence[Symbol]) -> tuple[Expr, ...]:
+    """The entries without their one-to-one outer layers: √u tells what u does. Only numbers other than 0 are divided by."""
+
+    def may_divide(factor: Expr) -> bool:
+        return not factor.free_symbols and balls.nonzero(factor)
+
+    return tuple(peel(e, Dummy("y", real=True), unknowns, may_divide).inner for e in entries)
 
 
 def _joint(model: Model) -> Question:
@@ -124,7 +136,7 @@ def _joint(model: Model) -> Question:
     problem = Problem(
         unknowns,
         _open(model),
-        tuple(e for e in law.determined if e != S.Zero),
+        _stripped([e for e in law.determined if e != S.Zero], unknowns),
         tuple(model.knowns),
         not law.incomplete,
         _equalities(model),

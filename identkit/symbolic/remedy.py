@@ -54,7 +54,7 @@ def _fixing_one(model: Model, verdict: Verdict, deadline: float) -> list[dict[st
     for count, (symbol, value) in enumerate(_values(model, verdict)):
         if count >= _MOST_TRIALS or time.monotonic() > deadline:
             break
-        level = _level(model, {symbol.name: value}, verdict)
+        level = _level(model, symbol, value, verdict)
         if level is not None and _ORDER[level] > _ORDER[verdict.level]:
             found.append({"constraint": f"{symbol.name} = {value}", "level": level.value})
     return found
@@ -69,7 +69,10 @@ def _fixing_several(model: Model, verdict: Verdict, deadline: float) -> list[dic
         if choice is None:
             return []
         fixed[choice[0].name] = choice[1]
-        here = model.at(fixed)
+        try:
+            here = model.at(fixed)
+        except ValueError:  # a pole, or a constraint that is broken
+            return []
         if not here.parameters:
             return []
         current = check_fibre(here, verdict.about, seconds=max(1.0, deadline - time.monotonic()))
@@ -93,8 +96,11 @@ def _values(model: Model, verdict: Verdict) -> Iterator[tuple[Symbol, Expr]]:
                 yield symbol, value
 
 
-def _level(model: Model, at: dict[str, Expr], verdict: Verdict) -> Level | None:
-    fixed = model.at(at)
+def _level(model: Model, symbol: Symbol, value: Expr, verdict: Verdict) -> Level | None:
+    try:
+        fixed = model.at({symbol.name: value})
+    except ValueError:  # a pole, or a constraint that is broken
+        return None
     if verdict.about == "latents":
         return check_latents(fixed).level
     if not fixed.parameters and verdict.about == "parameters":
