@@ -13,6 +13,7 @@ from sympy import Expr, S, Symbol
 
 from identkit.model.model import Model
 from identkit.symbolic.discrete import Map, candidates, in_words
+from identkit.symbolic.fibre_count import fibre_count
 from identkit.symbolic.fibre_proof import (
     Definite,
     FibreClaim,
@@ -88,6 +89,13 @@ def check_fibre(
     outcome = unsolved if point and asked.components else solve(asked.problem, seconds, partly)
     if about == "joint":
         outcome.fields = prior_first(asked.problem, outcome.fields)
+    if outcome.at_least and not outcome.fields and not point:
+        count = fibre_count(asked.problem, min(5.0, seconds / 4))
+        if count is not None:
+            outcome.tried.append(
+                f"a Gröbner basis over a prime field (Singular) counts {count} complex "
+                f"solution{'s' * (count != 1)} in the generic fibre"
+            )
     claims = _claims(asked.problem, outcome, {})
     claims += _relabelled(asked, outcome)
     sliced: list[FibreClaim] = []
