@@ -31,12 +31,12 @@ class Table:
         return None if first is None else (first[0], self.names[first[1]])
 
 
-def read_csv(path: str | Path, names: Sequence[str]) -> Table:
+def read_csv(path: str | Path, names: Sequence[str] | None = None) -> Table:
     r"""Read a table with one column for each of `names`, in any order; an empty cell is a missing value.
 
     Args:
         path: a file in UTF-8, cells separated by commas, the first line holding the names.
-        names: the observations that the model declares, such as ``("y[1]", "y[2]")``.
+        names: the observations that the model declares, such as ``("y[1]", "y[2]")``; None for whatever the file has.
 
     Raises:
         ValueError: a missing, unknown or repeated column, a row of another length, a cell that is no finite
@@ -52,8 +52,10 @@ def read_csv(path: str | Path, names: Sequence[str]) -> Table:
     """
     lines = _lines(Path(path))
     if not lines:
-        raise ValueError(f"{path} should start with a line of names, {','.join(names)}, but is empty")
+        expected = f", {','.join(names)}," if names else ""
+        raise ValueError(f"{path} should start with a line of names{expected} but is empty")
     header = [re.sub(r"\s", "", cell) for cell in lines[0]]
+    names = header if names is None else names
     _refuse_header(path, header, names)
     order = [header.index(name) for name in names]
     if len(lines) == 1:

@@ -251,7 +251,11 @@ def invariance_in_words(invariance: Invariance) -> str:
         verb = _VERBS.get(invariance.kind, "moving")
         together = " together" if len(invariance.about) > 1 else ""
         return f"{verb} ({moved}){together}, along {invariance.generator}, changes nothing in the likelihood.{prior}"
-    return f"{invariance.map} ({invariance.kind}) changes nothing in the likelihood.{prior}"
+    change = {
+        "permutation": f"exchanging {invariance.map}",
+        "sign flip": f"changing the sign of {moved}{' together' * (len(invariance.about) > 1)}",
+    }.get(invariance.kind, f"{invariance.map} ({invariance.kind})")
+    return f"{change} changes nothing in the likelihood.{prior}"
 
 
 _VERBS = {"translation": "shifting", "scaling": "rescaling", "rotation": "rotating", "shear": "shearing"}

@@ -127,6 +127,22 @@ def data_to_verify(model: Any, data: str) -> tuple[Any, Any]:
     return torch.tensor(values, dtype=torch.float64), None if table.missing is None else observed
 
 
+def table_to_fit(data: str | None) -> Any:
+    """All columns of a table (n, d) as a float64 tensor, NaN where a cell is empty.
+
+    Raises:
+        ValueError, OSError: no file; and see `identkit.tables.read_csv`.
+    """
+    import torch
+
+    from identkit.tables import read_csv
+
+    if data is None or not _is_file(data):
+        raise ValueError(f"--data should be a CSV file to fit to, got {data!r}")
+    rows = [[float("nan") if cell is None else cell for cell in row] for row in read_csv(data).rows]
+    return torch.tensor(rows, dtype=torch.float64)
+
+
 def own_data(asked: Question, seed: int) -> tuple[Any, str]:
     """Data (n, d) for an entry of the zoo that is verified without any, and where they come from.
 

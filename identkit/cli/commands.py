@@ -272,6 +272,71 @@ def _conclude(
 
 
 @app.command()
+def posterior(
+    model: str = typer.Argument(
+        ..., metavar="MODEL", help=f"{_SOURCE}; with --fit a classical family's name."
+    ),
+    data: str | None = _DATA,
+    at: str | None = _AT,
+    pooled: bool = _POOLED,
+    fit: str | None = typer.Option(
+        None,
+        "--fit",
+        metavar="SETTINGS",
+        help="Fit a classical family to the data: components=3, latent_dim=2, …",
+    ),
+    out: Path | None = typer.Option(None, "--out", metavar="DIR", help="Where the figure and the tables go."),
+    as_csv: Path | None = typer.Option(
+        None, "--csv", metavar="FILE", help="Write a row a datum to this file."
+    ),
+    as_json: bool = _JSON,
+) -> int:
+    """Show the exact posterior of each datum beside the prior, with KL and mutual information in nats.
+
+    MODEL is a model as `check` takes it, or with --fit the name of a classical family such as gaussian-mixture.
+    """
+    from identkit.cli import inferring
+
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    folder = None if out is None else written.folder(out)
+    if fit is None and model in inferring.FAMILIES:
+        raise ValueError(
+            f"{model} should come with --fit, as in identkit posterior {model} --data x.csv --fit …"
+        )
+    if fit is not None and model not in inferring.FAMILIES:
+        names = ", ".join(inferring.FAMILIES)
+        raise ValueError(f"--fit should stand beside a classical family ({names}), got {model!r}")
+    with shown.waiting("computing the exact posterior"):
+        if fit is not None:
+            chosen, values, mask = inferring.settings_of(fit), None, None
+            x = asked.table_to_fit(data)
+            own = inferring.fitted(model, x, chosen)
+        else:
+            question = asked.question(model, at)
+            own, values = question.model, question.numbers
+            if data is None:
+                (x, origin), mask = asked.own_data(question, 0), None
+                pooled = pooled or (question.case is not None and question.case.pooled)
+                print(origin, file=sys.stderr)
+            else:
+                x, mask = asked.data_to_verify(question.model, data)
+        how = getattr(own, "convergence", None) if fit is not None else None
+        answer = inferring.inferred(own, x, values, pooled, mask, "" if how is None else str(how))
+        if folder is not None:
+            from identkit import plot
+
+            written.figure(folder / "posterior.png", plot.intervals(answer.found, answer.prior, answer.model))
+            written.json_file(folder / "posterior.json", answer.to_dict())
+    if as_csv is not None:
+        written.text_file(as_csv, answer.to_csv())
+    if as_json:
+        print(json.dumps(answer.to_dict(), allow_nan=False))
+    else:
+        shown.posterior(answer)
+    return DONE
+
+
+@app.command()
 def zoo(
     name: str | None = typer.Argument(None, metavar="[NAME]", help="One model; without it, all of them."),
 ) -> int:

@@ -12,10 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from identkit.cli.inferring import Inferred
     from identkit.theorem import TheoremCheck
     from identkit.verdict import Verdict
     from identkit.zoo.case import Case
 
+_MOST_ROWS, _MOST_LATENTS = 20, 6
+_QUIET = 1e-3  # nats
 _WIDTH = 120  # where there is no terminal to ask
 _LEVELS = {
     "CONSTANT": "bold red",
@@ -67,6 +70,48 @@ def _answer(found: TheoremCheck) -> Text:
         return Text("agrees", "green") if found.agrees else Text("FAILS", "bold red")
     tiny = all(row.below_precision for row in found.rows)
     return Text("below precision", "cyan") if tiny else Text("undecided", "magenta")
+
+
+def posterior(answer: Inferred) -> None:
+    """Print what each datum told about each latent, the first data one by one, and the averages."""
+    found = answer.found
+    table = Table(title=f"identkit: {answer.model}", title_justify="left", header_style="bold")
+    table.add_column("datum", justify="right")
+    for name in found.names[:_MOST_LATENTS]:
+        table.add_column(f"{name}: mean ± sd", justify="right")
+        table.add_column("KL", justify="right")
+    table.add_column("joint KL", justify="right")
+    for i in range(min(len(found.kl), _MOST_ROWS)):
+        cells = []
+        for j in range(min(len(found.names), _MOST_LATENTS)):
+            mean, sd = float(found.posterior_mean[i, j]), float(found.posterior_sd[i, j])
+            told = _beyond(found.kl_per_latent[i, j], found.kl_per_latent_error[i, j])
+            cells += [f"{mean:.4g} ± {sd:.3g}", told]
+        table.add_row(str(i + 1), *cells, _beyond(found.kl[i], found.kl_error[i]))
+    console = _console()
+    console.print(table)
+    left = len(found.kl) - _MOST_ROWS
+    hidden = len(found.names) - _MOST_LATENTS
+    lines = [
+        *([f"… and {left} more data; --csv and --json hold them all"] if left > 0 else []),
+        *([f"… and {hidden} more latents; --csv and --json hold them all"] if hidden > 0 else []),
+        *([f"Fit: {answer.fit}."] if answer.fit else []),
+        f"Mean KL to the prior {found.mean_kl:.6g} nats; log evidence {float(found.log_evidence.sum()):.6g} nats.",
+    ]
+    if answer.information is not None:
+        about = answer.information
+        lines.append(f"Mutual information {about.value:.6g} nats ({about.method}, error {about.error:.1g}).")
+    quiet = [each["name"] for each in answer.latents if each["mean_kl_conditional"] <= _QUIET]
+    if quiet:
+        lines.append(
+            f"Told next to nothing about: {', '.join(quiet)}. `identkit check` says whether the model can."
+        )
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)
+
+
+def _beyond(kl: Any, error: Any) -> str:
+    return f"{float(kl):.4g}" if kl > error else "0"
 
 
 def zoo(cases: Sequence[Case]) -> None:

@@ -51,6 +51,16 @@ def json_file(path: Path, content: Mapping[str, Any]) -> None:
     _atomically(path, lambda draft: draft.write_text(text, encoding="utf-8"))
 
 
+def text_file(path: Path, content: str) -> None:
+    """Write a text in UTF-8."""
+    _atomically(path, lambda draft: draft.write_text(content, encoding="utf-8"))
+
+
+def figure(path: Path, drawn: Any) -> None:
+    """Write a PNG."""
+    _atomically(path, lambda draft: drawn.savefig(draft, dpi=_DPI))
+
+
 def _atomically(path: Path, write: Callable[[Path], object]) -> None:
     # Whoever reads the file finds the old one or the new one, never half of it.
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".identkit-") as drafts:

@@ -6,8 +6,18 @@ What is drawn lives here; what a result could carry is not computed here. No win
 from __future__ import annotations
 
 from identkit.plot.density import posterior
+from identkit.plot.intervals import intervals
 from identkit.plot.plane import agreement, theorem
 from identkit.plot.sweep import Sweep, ppca_sweep
 from identkit.plot.weight import WeightPanel, mixture_weight
 
-__all__ = ["Sweep", "WeightPanel", "agreement", "mixture_weight", "posterior", "ppca_sweep", "theorem"]
+__all__ = [
+    "Sweep",
+    "WeightPanel",
+    "agreement",
+    "intervals",
+    "mixture_weight",
+    "posterior",
+    "ppca_sweep",
+    "theorem",
+]

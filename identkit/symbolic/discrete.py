@@ -331,8 +331,3 @@ def _monomial_involutions(unknowns: Sequence[Symbol]) -> Iterator[tuple[str, Map
             scaled = {w: w * (u / v) ** a for w, a in zip(others, powers, strict=True) if a}
             if scaled:
                 yield "other", {u: v, v: u, **scaled}
-
-
-def in_words(change: Map) -> str:
-    """The map as text, e.g. ``w -> -w, z -> -z``."""
-    return ", ".join(f"{s.name} -> {e}" for s, e in change.items()) or str(S.EmptySet)

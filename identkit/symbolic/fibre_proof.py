@@ -413,7 +413,7 @@ class Mirrored(FibreClaim):
 
     @property
     def sentence(self) -> str:
-        return f"the law is the same at ({', '.join(f'{s.name} -> {e}' for s, e in self.change.items())})"
+        return f"the law is the same under {map_in_words(self.change)}"
 
     def holds(self, asked: Question) -> bool:
         if all(e == s for s, e in self.change.items()) or not asked.problem.exhaustive:
@@ -442,8 +442,7 @@ class Relabelled(FibreClaim):
         one, other = (i + 1 for i in self.pair)
         if not self.change:
             return f"components {one} and {other} cannot change places"
-        moves = ", ".join(f"{s.name} -> {e}" for s, e in self.change.items())
-        return f"components {one} and {other} change places under ({moves})"
+        return f"components {one} and {other} change places under {map_in_words(self.change)}"
 
     def holds(self, asked: Question) -> bool:
         rows = list(asked.components)
@@ -474,6 +473,23 @@ def _cannot_swap(one: tuple[Expr, ...], other: tuple[Expr, ...], problem: Proble
             if not fixed.free_symbols and not moving.free_symbols and gap != 0 and not zero(gap):
                 return True
     return False
+
+
+def map_in_words(change: Mapping[Symbol, Expr]) -> str:
+    """The map as text; two unknowns that change places are written once.
+
+    >>> u, v, w = sympy.symbols("u v w")
+    >>> map_in_words({u: v, v: u, w: -w})
+    'u <-> v, w -> -w'
+    """
+    words, done = [], set()
+    for symbol, image in change.items():
+        if symbol in done:
+            continue
+        exchanged = image.is_Symbol and image != symbol and change.get(image) == symbol  # type: ignore[call-overload]
+        words.append(f"{symbol.name} {'<->' if exchanged else '->'} {image}")
+        done |= {symbol, image} if exchanged else {symbol}
+    return ", ".join(words)
 
 
 def field_in_words(components: Mapping[Symbol, Expr]) -> str:

@@ -12,7 +12,7 @@ import sympy
 from sympy import Expr, S, Symbol
 
 from identkit.model.model import Model
-from identkit.symbolic.discrete import Map, candidates, in_words
+from identkit.symbolic.discrete import Map, candidates
 from identkit.symbolic.fibre_count import fibre_count
 from identkit.symbolic.fibre_proof import (
     Definite,
@@ -26,6 +26,7 @@ from identkit.symbolic.fibre_proof import (
     Rising,
     Unseen,
     field_in_words,
+    map_in_words,
 )
 from identkit.symbolic.field import vanishes
 from identkit.symbolic.fields import Field, is_null
@@ -342,7 +343,7 @@ def _continuous(move: Field, problem: Problem) -> Invariance:
 
 
 def _discrete(kind: str, change: Map, problem: Problem) -> Invariance:
-    return Invariance(kind=kind, about=tuple(u.name for u in change), map=in_words(change))
+    return Invariance(kind=kind, about=tuple(u.name for u in change), map=map_in_words(change))
 
 
 def kind_of(move: Field, known: Sequence[Symbol] = ()) -> str:

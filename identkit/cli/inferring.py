@@ -1,0 +1,192 @@
+"""`identkit posterior`: the exact posterior of a text model or of a classical family, fitted or as it stands."""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import identkit
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from identkit.posterior.information import Collapse
+
+FAMILIES = {
+    "gaussian-mixture": "GaussianMixture",
+    "latent-class": "LatentClass",
+    "ppca": "PPCA",
+    "factor-analysis": "FactorAnalysis",
+    "hidden-markov": "HiddenMarkov",
+    "state-space": "StateSpace",
+    "item-response": "ItemResponse",
+    "beta-binomial": "BetaBinomial",
+    "gamma-poisson": "GammaPoisson",
+    "gamma-exponential": "GammaExponential",
+    "normal-normal": "NormalNormal",
+}
+"""Classical families by the name that the command line takes, and their public names; those with `fit`."""
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """A model's name and what its data told about its latents."""
+
+    model: str
+    found: Collapse
+    information: Any = None
+    """The mutual information of latents and data, an `Estimate`; None where the family states none."""
+    fit: str = ""
+    """How the fit went, in a sentence."""
+    prior: tuple[Tensor, Tensor] | None = None
+    """Mean and standard deviation of each latent under the prior, where they are known."""
+
+    @property
+    def latents(self) -> list[dict[str, Any]]:
+        """For each latent its average over the data."""
+        c = self.found
+        return [
+            {
+                "name": name,
+                "mean_kl": float(c.kl_per_latent[:, j].mean()),
+                "mean_kl_conditional": float(c.kl_conditional[:, j].mean()),
+                "largest_kl": float(c.kl_per_latent[:, j].max()),
+            }
+            for j, name in enumerate(c.names)
+        ]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat row a datum, under names that a table takes."""
+        c = self.found
+        rows = []
+        for i in range(len(c.kl)):
+            row: dict[str, Any] = {
+                "datum": i + 1,
+                "kl": float(c.kl[i]),
+                "kl_error": float(c.kl_error[i]),
+                "log_evidence": float(c.log_evidence[i]),
+            }
+            for j, name in enumerate(c.names):
+                row[f"mean({name})"] = float(c.posterior_mean[i, j])
+                row[f"sd({name})"] = float(c.posterior_sd[i, j])
+                row[f"kl({name})"] = float(c.kl_per_latent[i, j])
+                row[f"kl_conditional({name})"] = float(c.kl_conditional[i, j])
+            rows.append(row)
+        return rows
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object that `--json` prints; all informations in nats."""
+        about = self.information
+        return {
+            "model": self.model,
+            "n": len(self.found.kl),
+            "mean_kl": self.found.mean_kl,
+            "log_evidence": float(self.found.log_evidence.sum()),
+            "mutual_information": None
+            if about is None
+            else {"value": about.value, "error": _finite(about.error), "method": about.method},
+            "fit": self.fit or None,
+            "latents": self.latents,
+            "rows": [{key: _finite(value) for key, value in row.items()} for row in self.rows],
+        }
+
+    def to_csv(self) -> str:
+        """The rows as a CSV table."""
+        rows = self.rows
+        file = io.StringIO()
+        table = csv.DictWriter(file, list(rows[0]) if rows else ["datum"], lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+        return file.getvalue()
+
+
+def inferred(
+    model: Any, x: Any, at: Mapping[str, Any] | None, pooled: bool, mask: Any, fit: str = ""
+) -> Inferred:
+    """The exact posterior of every datum.
+
+    Raises:
+        ValueError, TypeError: as `identkit.collapse`.
+    """
+    found = identkit.collapse(model, x, at=at or None, pooled=pooled, mask=mask)
+    stated = getattr(model, "mutual_information", None)
+    name = getattr(model, "name", type(model).__name__)
+    return Inferred(name, found, None if stated is None else stated(), fit, _prior_moments(model, at))
+
+
+def _prior_moments(model: Any, at: Mapping[str, Any] | None) -> tuple[Tensor, Tensor] | None:
+    from identkit.model.model import Model
+    from identkit.posterior.prior_rule import prior_rule
+
+    if isinstance(model, Model):
+        nodes, weights = prior_rule(identkit.compiled(model, at or None), 8)
+        mean = weights @ nodes
+        return mean, (weights @ (nodes - mean).square()).sqrt()
+    law = model.prior
+    if hasattr(law, "probs") and law.probs.ndim == 1 and not law.event_shape:  # states count by their number
+        states = law.enumerate_support().to(law.probs.dtype)
+        mean = (law.probs * states).sum()
+        return mean[None], (law.probs * (states - mean).square()).sum().sqrt()[None]
+    try:
+        mean, sd = law.mean.reshape(-1), law.stddev.reshape(-1)
+    except (AttributeError, NotImplementedError):
+        return None
+    return (mean, sd) if len(mean) == len(model.latent_names) else None
+
+
+def fitted(family: str, x: Any, settings: Mapping[str, Any]) -> Any:
+    """A classical family fitted to data.
+
+    Args:
+        family: its name, as in `FAMILIES`.
+        x: data (n, d).
+        settings: arguments of the family's `fit`, such as ``components``; whole numbers, numbers or words.
+
+    Raises:
+        ValueError: a setting that the family's fit does not take, or lacks; and as the fit does.
+    """
+    model = getattr(identkit, FAMILIES[family])
+    known = inspect.signature(model.fit).parameters
+    wanted = [name for name in known if name not in ("x", "generator")]
+    for name in settings:
+        if name not in wanted:
+            raise ValueError(f"--fit of {family} takes {', '.join(wanted)}, got {name!r}")
+    missing = [n for n in wanted if known[n].default is inspect.Parameter.empty and n not in settings]
+    if missing:
+        example = ",".join(f"{name}=2" for name in missing)
+        raise ValueError(f"--fit of {family} should say {', '.join(missing)}, as in --fit {example}")
+    return model.fit(x, **settings)
+
+
+def settings_of(text: str) -> dict[str, Any]:
+    """``components=3,covariance_type=diag`` as names and values.
+
+    >>> settings_of("components=3, covariance_type=diag, tolerance=1e-8")
+    {'components': 3, 'covariance_type': 'diag', 'tolerance': 1e-08}
+    """
+    found: dict[str, Any] = {}
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or not name.isidentifier() or not value:
+            raise ValueError(f"--fit should be settings such as components=3, got {part!r}")
+        found[name] = _value(value)
+    return found
+
+
+def _value(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _finite(value: Any) -> Any:
+    return value if not isinstance(value, float) or math.isfinite(value) else None
