@@ -1,0 +1,193 @@
+"""The laws that every exact model obeys, run over every family's examples: Bayes' rule, evidence, information, refusal."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+import identkit as ik
+from identkit.model.protocol import Estimate, ExactModel
+from identkit.verdict import Level
+from tests.exact_example import Example
+
+EXAMPLES: dict[str, Example] = {
+    name: example
+    for file in sorted(Path(__file__).parent.glob("examples_*.py"))
+    for name, example in importlib.import_module(f"tests.{file.stem}").EXAMPLES.items()
+}
+EVERY = pytest.mark.parametrize("example", EXAMPLES.values(), ids=EXAMPLES.keys())
+SPEAKING = pytest.mark.parametrize(
+    "example", [e for e in EXAMPLES.values() if e.silent], ids=[n for n, e in EXAMPLES.items() if e.silent]
+)
+ABUSES = [(f"{name}-{i}", *abuse) for name, e in EXAMPLES.items() for i, abuse in enumerate(e.abuses)]
+DRAWS = 40_000
+
+
+def data(example: Example) -> torch.Tensor:
+    return torch.as_tensor(example.x, dtype=torch.float64)
+
+
+def log_prob(law, z: torch.Tensor) -> torch.Tensor:
+    """A law's log density at latents (..., k): of the whole vector, or of a single latent without its axis."""
+    return law.log_prob(z) if law.event_shape else law.log_prob(z[..., 0])
+
+
+def drawn(model, n: int) -> torch.Tensor:
+    return model.sample(n, torch.Generator().manual_seed(7))[1].to(torch.float64).reshape(n, -1)
+
+
+def rows_of(model, x: torch.Tensor) -> int:
+    return 1 if model.pooled else len(x)
+
+
+@EVERY
+def test_it_is_an_exact_model(example):
+    assert isinstance(example.model, ExactModel)
+    assert len(example.model.latent_names) == drawn(example.model, 1).shape[1]
+
+
+@EVERY
+def test_bayes_rule(example):
+    model, x = example.model, data(example)
+    n, k = rows_of(model, x), len(model.latent_names)
+    z = drawn(model, 5 * n).reshape(5, n, k)
+    before = log_prob(model.prior, z)
+    after = log_prob(model.posterior(x), z)
+    expected = before + model.log_likelihood(x, z) - model.log_evidence(x)
+    torch.testing.assert_close(after, expected, rtol=1e-9, atol=1e-9)
+
+
+@EVERY
+def test_evidence_is_the_mean_of_the_likelihood_under_the_prior(example):
+    model, x = example.model, data(example)
+    n, k = rows_of(model, x), len(model.latent_names)
+    z = drawn(model, DRAWS)[:, None].expand(DRAWS, n, k)
+    heights = model.log_likelihood(x, z)
+    weights = (heights - heights.amax(0)).exp()
+    mean, error = weights.mean(0), weights.std(0) / math.sqrt(DRAWS)
+    truth = (model.log_evidence(x) - heights.amax(0)).exp()
+    seen = error < 0.2 * mean  # where a few draws carry the sum, its own spread says nothing
+    assert bool(seen.any())
+    assert bool(((mean - truth).abs() <= 5 * error + 1e-9 * mean)[seen].all())
+
+
+@EVERY
+def test_informations_are_what_they_are_called(example):
+    model, x = example.model, data(example)
+    joint, each, given = model.kl_to_prior(x), model.kl_per_latent(x), model.kl_conditional(x)
+    error = model.kl_error(x)
+    assert joint.shape == error.shape == (rows_of(model, x),)
+    assert each.shape == given.shape == (rows_of(model, x), len(model.latent_names))
+    assert bool((error > 0).all())
+    assert bool((joint >= 0).all() and (each >= 0).all() and (given >= 0).all())
+    slack = error[:, None] + 1e-9 * (1 + joint[:, None])
+    assert bool((each <= joint[:, None] + slack).all())
+    if len(model.latent_names) == 1:
+        torch.testing.assert_close(each[:, 0], joint, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(given[:, 0], joint, rtol=1e-9, atol=1e-12)
+
+
+@EVERY
+def test_kl_is_the_mean_gain_in_likelihood(example):
+    # KL(q ‖ p) = E_q ℓ − log p(x), with the expectation over posterior draws.
+    model, x = example.model, data(example)
+    n, k = rows_of(model, x), len(model.latent_names)
+    torch.manual_seed(3)
+    z = model.posterior(x).sample((4000,)).to(torch.float64).reshape(4000, n, k)
+    gain = model.log_likelihood(x, z) - model.log_evidence(x)
+    error = gain.std(0) / math.sqrt(4000)
+    assert bool(((gain.mean(0) - model.kl_to_prior(x)).abs() <= 5.5 * error + 1e-9).all())
+
+
+@EVERY
+def test_mutual_information_is_the_mean_kl_of_the_models_own_data(example):
+    model = example.model
+    if not hasattr(model, "mutual_information") or model.pooled:
+        pytest.skip("pooled: no row has latents of its own")
+    stated = model.mutual_information()
+    assert isinstance(stated, Estimate) and stated.value >= 0 and stated.error >= 0
+    x, _ = model.sample(3000, torch.Generator().manual_seed(11))
+    kl = model.kl_to_prior(x)
+    error = float(kl.std()) / math.sqrt(len(kl))
+    own = 5 * stated.error if stated.method == "Monte Carlo" else stated.error
+    assert abs(float(kl.mean()) - stated.value) <= 5.5 * error + own + 1e-9
+
+
+@SPEAKING
+def test_collapse_is_constancy(example):
+    silent, speaking, x = example.silent, example.model, data(example)
+    assert bool((silent.kl_to_prior(x) <= silent.kl_error(x)).all())
+    assert bool((silent.kl_conditional(x) <= silent.kl_error(x)[:, None]).all())
+    assert ik.check(silent).level is Level.CONSTANT
+    assert bool((speaking.kl_to_prior(x) > speaking.kl_error(x)).any())
+    assert ik.check(speaking).level is not Level.CONSTANT
+
+
+@EVERY
+def test_the_theorem_holds_on_it(example):
+    for model in filter(None, (example.model, example.silent)):
+        found = ik.verify(model, data(example))
+        assert [row for row in found.rows if row.agrees is False] == []
+        assert any(row.agrees for row in found.rows if row.latent is None)
+
+
+@EVERY
+def test_rows_are_answered_one_by_one(example):
+    model, x = example.model, data(example)
+    if model.pooled:
+        pytest.skip("pooled: the rows are one data set")
+    whole = model.kl_to_prior(x)
+    apart = torch.cat([model.kl_to_prior(row) for row in x.split(1)])
+    torch.testing.assert_close(whole, apart, rtol=1e-10, atol=1e-14)
+    torch.testing.assert_close(
+        model.log_evidence(x.flip(0)).flip(0), model.log_evidence(x), rtol=1e-12, atol=1e-12
+    )
+
+
+@EVERY
+def test_no_rows(example):
+    model, none = example.model, data(example)[:0]
+    count = rows_of(model, none)
+    assert model.log_evidence(none).shape == model.kl_to_prior(none).shape == (count,)
+    assert bool((model.kl_to_prior(none) == 0).all())
+    assert model.kl_per_latent(none).shape == (count, len(model.latent_names))
+
+
+@EVERY
+def test_single_precision_by_what_comes_in(example):
+    if example.single is None:
+        pytest.skip("the family counts")
+    model, x = example.model, data(example)
+    for answer in (model.log_evidence, model.kl_to_prior):
+        single = answer(x.to(torch.float32))
+        assert single.dtype == torch.float32
+        torch.testing.assert_close(single.double(), answer(x), rtol=example.single, atol=example.single)
+    assert model.kl_error(x.to(torch.float32)).dtype == torch.float64
+
+
+@EVERY
+def test_numpy_in_torch_out(example):
+    model, x = example.model, data(example)
+    torch.testing.assert_close(model.log_evidence(x.numpy()), model.log_evidence(x))
+
+
+@pytest.mark.parametrize(("call", "phrase"), [a[1:] for a in ABUSES], ids=[a[0] for a in ABUSES])
+def test_abuse_is_refused_and_explained(call, phrase):
+    with pytest.raises((ValueError, TypeError)) as caught:
+        call()
+    assert phrase.lower() in str(caught.value).lower()
+
+
+@EVERY
+def test_what_is_no_number_is_refused(example):
+    model, x = example.model, data(example)
+    bad = x.clone()
+    bad.view(-1)[0] = math.inf
+    with pytest.raises(ValueError, match="(?i)finite|counts|symbols|in \\d|categor|0 and 1|should be"):
+        model.log_evidence(bad)
+    with pytest.raises((ValueError, TypeError), match="shape|should"):
+        model.log_evidence(torch.zeros(2, 97))
