@@ -29,6 +29,8 @@ SEED = 20261122
 TIME_LIMIT = 2.0
 GRACE = 2.0
 """Seconds beyond the time limit that an answer may take."""
+PARSING = 10.0
+"""Seconds after which parsing counts as a hang."""
 MEMORY = 2 * 2**30
 RESULT = Path(__file__).parent / "results" / "fuzz.json"
 
@@ -221,10 +223,11 @@ def tried(job: tuple[int, str]) -> Outcome:
     from identkit.model.language import parse
 
     number, text = job
-    started = time.monotonic()
+    started = read = time.monotonic()
     trace = ""
     try:
         model = parse(text)
+        read = time.monotonic()
         answer = prove(model, at=None, data=None, about=None, pooled=False, seconds=TIME_LIMIT)
         ending = answer.verdict.level.value
         str(answer.verdict)
@@ -236,8 +239,10 @@ def tried(job: tuple[int, str]) -> Outcome:
     except BaseException:
         ending, trace = "traceback", traceback.format_exc()
     seconds = time.monotonic() - started
-    if ending != "traceback" and seconds > TIME_LIMIT + GRACE:
-        ending, trace = "too slow", f"{seconds:.1f} s"
+    if ending != "traceback" and (
+        seconds - (read - started) > TIME_LIMIT + GRACE or read - started > PARSING
+    ):
+        ending, trace = "too slow", f"{read - started:.1f} s to read, {seconds:.1f} s in all"
     return Outcome(number, text, ending, seconds, trace)
 
 

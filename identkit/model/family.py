@@ -137,8 +137,9 @@ class Family(ABC):
                 yield name, element, domain
 
     def map(self, change: Callable[[Expr], Expr]) -> Family:
-        """The same family with `change` applied to every argument."""
-        return type(self)(*[_mapped(argument, change) for argument in self.arguments])
+        """The same family with `change` applied to every argument; itself if that changes none."""
+        changed = [_mapped(argument, change) for argument in self.arguments]
+        return self if changed == list(self.arguments) else type(self)(*changed)
 
     def elementwise(self, count: int) -> list[Family]:
         """`count` independent members; vector arguments are taken apart, scalars repeated."""
