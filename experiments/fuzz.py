@@ -197,10 +197,14 @@ def expression(chance: random.Random, depth: int) -> str:
 
 
 def mutated(text: str, chance: random.Random) -> str:
-    """A model with one to four tokens dropped, doubled, exchanged or replaced, or a line moved."""
+    """A model with one to three tokens dropped, doubled, exchanged or replaced; half of the changes are of numbers only."""
     tokens = _TOKEN.findall(text)
-    for _ in range(chance.randint(1, 4)):
+    for _ in range(chance.randint(1, 3)):
         place, other = chance.randrange(len(tokens)), chance.randrange(len(tokens))
+        numbers = [i for i, token in enumerate(tokens) if token.isdigit()]
+        if numbers and chance.random() < 0.5:
+            tokens[chance.choice(numbers)] = chance.choice(["0", "1", "2", "3", "5", "1/2", "(-1)", "10^6"])
+            continue
         action = chance.randrange(6)
         if action == 0 and len(tokens) > 1:
             del tokens[place]

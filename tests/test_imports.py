@@ -46,7 +46,7 @@ def python_without(packages, arguments, folder: Path, text: str = ""):
 def test_decoys_catch_an_import(tmp_path):
     done, trace = python_without(["torch"], ["-c", "import identkit; identkit.compiled"], tmp_path)
     assert done.returncode == 1
-    assert "compiled.py" in trace
+    assert "compiled" in trace
 
 
 def test_import_loads_neither_torch_nor_sympy(tmp_path):

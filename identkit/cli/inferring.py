@@ -8,29 +8,32 @@ import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import identkit
+from identkit.model.compiled import compiled
+from identkit.model.model import Model
+from identkit.posterior.information import Collapse, collapse
+from identkit.posterior.prior_rule import prior_rule
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from identkit.posterior.information import Collapse
 
 FAMILIES = {
-    "gaussian-mixture": "GaussianMixture",
-    "latent-class": "LatentClass",
-    "ppca": "PPCA",
-    "factor-analysis": "FactorAnalysis",
-    "hidden-markov": "HiddenMarkov",
-    "state-space": "StateSpace",
-    "item-response": "ItemResponse",
-    "beta-binomial": "BetaBinomial",
-    "gamma-poisson": "GammaPoisson",
-    "gamma-exponential": "GammaExponential",
-    "normal-normal": "NormalNormal",
+    "gaussian-mixture": "gaussian_mixture.GaussianMixture",
+    "latent-class": "latent_class.LatentClass",
+    "ppca": "linear_gaussian.PPCA",
+    "factor-analysis": "factor_analysis.FactorAnalysis",
+    "hidden-markov": "hidden_markov.HiddenMarkov",
+    "state-space": "state_space.StateSpace",
+    "item-response": "item_response.ItemResponse",
+    "beta-binomial": "conjugate_counts.BetaBinomial",
+    "gamma-poisson": "conjugate_rates.GammaPoisson",
+    "gamma-exponential": "conjugate_rates.GammaExponential",
+    "normal-normal": "conjugate_normal.NormalNormal",
 }
-"""Classical families by the name that the command line takes, and their public names; those with `fit`."""
+"""Classical families by the name that the command line takes, and where they live."""
 
 
 @dataclass(frozen=True)
@@ -114,18 +117,15 @@ def inferred(
     Raises:
         ValueError, TypeError: as `identkit.collapse`.
     """
-    found = identkit.collapse(model, x, at=at or None, pooled=pooled, mask=mask)
+    found = collapse(model, x, at=at or None, pooled=pooled, mask=mask)
     stated = getattr(model, "mutual_information", None)
     name = getattr(model, "name", type(model).__name__)
     return Inferred(name, found, None if stated is None else stated(), fit, _prior_moments(model, at))
 
 
 def _prior_moments(model: Any, at: Mapping[str, Any] | None) -> tuple[Tensor, Tensor] | None:
-    from identkit.model.model import Model
-    from identkit.posterior.prior_rule import prior_rule
-
     if isinstance(model, Model):
-        nodes, weights = prior_rule(identkit.compiled(model, at or None), 8)
+        nodes, weights = prior_rule(compiled(model, at or None), 8)
         mean = weights @ nodes
         return mean, (weights @ (nodes - mean).square()).sqrt()
     law = model.prior
@@ -151,7 +151,8 @@ def fitted(family: str, x: Any, settings: Mapping[str, Any]) -> Any:
     Raises:
         ValueError: a setting that the family's fit does not take, or lacks; and as the fit does.
     """
-    model = getattr(identkit, FAMILIES[family])
+    module, name = FAMILIES[family].split(".")
+    model = getattr(import_module(f"identkit.classical.{module}"), name)
     known = inspect.signature(model.fit).parameters
     wanted = [name for name in known if name not in ("x", "generator")]
     for name in settings:

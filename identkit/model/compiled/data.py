@@ -1,0 +1,141 @@
+"""What a column of data may hold, what axis a latent has, and tables from whatever comes in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import sympy
+import torch
+from sympy import Symbol
+from torch import Tensor
+
+from identkit.model.families import (
+    Bernoulli,
+    Beta,
+    Binomial,
+    Categorical,
+    Cauchy,
+    Dirichlet,
+    Exponential,
+    Family,
+    Gamma,
+    Geometric,
+    InverseGamma,
+    Laplace,
+    LogNormal,
+    Mixture,
+    Multinomial,
+    MvNormal,
+    NegativeBinomial,
+    Normal,
+    Poisson,
+    StudentT,
+    Uniform,
+)
+from identkit.model.protocol import Axis, Continuous, Finite
+
+_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+_TINY = torch.finfo(torch.float64).tiny
+
+
+def kind_of(family: Family) -> Family:
+    """The family, or the components' one of a mixture."""
+    return family.components[0] if isinstance(family, Mixture) else family
+
+
+SUPPORT_WORDS: dict[type[Family], str] = {
+    Normal: "real numbers",
+    MvNormal: "real numbers",
+    Bernoulli: "0 or 1",
+    Categorical: "a state, counted from 1",
+    Beta: "strictly between 0 and 1",
+    Binomial: "whole numbers from 0 to n",
+    Poisson: "whole numbers, 0 or more",
+    LogNormal: "positive numbers",
+    StudentT: "real numbers",
+    Laplace: "real numbers",
+    Cauchy: "real numbers",
+    Exponential: "numbers from 0 on",
+    Gamma: "positive numbers",
+    InverseGamma: "positive numbers",
+    Uniform: "between its bounds",
+    NegativeBinomial: "whole numbers, 0 or more",
+    Geometric: "whole numbers, 0 or more",
+    Dirichlet: "strictly between 0 and 1",
+    Multinomial: "whole numbers from 0 to n",
+}
+
+
+def possible(values: Tensor, family: Family) -> Tensor:
+    """Which values the family can take."""
+    if isinstance(family, Mixture):
+        return torch.stack([possible(values, component) for component in family.components]).any(0)
+    support = family.support
+    if isinstance(support, sympy.Interval):
+        above = values > float(support.start) if support.left_open else values >= float(support.start)
+        below = values < float(support.end) if support.right_open else values <= float(support.end)
+        return above & below
+    low, high = 0.0, math.inf
+    if isinstance(family, Bernoulli):
+        high = 1.0
+    elif isinstance(family, Categorical):
+        low, high = 1.0, float(len(family.arguments))
+    elif isinstance(family, Binomial | Multinomial) and family.arguments[0].is_number:
+        high = float(family.arguments[0])
+    return (values >= low) & (values <= high) & (values == values.round())
+
+
+def stand_in(family: Family) -> float:
+    """A possible value for what is missing."""
+    low, high = float(family.support.inf), float(family.support.sup)
+    for trial in (0.0, 0.5, 1.0, (low + high) / 2, low + 1, high - 1):
+        if possible(torch.tensor([trial], dtype=torch.float64), family):
+            return trial
+    return 0.0
+
+
+def axis_of(symbol: Symbol, family: Family) -> Axis:
+    """The axis of a latent."""
+    support = family.support
+    if family.total is not None:
+        raise ValueError(
+            f"{symbol.name} ~ {family.name} has coordinates with a fixed sum, over which quadrature does not run; "
+            "draw all but one from families of their own"
+        )
+    if isinstance(kind_of(family), Categorical):
+        return Finite(tuple(float(state - 1) for state in support))
+    if support.is_FiniteSet or (isinstance(support, sympy.Range) and support.size.is_finite):
+        return Finite(tuple(float(value) for value in support))
+    if support.is_subset(sympy.S.Integers):
+        raise ValueError(
+            f"{symbol.name} ~ {family.name} has infinitely many values, which quadrature does not sum"
+        )
+    return Continuous(float(support.inf), float(support.sup))
+
+
+def table_of(x: Any, names: Sequence[str]) -> Tensor:
+    """Data (n, d) in float64, from an array or from columns by name."""
+    if isinstance(x, Mapping):
+        missing = [name for name in names if name not in x]
+        strange = [name for name in x if name not in names]
+        if missing or strange:
+            raise ValueError(
+                f"x should have the columns {', '.join(names)}, got {', '.join(map(str, x)) or 'none'}"
+            )
+        return torch.stack([table_of(x[name], [name])[:, 0] for name in names], dim=-1)
+    try:
+        table = torch.as_tensor(x if isinstance(x, Tensor) else np.asarray(x, dtype=np.float64)).to(
+            torch.float64
+        )
+    except (TypeError, ValueError):
+        raise ValueError(f"x should be an array of numbers, got {type(x).__name__}") from None
+    if len(names) == 1 and table.ndim < 2:
+        table = table.reshape(-1, 1)
+    if table.ndim != 2 or table.shape[1] != len(names):
+        raise ValueError(
+            f"x should have shape (n, {len(names)}) for {', '.join(names)}, got {tuple(table.shape)}"
+        )
+    return table
