@@ -158,12 +158,7 @@ def test_chain_rule(name):
 # The theorem
 
 
-IMPOSSIBLE = pytest.mark.xfail(reason="a datum that a state excludes (ℓ = −∞) is not judged yet", strict=True)
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=IMPOSSIBLE if name == "occupancy" else ()) for name in SMALL]
-)
+@over(SMALL)
 def test_constant_on_a_datum_iff_no_information(name):
     """Wang, Blei & Cunningham 2021, Theorem 1, both directions, the verdict taken datum by datum."""
     model, at, x, found = measured(name)

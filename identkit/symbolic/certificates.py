@@ -30,6 +30,7 @@ from identkit.symbolic.support import (
     all_domains,
     is_discrete,
     is_finite,
+    probability,
     supported_states,
     takes_every_value,
 )
@@ -349,6 +350,36 @@ class GapOnData(Claim):
         )
         with flint.ctx.workprec(precision):
             return here - there
+
+
+@dataclass(frozen=True)
+class ExcludedByData(GapOnData):
+    """Two prior points that differ in one latent alone: these data are possible at one, impossible at the other."""
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f"the data are possible at ({_named(self.one)}) and have probability 0 at ({_named(self.other)})"
+        )
+
+    def holds(self, model: Model) -> bool:
+        domains = all_domains(model)
+        if not _differ_in(self.latent, self.one, self.other) or not _inside(domains, self.one, self.other):
+            return False
+        possible = _log_likelihood(model, self.data, self.one, 192)[0].is_finite()
+        return possible and not model.domains and impossible(model, self.data, self.other)
+
+
+def impossible(model: Model, data: Data, point: Point) -> bool:
+    """Whether some observation of the data has probability exactly 0 where the latents are at the point."""
+    for row in map(dict, data):
+        for statement in model.observations:
+            if not all(symbol in row for symbol in statement.symbols):
+                continue
+            here = statement.family.map(lambda e: e.xreplace(dict(point)))
+            if is_discrete(here.support) and probability(here, *[row[s] for s in statement.symbols]) == 0:
+                return True
+    return False
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from identkit.model.model import Model, Statement, constant, marginal
 from identkit.model.tape import Tape
 from identkit.symbolic.certificates import (
     Claim,
+    ExcludedByData,
     FlatOnData,
     GapOnData,
     SpanOnData,
@@ -265,9 +266,13 @@ class LikelihoodOnData:
             for one, other, place, second in self._pairs(latent):
                 here = self._values(place, rows, one, precision)[0]
                 there = self._values(second, rows, other, precision)[0]
+                full = ({**one, **self._states[place]}, {**other, **self._states[second]})
                 if balls.excludes_zero(here - there):
-                    full = ({**one, **self._states[place]}, {**other, **self._states[second]})
                     return GapOnData(frozen, latent, *full)
+                if here.is_finite() != there.is_finite() and not self.model.domains:
+                    claim = ExcludedByData(frozen, latent, *(full if here.is_finite() else full[::-1]))
+                    if claim.holds(self.model):
+                        return claim
         return None
 
     def _pairs(self, latent: Symbol) -> Iterable[tuple[dict[Symbol, Any], dict[Symbol, Any], int, int]]:
