@@ -46,9 +46,10 @@ def limits() -> dict[str, float]:
 def growth() -> dict[str, dict[str, float]]:
     """Exponents e of ``seconds = c · size^e``, least squares on log scales over four doublings."""
     from identkit.classical.factor_analysis import FactorAnalysis
-    from identkit.classical.gaussian_mixture import GaussianMixture
     from identkit.classical.hidden_markov import HiddenMarkov
     from identkit.classical.markov_gaussian import GaussianEmission
+
+    from identkit.classical.gaussian_mixture import GaussianMixture
 
     rng = np.random.default_rng(0)
 
@@ -116,7 +117,8 @@ def main(argv: list[str]) -> int:
             )
             gaps = ", ".join(f"{gap:.1e}" for gap in entry["gap"].values())
             print(
-                f"{entry['name']}: {entry['seconds']['identkit']:.3f} s; {ratios or 'no peer installed'}; gap {gaps or '-'}; "
+                f"{entry['name']}: {entry['seconds']['identkit']:.3f} s; {ratios or 'no peer installed'}; "
+                f"gap {gaps or '-'}; "
                 f"{entry['of_bandwidth']:.0%} of bandwidth, {entry['of_arithmetic']:.0%} of arithmetic",
                 flush=True,
             )
