@@ -14,6 +14,7 @@ class Example:
         model: parameters in general position.
         x: data for it, few rows.
         silent: a model of the family with p(x | z) constant in z, or None where there is none.
+        silent_x: data for the silent model, where it cannot have made x; None for x.
         abuses: constructor calls that must be refused: a callable and a phrase of its message.
         single: the tolerance of float32 results relative to float64, or None if the family takes no floats.
     """
@@ -21,5 +22,6 @@ class Example:
     model: Any
     x: Any
     silent: Any = None
+    silent_x: Any = None
     abuses: tuple[tuple[Any, str], ...] = field(default=())
     single: float | None = 1e-4
