@@ -328,14 +328,20 @@ def test_bad_data_are_refused() -> None:
         model.posterior([[1.0, 2.0]])
     with pytest.raises(ValueError, match=r"x should be finite, got nan at index \(1,\)"):
         model.flatness([1.0, math.nan])
-    with pytest.raises(ValueError, match=r"x should have shape \(any, 1\), got \(0, 1\)"):
-        model.posterior([])
     with pytest.raises(ValueError, match=r"z should be weights in \[0, 1\], got \[1.5\]"):
         model.log_likelihood([1.0], [[1.5]])
     with pytest.raises(ValueError, match=r"z should have shape \(1, 1\) or \(samples, 1, 1\), got \(1,\)"):
         model.log_likelihood([1.0], [0.5])
     with pytest.raises(ValueError, match=r"value should be probabilities in \[0, 1\], got \[1.5\]"):
         model.posterior([1.0]).icdf([1.5])
+
+
+def test_without_data_the_posterior_is_the_prior() -> None:
+    model = MixtureWeight([(-1, 1), (1, 1)], (3, 5))
+    assert model.kl_to_prior([]).tolist() == [0.0]
+    assert model.log_evidence([]).item() == pytest.approx(0.0, abs=1e-12)
+    mean, _ = model.posterior_moments([])
+    assert mean.item() == pytest.approx(3 / 8, rel=1e-12)
 
 
 def published(name: str) -> np.ndarray:

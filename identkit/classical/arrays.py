@@ -45,9 +45,9 @@ def real(value: Any, name: str, single: bool = False) -> Float[Tensor, " ..."]:
         raise TypeError(f"{name} should be an array of real numbers, got {value!r:.80}")
     if not (single and tensor.dtype == torch.float32):
         tensor = tensor.to(torch.float64)
-    finite = torch.isfinite(tensor)
-    if not bool(finite.all()):
-        refused = torch.nonzero(~finite)
+    # A sum is finite only if every term is, and takes no second array; one that overflows is looked at more closely.
+    if not bool(torch.isfinite(tensor.sum())) and not bool(torch.isfinite(tensor).all()):
+        refused = torch.nonzero(~torch.isfinite(tensor))
         place = tuple(refused[0].tolist())
         where = f" at index {place}" if place else ""
         raise ValueError(f"{name} should be finite, got {tensor[place].item()}{where}")

@@ -102,7 +102,7 @@ class MixtureWeight:
         logs = [_log_density(component, x[:, 0].cpu()) for component in self.components]
         values = alpha.cpu().flatten()
         total = torch.empty_like(values)
-        block = max(1, _CHUNK // len(x))
+        block = max(1, _CHUNK // max(1, len(x)))
         for start in range(0, len(values), block):
             some = values[start : start + block, None]
             total[start : start + block] = torch.logaddexp(
