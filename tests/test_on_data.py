@@ -226,3 +226,10 @@ def test_bad_data_are_named(text, data, error, words):
 def test_pooling_needs_data():
     with pytest.raises(ValueError, match="pooled=True needs data"):
         check(SCALES, pooled=True)
+
+
+def test_a_coordinate_of_a_simplex_is_not_ignored_because_its_count_is_zero():
+    # ℓ = 3 log p1 + log p2 does not name p3, and yet p3 = 1 - p1 - p2 moves with what it names.
+    text = "p[3] ~ Dirichlet(1, 1, 1); observe x[3] ~ Multinomial(4, p[1], p[2], p[3])"
+    levels = check(text, data={"x[1]": 3, "x[2]": 1, "x[3]": 0}).latents
+    assert levels["p[3]"] is not Level.CONSTANT

@@ -30,6 +30,7 @@ from identkit.symbolic.support import (
     all_domains,
     is_discrete,
     is_finite,
+    on_simplex,
     probability,
     supported_states,
     takes_every_value,
@@ -399,6 +400,8 @@ class FlatOnData(Claim):
         return f"the likelihood of these data is the same for every {self.latent.name}"
 
     def holds(self, model: Model) -> bool:
+        if any(on_simplex(st.family) and self.latent in st.symbols for st in model.latents):
+            return False  # it moves with the others that add up to a constant with it
         second = Symbol(f"{self.latent.name}'", **self.latent.assumptions0)
         values = _values(model, self.latent)
         for state in self.states:

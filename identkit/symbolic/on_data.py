@@ -40,6 +40,7 @@ from identkit.symbolic.support import (
     all_domains,
     is_discrete,
     is_finite,
+    on_simplex,
     supported_states,
     takes_every_value,
 )
@@ -194,6 +195,9 @@ class LikelihoodOnData:
             for state in self._states
         ]
         self._doubt = self._why_no_gap_counts()
+        self._tied = {
+            s for statement in model.latents if on_simplex(statement.family) for s in statement.symbols
+        }
         others = {s: d for s, d in all_domains(model).items() if s not in self._finite}
         self._bases = list(points(others, 4, seed=1))
         self._moves = list(points({s: others[s] for s in self._rest}, 4, seed=2))
@@ -223,6 +227,9 @@ class LikelihoodOnData:
                 found.claims.append(gap)
                 if self.law.levels[latent.name] is not Level.PARTIAL:
                     found.levels[latent.name] = Level.INFORMED
+            elif latent in self._tied:
+                found.levels[latent.name] = Level.UNKNOWN
+                found.tried = f"{latent.name} moves with the others that add up to a constant with it"
             elif self._flat(latent, rows):
                 found.levels[latent.name] = Level.CONSTANT
                 found.claims.append(FlatOnData(tuple(map(_frozen, rows)), latent, tuple(self._states)))
