@@ -215,7 +215,7 @@ def _factor_questions(data: ClassicalData, generator: torch.Generator) -> Iterat
     for name, (x, loadings) in data.factors.items():
         for sigma in _sigmas(x):
             setting = f"{name}, σ = {sigma:.4g}"
-            yield Question(f"PPCA {setting}", PPCA.maximum_likelihood(x, 2, sigma), x[:SWEEP_ROWS], setting)
+            yield Question(f"PPCA {setting}", PPCA.fit(x, 2, sigma), x[:SWEEP_ROWS], setting)
         if loadings.shape[1] == 2:
             yield Question(f"PPCA {name}", PPCA(loadings, 1.0), x[:ROWS], f"{name}, true loadings, σ = 1")
     for case in ("ppca-duplicate-columns", "ppca-zero-column"):
@@ -343,13 +343,15 @@ def _sweep_figure(name: str, x: Tensor) -> tuple[Figure, str]:
         math.log10(_SIGMAS[0]), math.log10(_SIGMAS[-1]), _CURVE, dtype=torch.float64
     ).tolist()
     sigmas = sorted({*grid[1:-1], *_sigmas(x)})
-    models = [PPCA.maximum_likelihood(x, 2, sigma) for sigma in sigmas]
+    models = [PPCA.fit(x, 2, sigma) for sigma in sigmas]
     verdicts = [check(model) for model in models]
     sweep = plot.Sweep(
         sigmas=torch.tensor(sigmas, dtype=torch.float64),
         posterior_sd=torch.stack([model.posterior_moments(x)[1][0] for model in models]),
         kl_conditional=torch.stack([model.kl_conditional(x).mean(0) for model in models]),
-        mutual_information=torch.stack([model.mutual_information() for model in models]),
+        mutual_information=torch.tensor(
+            [model.mutual_information().value for model in models], dtype=torch.float64
+        ),
         loading_norms=torch.stack([model.loadings.square().sum(0).sqrt() for model in models]),
         levels=[[verdict.latents[latent].value for latent in ("z[1]", "z[2]")] for verdict in verdicts],
         eigenvalues=sample_eigenvalues(x)[:2],
@@ -377,7 +379,7 @@ def _summary(data: ClassicalData, checks: Sequence[TheoremCheck]) -> Iterator[st
     first, second = model.posterior_moments(x)[1][0].tolist()
     yield (
         f"PPCA, twod, true loadings, σ = 1: posterior sd {first:.3f} and {second:.3f}, "
-        f"I(z; x) = {model.mutual_information().item():.3f} nats, "
+        f"I(z; x) = {model.mutual_information().value:.3f} nats, "
         f"log p(x | W, σ) = {model.log_evidence(x).sum().item():.2f}."
     )
     for name, (x, _) in data.factors.items():

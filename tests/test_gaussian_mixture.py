@@ -93,7 +93,7 @@ def test_nearly_equal_components_down_to_1e_25(gap: float) -> None:
 
 def test_equal_components_collapse_exactly_and_only_they() -> None:
     weights, mean, covariance = [0.2, 0.3, 0.5], [0.1, -3.7], [[1.3, 0.4], [0.4, 0.9]]
-    x = torch.tensor([[0.3, 0.7], [1e5, -1e5]])
+    x = torch.tensor([[0.3, 0.7], [1e5, -1e5]], dtype=torch.float64)
     model = GaussianMixture(weights, [mean] * 3, [covariance] * 3)
     assert model.kl_to_prior(x).tolist() == [0.0, 0.0]
     assert torch.equal(model.posterior(x).probs[1], model.prior.probs)
@@ -158,7 +158,8 @@ def test_scikit_learn_gives_the_same_responsibilities() -> None:
 def test_integers_are_converted_at_the_door() -> None:
     model = GaussianMixture([0.5, 0.5], [[0], [1]], [[[1]], [[2]]])
     assert torch.equal(model.posterior(np.array([[1], [3]])).probs, model.posterior([[1.0], [3.0]]).probs)
-    assert model.posterior(np.array([3], dtype=np.float32)).probs.dtype == torch.float64
+    assert model.posterior(np.array([3], dtype=np.float16)).probs.dtype == torch.float64
+    assert model.posterior(np.array([3], dtype=np.float32)).probs.dtype == torch.float32
 
 
 def test_bayes_rule_at_random_points() -> None:

@@ -315,8 +315,10 @@ def test_bad_input_is_refused_with_advice():
         collapse(LINEAR, torch.zeros(3, 2), at={"w": 1, "s": 1})
     with pytest.raises(ValueError, match="x should have at least one row"):
         collapse(LINEAR, torch.zeros(0, 1), at={"w": 1, "s": 1})
-    with pytest.raises(ValueError, match=r"at most two continuous latents, got 3: z\[1\], z\[2\], z\[3\]"):
-        collapse("z[3] ~ Normal(0, 1); observe x ~ Normal(z[1] + z[2] + z[3], 1)", column(1.0))
+    with pytest.raises(
+        ValueError, match=r"at most three continuous latents, got 4: z\[1\], z\[2\], z\[3\], z\[4\]"
+    ):
+        collapse("z[4] ~ Normal(0, 1); observe x ~ Normal(z[1] + z[2] + z[3] + z[4], 1)", column(1.0))
     with pytest.raises(ValueError, match="model should have at least one latent"):
         collapse("observe x ~ Normal(0, 1)", column(1.0))
     with pytest.raises(TypeError, match="model should be a Model, its text, or an exact model, got int"):

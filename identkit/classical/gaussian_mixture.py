@@ -10,27 +10,42 @@ import sympy
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.distributions import Categorical
 
-from identkit.classical.arrays import latents, rows, shaped
+from identkit.classical.arrays import rows, shaped
+from identkit.classical.em import Convergence
+from identkit.classical.finite_mixture import FiniteMixture, probabilities
+from identkit.classical.gaussian_covariances import (
+    as_full,
+    check_covariance_type,
+    maximised,
+    refuse_covariances,
+    shape_of,
+)
 from identkit.classical.gaussian_ratio import Gaussians, ratio_by_difference, ratio_by_segment
+from identkit.classical.gaussian_whitening import Heights, Whitening
+from identkit.classical.mixture_fit import climb, seeded_masses
+from identkit.classical.mixture_information import integrated
 from identkit.model import families
 from identkit.model.model import Model
-from identkit.model.protocol import Flatness
-from identkit.posterior.stable import kl_of_log_ratio
+from identkit.model.protocol import Estimate
 
-_EPS = torch.finfo(torch.float64).eps
-_TINY = 1e-300  # errors are stated as positive numbers, also where nothing was rounded
-_WEIGHT_TOLERANCE = 1e-8
-_SYMMETRY_TOLERANCE = 1e-12  # of a correlation: what the rounding of a product A C Aᵀ leaves
+_CLOSE_ENOUGH = {torch.float64: 2.0**-33, torch.float32: 2.0**-9}
+"""Up to this bound on the error of ℓ the quick road is kept, by the precision of the data; more from 16 columns on."""
+_INFORMATIVE = 2.0**-6
+"""From this KL on, in nats, Σ r log(r/π) loses no digits that matter."""
+_SDS = 12.0
+"""Beyond so many standard deviations a normal law has less mass than a double resolves."""
 
 
 @dataclass(frozen=True, eq=False, init=False)
-class GaussianMixture:
-    """A mixture of K full-covariance normal laws whose latent is the component of each datum.
+class GaussianMixture(FiniteMixture):
+    """A mixture of K normal laws whose latent is the component of each datum.
 
     ``k ~ Categorical(π), x | k ~ N(μ_k, C_k)``; the responsibilities ``r_k ∝ π_k N(x; μ_k, C_k)`` are the
     posterior, and ``KL(x) = Σ_k r_k log(r_k/π_k)``.
+
+    Log densities come from one matrix product a block of rows, with a bound on their error; rows for which that bound
+    is too large, or whose KL is small, are computed again from the differences of the components.
 
     Source: Wang, Blei & Cunningham 2021, section 2 (mixtures); `theory/T1`, `theory/T4`.
 
@@ -38,8 +53,10 @@ class GaussianMixture:
         weights: π, shape (K,), K ≥ 2, non-negative and summing to one; nothing is normalised. A component of
             weight 0 is outside the prior's support.
         means: μ, shape (K, d).
-        covariances: C, shape (K, d, d), positive definite; symmetric but for rounding (the mean of the two
-            triangles is taken).
+        covariances: C, positive definite and symmetric but for rounding (the mean of the two triangles is taken);
+            its shape follows `covariance_type`, as in scikit-learn.
+        covariance_type: "full": (K, d, d); "tied": one matrix (d, d); "diag": variances (K, d); "spherical": one
+            variance each (K,).
 
     Raises:
         ValueError, TypeError: a wrong shape, NaN, weights that are no probabilities, a covariance that is
@@ -55,151 +72,168 @@ class GaussianMixture:
 
     weights: Float[Tensor, " components"]
     means: Float[Tensor, "components d"]
-    covariances: Float[Tensor, "components d d"]
+    covariances: Float[Tensor, "*shape"]
+    covariance_type: str
+    convergence: Convergence | None
 
-    def __init__(self, weights: Any, means: Any, covariances: Any) -> None:
+    def __init__(self, weights: Any, means: Any, covariances: Any, covariance_type: str = "full") -> None:
+        check_covariance_type(covariance_type)
         means = shaped(means, "means", None, None)
         count, d = means.shape
         if count < 2:
             raise ValueError(f"means should have at least two components, got {count}")
-        weights = shaped(weights, "weights", count).to(means.device)
-        covariances = shaped(covariances, "covariances", count, d, d).to(means.device)
-        _refuse_weights(weights)
-        _refuse_covariances(covariances)
-        covariances = (covariances + covariances.mT) / 2
+        weights = probabilities(weights, count).to(means.device)
+        covariances = shaped(covariances, "covariances", *shape_of(covariance_type, count, d))
+        covariances = covariances.to(means.device)
+        refuse_covariances(covariances, covariance_type)
+        if covariance_type in ("full", "tied"):
+            covariances = (covariances + covariances.mT) / 2
         object.__setattr__(self, "weights", weights)
         object.__setattr__(self, "means", means)
         object.__setattr__(self, "covariances", covariances)
+        object.__setattr__(self, "covariance_type", covariance_type)
+        object.__setattr__(self, "convergence", None)
 
-    @property
-    def prior(self) -> Categorical:
-        """``Categorical(π)`` with states 0 … K − 1."""
-        return Categorical(logits=self.weights.log())
-
-    @property
-    def latent_names(self) -> tuple[str, ...]:
-        """The one latent, the component k."""
-        return ("k",)
-
-    @property
-    def pooled(self) -> bool:
-        """Each row has a component of its own."""
-        return False
-
-    def log_likelihood(self, x: Any, z: Any) -> Float[Tensor, "*samples n"]:
-        """Evaluate ``log N(x; μ_z, C_z)`` in nats.
-
-        Args:
-            x: data (n, d).
-            z: states 0 … K − 1, shape (n, 1) or (samples, n, 1).
+    @classmethod
+    def from_sklearn(cls, fitted: Any) -> GaussianMixture:
+        """Take over a fitted ``sklearn.mixture.GaussianMixture``.
 
         Raises:
-            ValueError: z is no state, or a wrong shape.
+            ValueError: it is not fitted.
         """
-        x = self._rows(x)
-        states = latents(z, len(x), 1, x.device)[..., 0]
-        valid = (states == states.round()) & (states >= 0) & (states < len(self.weights))
-        if not bool(valid.all()):
-            refused = states[~valid][0].item()
-            raise ValueError(f"z should be a state in 0..{len(self.weights) - 1}, got {refused:g}")
-        logs = self._all.log_density(x).expand(*states.shape, -1)
-        return logs.gather(-1, states.long()[..., None])[..., 0]
+        names = ("weights_", "means_", "covariances_", "covariance_type")
+        missing = [name for name in names if not hasattr(fitted, name)]
+        if missing:
+            raise ValueError(
+                f"fitted should be a fitted scikit-learn GaussianMixture, got {type(fitted).__name__} without {missing[0]}"
+            )
+        return cls(fitted.weights_, fitted.means_, fitted.covariances_, fitted.covariance_type)
 
-    def posterior(self, x: Any) -> Categorical:
-        """Give the responsibilities ``r_k = π_k e^{ℓ_k} / Σ_j π_j e^{ℓ_j}`` as a `Categorical` of batch n.
+    @classmethod
+    def fit(
+        cls,
+        x: Any,
+        components: int,
+        covariance_type: str = "full",
+        *,
+        start: GaussianMixture | None = None,
+        restarts: int = 4,
+        generator: torch.Generator | None = None,
+        tolerance: float = 1e-6,
+        iterations: int = 1000,
+        floor: float = 1e-6,
+    ) -> GaussianMixture:
+        """Fit by expectation–maximisation, the best of several starts; its `convergence` says how it went.
+
+        Without a floor the likelihood is unbounded (a component can shrink onto one datum). The M-step maximises
+        under ``C_k ⪰ floor·diag(variances of x)``, so the log-likelihood still never falls. A component that loses all
+        its data gets weight 0 and keeps its last mean and covariance.
+
+        Source: Dempster, Laird & Rubin 1977; starts as Arthur & Vassilvitskii 2007 (k-means++).
 
         Args:
             x: data (n, d).
+            components: K ≥ 2, at most n.
+            covariance_type: as for the class.
+            start: a mixture to begin from, the only start then; its type of covariance should be `covariance_type`.
+            restarts: number of random starts.
+            generator: for the starts; None for seed 0.
+            tolerance: stop when an iteration gains less, in nats of all data.
+            iterations: at most so many from each start.
+            floor: least variance in any direction, relative to the variances of x; 0 for none.
+
+        Raises:
+            ValueError: x is constant in a column, has fewer rows than components; a covariance became singular.
+
+        >>> x = torch.tensor([[-2.1], [-1.9], [-2.0], [3.0], [3.2], [2.8]])
+        >>> GaussianMixture.fit(x, 2).means.sort(0).values
+        tensor([[-2.0000],
+                [ 3.0000]], dtype=torch.float64)
         """
-        x = self._rows(x)
-        logits = self.weights.log().repeat(len(x), 1)
-        logits[:, self._support] += self._log_posterior_ratio(ratio_by_difference(self._supported, x)[0])
-        return Categorical(logits=logits)
+        check_covariance_type(covariance_type)
+        x = shaped(x, "x", None, None)
+        count, d = components, x.shape[1]
+        if not 2 <= count <= len(x):
+            raise ValueError(f"components should be in 2..{len(x)}, the rows of x, got {count}")
+        variances = x.var(0, correction=0)
+        if not bool((variances > 0).all()):
+            raise ValueError(
+                f"x should vary in every column, got {x[0, int(variances.argmin())].item()} throughout one"
+            )
+        if start is not None and (start.covariance_type, *start.means.shape) != (covariance_type, count, d):
+            raise ValueError(
+                f"start should have {count} components in {d} dimensions of type {covariance_type!r}, "
+                f"got {len(start.means)} in {start.means.shape[1]} of type {start.covariance_type!r}"
+            )
 
-    def log_evidence(self, x: Any) -> Float[Tensor, " n"]:
-        """Evaluate ``log p(x) = log Σ_k π_k N(x; μ_k, C_k)`` in nats."""
-        return torch.logsumexp(self.weights.log() + self._all.log_density(self._rows(x)), 1)
+        def next_(model: GaussianMixture | None, mass: Tensor) -> GaussianMixture:
+            old = None if model is None else (model.means, model.covariances)
+            return cls._of(*maximised(x, mass, covariance_type, floor * variances, old), covariance_type)
 
-    def kl_to_prior(self, x: Any) -> Float[Tensor, " n"]:
-        """Evaluate ``KL(r ‖ π)`` in nats, free of cancellation: 0 where the components agree on the datum."""
-        log_ratio = self._log_posterior_ratio(ratio_by_difference(self._supported, self._rows(x))[0])
-        return kl_of_log_ratio(self._log_prior.expand_as(log_ratio), log_ratio)
-
-    def kl_per_latent(self, x: Any) -> Float[Tensor, "n 1"]:
-        """Evaluate the marginal KL: with a single latent, the joint one."""
-        return self.kl_to_prior(x)[:, None]
-
-    def kl_conditional(self, x: Any) -> Float[Tensor, "n 1"]:
-        """Evaluate the conditional KL: with a single latent, the joint one."""
-        return self.kl_to_prior(x)[:, None]
-
-    def kl_error(self, x: Any) -> Float[Tensor, " n"]:
-        """Bound the absolute error of the KLs, in nats; positive.
-
-        If every ``ℓ_k − ℓ_0`` is right to e, the KL moves by at most ``e·(sd_r(ℓ)·exp(e) + e)``, for its
-        derivative along η is ``Cov_r(η, ℓ)``. That e includes reading inputs as their shortest decimals.
-        """
-        ratio, error = ratio_by_difference(self._supported, self._rows(x))
-        log_ratio = self._log_posterior_ratio(ratio)
-        mass = torch.exp(self._log_prior + log_ratio)
-        mean = (mass * ratio).sum(1, keepdim=True)
-        sd = (mass * (ratio - mean).square()).sum(1).sqrt()
-        worst = error.max(1).values
-        kl = kl_of_log_ratio(self._log_prior.expand_as(log_ratio), log_ratio)
-        rounding = 16 * (len(self.weights) + 1) * _EPS * kl
-        moved = worst * (sd * torch.exp(worst.clamp(max=700.0)) + worst)
-        return (
-            torch.minimum(moved, -self._log_prior.min()) + rounding + _TINY
-        )  # a KL to π is at most −log π_k
-
-    def flatness(self, x: Any) -> Flatness:
-        """Give the moments of ``ℓ_k = log N(x; μ_k, C_k)`` under π, from the segments between components.
-
-        ``V = Σ_k π_k (ℓ_k − ℓ̄)²`` and ``ω = max ℓ_k − min ℓ_k``, over the components of positive weight.
-
-        Source: theory/T4; `identkit.classical.gaussian_ratio.ratio_by_segment`.
-        """
-        log_likelihood, error = ratio_by_segment(self._supported, self._rows(x))
-        prior = torch.exp(self._log_prior)
-        centred = log_likelihood - (prior * log_likelihood).sum(1, keepdim=True)
-        variance = (prior * centred.square()).sum(1)
-        worst = error.max(1).values
-        rounding = 16 * (len(self.weights) + 1) * _EPS * variance
-        return Flatness(
-            variance=variance,
-            # The standard deviation moves by at most the largest error of ℓ.
-            variance_error=2 * variance.sqrt() * worst + worst.square() + rounding + _TINY,
-            oscillation=log_likelihood.amax(1) - log_likelihood.amin(1) + 2 * worst,
+        starts = (
+            [next_(None, mass) for mass in seeded_masses(x, count, restarts, generator)]
+            if start is None
+            else [start._at(x)]
         )
+        return climb(x, starts, next_, tolerance, iterations)
 
-    def posterior_moments(self, x: Any) -> tuple[Float[Tensor, "n 1"], Float[Tensor, "n 1"]]:
-        """Give the posterior mean and standard deviation of the state's number, 0 … K − 1."""
-        mass = self.posterior(x).probs
-        states = torch.arange(len(self.weights), dtype=torch.float64, device=mass.device)
-        mean = (mass * states).sum(1, keepdim=True)
-        return mean, (mass * (states - mean).square()).sum(1, keepdim=True).sqrt()
+    def mutual_information(self) -> Estimate:
+        """Evaluate ``I(k; x) = E KL(r ‖ π)`` in nats: by quadrature in one dimension, else by simulation.
 
-    def sample(
-        self, n: int, generator: torch.Generator | None = None
-    ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n 1"]]:
-        """Draw n rows ``(x, z)``, z the states 0 … K − 1."""
-        states = torch.multinomial(self.weights, n, replacement=True, generator=generator)
-        noise = torch.randn(
-            n, self.means.shape[1], dtype=torch.float64, device=self.means.device, generator=generator
-        )
-        x = self.means[states] + torch.einsum("nde,ne->nd", self._all.factors[states], noise)
-        return x, states.to(torch.float64)[:, None]
-
-    def symbolic(self) -> Model:
-        """Give the model in SymPy: ``k ~ Categorical(π); x ~ MvNormal(μ_k, C_k)``, in exact rationals.
-
-        Weights whose decimals miss one in their last digits (thirds) are made to sum to it in the largest.
+        Returns:
+            The estimate; a simulated one (65,536 draws, fixed seed) states its standard error.
         """
-        weights = [families.exact(weight) for weight in self.weights.tolist()]
-        largest = int(self.weights.argmax())
-        weights[largest] += 1 - sum(weights)
-        model = Model("Gaussian mixture")
-        k = model.latent("k", families.Categorical(*weights))
+        if self.means.shape[1] > 1:
+            return super().mutual_information()
+        sds = self._all.factors[:, 0, 0]
+        steps = torch.linspace(-_SDS, _SDS, 13, dtype=torch.float64, device=sds.device)
+        edges = (self.means + sds[:, None] * steps)[self.weights > 0].flatten().unique()
+        return integrated(self, edges, lambda t: (t, torch.zeros_like(t)))
+
+    @classmethod
+    def _of(
+        cls, weights: Tensor, means: Tensor, covariances: Tensor, covariance_type: str
+    ) -> GaussianMixture:
+        """A mixture of parameters known to be right: EM makes one in every iteration."""
+        model = object.__new__(cls)
+        for name, value in (
+            ("weights", weights),
+            ("means", means),
+            ("covariances", covariances),
+            ("covariance_type", covariance_type),
+            ("convergence", None),
+        ):
+            object.__setattr__(model, name, value)
+        return model
+
+    @property
+    def _title(self) -> str:
+        return "Gaussian mixture"
+
+    def _rows(self, x: Any) -> Tensor:
+        return rows(x, self.means.shape[1], self.means.device)
+
+    def _log_densities(self, x: Tensor) -> Tensor:
+        return self._all.log_density(x)
+
+    def _ratio(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return ratio_by_difference(self._supported, x)
+
+    def _ratio_under_prior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return ratio_by_segment(self._supported, x)
+
+    def _draw(self, states: Tensor, generator: torch.Generator | None) -> Tensor:
+        place = self.means.device if generator is None else generator.device
+        n, d = len(states), self.means.shape[1]
+        noise = torch.randn(n, d, dtype=torch.float64, device=place, generator=generator)
+        x = self.means[states]
+        for k, factor in enumerate(self._all.factors):
+            own = states == k
+            x[own] += noise.to(states.device)[own] @ factor.T
+        return x
+
+    def _observe(self, model: Model, k: Any) -> None:
+        covariances = as_full(self.covariances, self.covariance_type, *self.means.shape)
 
         def choose(numbers: Tensor) -> Any:
             return families.select(k, *[families.exact(number) for number in numbers.tolist()])
@@ -207,22 +241,11 @@ class GaussianMixture:
         d = self.means.shape[1]
         mean = [choose(self.means[:, i]) for i in range(d)]
         if d == 1:
-            sd = [sympy.sqrt(families.exact(variance)) for variance in self.covariances[:, 0, 0].tolist()]
+            sd = [sympy.sqrt(families.exact(variance)) for variance in covariances[:, 0, 0].tolist()]
             model.observe("x", families.Normal(mean[0], families.select(k, *sd)))
         else:
-            covariance = [[choose(self.covariances[:, i, j]) for j in range(d)] for i in range(d)]
+            covariance = [[choose(covariances[:, i, j]) for j in range(d)] for i in range(d)]
             model.observe("x", families.MvNormal(mean, covariance))
-        return model
-
-    def _rows(self, x: Any) -> Tensor:
-        return rows(x, self.means.shape[1], self.means.device)
-
-    @cached_property
-    def _support(self) -> Tensor:
-        # The heaviest component leads, as the reference: where the rest agrees with it, KL is smallest.
-        heaviest = int(self.weights.argmax())
-        others = [k for k, weight in enumerate(self.weights.tolist()) if weight > 0 and k != heaviest]
-        return torch.tensor([heaviest, *others], device=self.means.device)
 
     @cached_property
     def _all(self) -> Gaussians:
@@ -233,7 +256,7 @@ class GaussianMixture:
         return self._gaussians(self._support)
 
     def _gaussians(self, states: Tensor) -> Gaussians:
-        covariances = self.covariances[states]
+        covariances = as_full(self.covariances, self.covariance_type, *self.means.shape)[states]
         return Gaussians(
             means=self.means[states],
             covariances=covariances,
@@ -242,44 +265,60 @@ class GaussianMixture:
         )
 
     @cached_property
-    def _log_prior(self) -> Tensor:
-        # The weights may miss one by a rounding; in a log ratio of 1e-13 that would be the leading term.
-        weights = self.weights[self._support]
-        return (weights / weights.sum()).log()
+    def _silent(self) -> bool:
+        """Whether the components of positive weight are all the same: then the prior comes back exactly."""
+        laws = self._supported
+        same = (laws.means == laws.means[0]).all() & (laws.covariances == laws.covariances[0]).all()
+        return bool(same)
 
-    def _log_posterior_ratio(self, ratio: Tensor) -> Tensor:
-        """``log r_k/π_k`` of the supported components, from ``ℓ_k − ℓ_0``."""
-        # Near agreement, the mean of the differences themselves; else from the largest one, so that the
-        # distance of all components to the datum leaves no rounding behind.
-        small = ratio.clamp(max=1.0)
-        near = small - torch.log1p((torch.exp(self._log_prior) * torch.expm1(small)).sum(1, keepdim=True))
-        apart = ratio - ratio.amax(1, keepdim=True)
-        far = apart - torch.logsumexp(self._log_prior + apart, 1, keepdim=True)
-        return torch.where(ratio.amax(1, keepdim=True) <= 1.0, near, far)
+    def _heights(self, block: Tensor) -> tuple[Heights, Tensor]:
+        """The quick road, and for which rows it will not do."""
+        kept: dict[torch.dtype, Whitening] = vars(self).setdefault("_whitenings", {})
+        if block.dtype not in kept:
+            kept[block.dtype] = Whitening.of(self._spread_out(self._log_prior), self._all, block.dtype)
+        heights = kept[block.dtype].heights(block)
+        # Negated, so that overflow (NaN) counts as doubtful.
+        enough = _CLOSE_ENOUGH[block.dtype] * max(1.0, block.shape[1] / 16)
+        return heights, ~(heights.rounding <= enough)
 
+    def _log_posterior(self, block: Tensor) -> Tensor:
+        if self._silent:
+            return self._spread_out(self._log_prior).expand(len(block), -1)
+        heights, doubtful = self._heights(block)
+        logs = heights.values.sub_(heights.best)
+        logs -= logs.exp().sum(1, keepdim=True).log_()
+        if bool(doubtful.any()):
+            logs[doubtful] = super()._log_posterior(block[doubtful]).to(logs.dtype)
+        return logs
 
-def _refuse_weights(weights: Tensor) -> None:
-    negative = weights[weights < 0]
-    if len(negative):
-        raise ValueError(f"weights should be at least 0, got {negative[0].item()}")
-    total = weights.sum().item()
-    if abs(total - 1) > _WEIGHT_TOLERANCE:
-        raise ValueError(f"weights should sum to one, got {weights.tolist()} with the sum {total}")
+    def _mass_and_evidence(self, block: Tensor) -> tuple[Tensor, Tensor]:
+        heights, doubtful = self._heights(block)
+        mass = heights.values.sub_(heights.best).exp_()
+        total = mass.sum(1, keepdim=True)
+        mass /= total
+        evidence = (heights.best + total.log_())[:, 0]
+        if bool(doubtful.any()):
+            again = super()._mass_and_evidence(block[doubtful])
+            mass[doubtful], evidence[doubtful] = (part.to(mass.dtype) for part in again)
+        if self._silent:
+            mass[:] = self._spread_out(self._log_prior).exp()
+        return mass, evidence
 
+    def _quick_kl(self, block: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """KLs by ``Σ r log(r/π)``, a bound on the error of ℓ, and for which rows that will not do."""
+        heights, doubtful = self._heights(block)
+        logs = heights.values.sub_(heights.best)
+        logs -= logs.exp().sum(1, keepdim=True).log_()
+        supported = logs[:, self._support]
+        kl = (supported.exp() * (supported - self._log_prior)).sum(1)
+        return kl, heights.rounding + heights.inherited, doubtful | ~(kl >= _INFORMATIVE)
 
-def _refuse_covariances(covariances: Tensor) -> None:
-    for k, covariance in enumerate(covariances):
-        name = f"covariances[{k}]"
-        variance = covariance.diagonal()
-        if not bool((variance > 0).all()):
-            raise ValueError(f"{name} should have a positive diagonal, got {variance.min().item()} on it")
-        scale = variance.sqrt()
-        correlation = covariance / (scale[:, None] * scale)
-        if bool(((correlation - correlation.T).abs() > _SYMMETRY_TOLERANCE).any()):
-            raise ValueError(f"{name} should be symmetric, got {covariance.tolist()}")
-        least = torch.linalg.eigvalsh(correlation)[0].item()
-        if least <= len(covariance) * _EPS:
-            raise ValueError(
-                f"{name} should be positive definite, got {covariance.tolist()}, "
-                f"whose correlation matrix has the eigenvalue {least:.3g}"
-            )
+    def _kl(self, block: Tensor) -> Tensor:
+        kl, _, doubtful = self._quick_kl(block)
+        if bool(doubtful.any()):
+            kl[doubtful] = super()._kl(block[doubtful])
+        return kl
+
+    def _kl_error(self, block: Tensor, further: Tensor | float = 0.0) -> Tensor:
+        _, bound, doubtful = self._quick_kl(block)
+        return super()._kl_error(block, torch.where(doubtful, 0.0, bound) + further)

@@ -135,7 +135,9 @@ def ratio_by_segment(gaussians: Gaussians, x: Float[Tensor, "n d"]) -> tuple[Ten
         spread = torch.linalg.matrix_norm(change)[:, None]
         size += weight * (torch.linalg.vector_norm(step, dim=1)[:, None] * reach + spread * (reach**2 + 1))
 
-    laws = torch.distributions.MultivariateNormal(gaussians.means, scale_tril=gaussians.factors)
+    laws = torch.distributions.MultivariateNormal(
+        gaussians.means, scale_tril=gaussians.factors, validate_args=False
+    )
     logs = laws.log_prob(x[:, None, :]).T
     constants = gaussians.factors.diagonal(dim1=1, dim2=2).log().abs().sum(1)[:, None] + shift.shape[1]
     distances = logs.abs() + 2 * constants

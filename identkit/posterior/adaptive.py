@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ _ROUNDS = 70
 # From this round on cells are not split for what rounding noise alone explains.
 _PATIENCE = 4
 _CELL_LIMIT = 1500
+#: Cells held at a time, 100 MB of nodes and what is computed on them: more are worked off in groups of lines.
+CELLS_AT_ONCE = 8192
 # Cells are not searched for hidden peaks below this share of the first ones.
 _FINEST = 2.0**-12
 
@@ -80,10 +82,51 @@ def refine(
     values, wander = _with_rounding(values, nodes_of(left, right), place(nodes_of(left, right))[1])
     result = _nothing(count, values.terms.shape[-1] + 1)
     mean, sd = torch.zeros(2, count, dtype=torch.float64)
-    pending = torch.ones(count, dtype=torch.bool)
     span = torch.zeros(count, dtype=torch.float64).scatter_reduce_(0, owner, right - left, "amax")
-    progress: list[Tensor] = []
-    for round_ in range(_ROUNDS):
+    answer = _Answer(result, mean, sd, span)
+    every = torch.ones(count, dtype=torch.bool)
+    _climb(evaluate, place, cells, values, wander, answer, every, [], tolerance)
+    return result, mean, sd
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """The tables that lines fill in when they are done, and the first span of each line."""
+
+    integrals: Values
+    mean: Tensor
+    sd: Tensor
+    span: Tensor
+
+
+def _climb(
+    evaluate: Evaluate,
+    place: Callable[[Tensor], tuple[Tensor, Tensor]],
+    cells: Cells,
+    values: Values,
+    wander: Tensor,
+    answer: _Answer,
+    pending: Tensor,
+    progress: list[Tensor],
+    tolerance: float,
+) -> None:
+    """Halve cells of the pending lines until they are done; where they become too many, half of the lines first.
+
+    `progress` has an entry for each round so far.
+    """
+    owner, left, right = cells
+    count, span = len(pending), answer.span
+    for round_ in range(len(progress), _ROUNDS):
+        if len(owner) > CELLS_AT_ONCE and int(pending.sum()) > 1:
+            waiting = torch.nonzero(pending)[:, 0]
+            for group in waiting.tensor_split(2):
+                own = torch.zeros_like(pending)
+                own[group] = True
+                mine = own[owner]
+                some = (owner[mine], left[mine], right[mine])
+                picked = values.map(lambda v, mine=mine: v[mine])
+                _climb(evaluate, place, some, picked, wander[mine], answer, own, list(progress), tolerance)
+            return
         law = bayes(owner, count, torch.log((right - left)[:, None] / 2) + _LOG_WEIGHTS, values)
         local = torch.stack([_leftover(nodes) for nodes in _integrands(owner, law, values)], 1)
         missing = torch.zeros(count, local.shape[1], dtype=torch.float64).index_add_(0, owner, local)
@@ -117,15 +160,15 @@ def refine(
             split &= (local > 10 * _floors(owner, law, values)).any(1) | hiding
         done = pending & (met | (torch.bincount(owner[split], minlength=count) == 0))
         if done.any():
-            _store(result, law, missing, done)
+            _store(answer.integrals, law, missing, done)
             last = torch.nonzero(done[owner])[:, 0]
             moments = _moments(
                 owner[last], count, law.posterior[last], place(nodes_of(left[last], right[last]))[0]
             )
-            mean[done], sd[done] = moments[0][done], moments[1][done]
-            pending &= ~done
+            answer.mean[done], answer.sd[done] = moments[0][done], moments[1][done]
+            pending = pending & ~done
         if not pending.any():
-            break
+            return
         old, new = torch.nonzero(pending[owner] & ~split)[:, 0], torch.nonzero(pending[owner] & split)[:, 0]
         # Every third round halves in any case, so that a kink seen where there is none delays little.
         isolate = round_ % 3 < 2
@@ -138,7 +181,6 @@ def refine(
         owner, left, right = (
             torch.cat([a[old], b]) for a, b in zip((owner, left, right), fresh, strict=True)
         )
-    return result, mean, sd
 
 
 def nodes_of(left: Tensor, right: Tensor) -> Tensor:

@@ -26,12 +26,11 @@ def heights(
     mask: Bool[Tensor, "n d"] | None = None,
 ) -> Float[Tensor, "m r"]:
     """Tabulate ℓ in float64: a row per node, a column per datum (r = n), or one for pooled data (r = 1)."""
-    parts = []
+    parts: list[Tensor] = []
     for here, seen in _blocks(x, mask, len(nodes)):
         part = compiled.log_likelihood(here, nodes[:, None, :], seen).expand(len(nodes), len(here))
-        parts.append(part.sum(dim=1, keepdim=True) if pooled else part)
-    table = torch.cat(parts, dim=1)
-    return table.sum(dim=1, keepdim=True) if pooled else table
+        parts = _gathered(parts, part, pooled)
+    return torch.cat(parts, dim=1)
 
 
 def slopes(
@@ -42,13 +41,20 @@ def slopes(
     mask: Bool[Tensor, "n d"] | None = None,
 ) -> Float[Tensor, "m r k"]:
     """Tabulate ``∇ℓ`` as `heights` does ℓ; zero in discrete latents."""
-    parts = []
+    parts: list[Tensor] = []
     with torch.enable_grad():
         for here, seen in _blocks(x, mask, nodes.numel()):
             part = compiled.gradient(here, nodes[:, None, :].expand(-1, len(here), -1), seen)
-            parts.append(part.sum(dim=1, keepdim=True) if pooled else part)
-    table = torch.cat(parts, dim=1)
-    return table.sum(dim=1, keepdim=True) if pooled else table
+            parts = _gathered(parts, part, pooled)
+    return torch.cat(parts, dim=1)
+
+
+def _gathered(parts: list[Tensor], part: Tensor, pooled: bool) -> list[Tensor]:
+    if not pooled:
+        return [*parts, part]
+    # Sums of blocks are added as they come: a list of them would be as large as the table of all data.
+    total = part.sum(dim=1, keepdim=True)
+    return [parts[0] + total] if parts else [total]
 
 
 def refuse_unusable(table: Float[Tensor, "m r"], pooled: bool) -> None:

@@ -21,13 +21,14 @@ from identkit.model.model import Model
 from identkit.model.protocol import ExactModel, Flatness
 from identkit.posterior.bounds import band
 from identkit.posterior.heights import heights, slopes
-from identkit.posterior.moments import prior_moments
+from identkit.posterior.moments import prior_moments, rule_size
 from identkit.posterior.nearly_flat import nearly_flat
 from identkit.posterior.prior_rule import prior_rule, refuse_too_wide
-from identkit.posterior.quadrature import Quadrature, integrate
+from identkit.posterior.quadrature import EVALUATIONS, Quadrature, integrate
 
 _LEAST_ERROR = 1e-30
 _QUADRATURE_SLACK = 1e-9
+_TABLE = 1 << 23  # numbers in a table of ℓ: 64 MB
 # What quadrature and the nearly flat sums both have to say.
 _SHARED = (
     *("kl", "kl_error", "kl_per_latent", "kl_per_latent_error", "kl_conditional", "kl_conditional_error"),
@@ -89,7 +90,7 @@ def collapse(
     Source: theory/T1, T3 and T4.
 
     Args:
-        model: a declared model or its text, with at most two continuous latents, or an exact classical model.
+        model: a declared model or its text, with at most three continuous latents, or an exact classical model.
         x: (n, d) numpy or torch, or a mapping from names to columns; each row a draw of the whole model.
         at: values of the parameters of a declared model, all of them.
         pooled: take the rows as one data set that shares its latents.
@@ -150,10 +151,50 @@ def _declared(model: CompiledModel, x: Any, pooled: bool, mask: Any) -> Collapse
     if len(x) == 0:
         raise ValueError("x should have at least one row, got none")
     device, x, mask = x.device, x.cpu(), None if mask is None else mask.cpu()
-    flatness = prior_moments(model, x, pooled, mask)
     nodes, weights = prior_rule(model, 8)
     mean = weights @ nodes
-    sd = (weights @ (nodes - mean).square()).sqrt()
+    place = mean, (weights @ (nodes - mean).square()).sqrt()
+    size = len(x) if pooled else _rows_at_once(model)
+    parts = []
+    for start in range(0, len(x), size):
+        block = slice(start, start + size)
+        try:
+            parts.append(_block(model, x[block], pooled, None if mask is None else mask[block], *place))
+        except (ValueError, ArithmeticError) as error:
+            if start:
+                error.add_note(f"(rows are counted from row {start + 1} of x on)")
+            raise
+    result = _joined(parts)
+    # Quadrature is a matter of many small steps, which the processor does best; the answer goes where x was.
+    moved = {field.name: getattr(result, field.name) for field in fields(result)}
+    return replace(
+        result, **{name: value.to(device) for name, value in moved.items() if isinstance(value, Tensor)}
+    )
+
+
+def _rows_at_once(model: CompiledModel) -> int:
+    """So many that the table of ℓ, and of its slopes, on the nodes under the prior stays small."""
+    return max(1, _TABLE // (rule_size(model) * (1 + len(model.latent_names))))
+
+
+def _joined(parts: list[Collapse]) -> Collapse:
+    if len(parts) == 1:
+        return parts[0]
+    tables = {}
+    for field in fields(Collapse):
+        column = [getattr(part, field.name) for part in parts]
+        if isinstance(column[0], Tensor):
+            tables[field.name] = torch.cat(column)
+    return Collapse(
+        names=parts[0].names, bound=tuple(name for part in parts for name in part.bound), **tables
+    )
+
+
+def _block(
+    model: CompiledModel, x: Tensor, pooled: bool, mask: Tensor | None, mean: Tensor, sd: Tensor
+) -> Collapse:
+    """The collapse of some rows, on the processor; `mean` and `sd` are the prior's."""
+    flatness = prior_moments(model, x, pooled, mask)
     flat = nearly_flat(model, x, mean, sd, pooled, mask)
     settled = torch.zeros(1 if pooled else len(x), dtype=torch.bool)
     if flat is not None:
@@ -173,12 +214,7 @@ def _declared(model: CompiledModel, x: Any, pooled: bool, mask: Any) -> Collapse
             if flat is not None:
                 table[flat.rows] = getattr(flat, name)
     tables["posterior_mean"], tables["posterior_sd"] = tables.pop("mean"), tables.pop("sd")
-    result = _with_band(flatness, names=model.latent_names, **tables)
-    # Quadrature is a matter of many small steps, which the processor does best; the answer goes where x was.
-    moved = {field.name: getattr(result, field.name) for field in fields(result)}
-    return replace(
-        result, **{name: value.to(device) for name, value in moved.items() if isinstance(value, Tensor)}
-    )
+    return _with_band(flatness, names=model.latent_names, **tables)
 
 
 def _with_band(flatness: Flatness, **informations: Any) -> Collapse:
@@ -212,7 +248,21 @@ def _posterior(
 
     count = 1 if pooled else len(x)
     chosen = gradient if sloping else None
-    return integrate(model.log_prior, log_likelihood, model.axes, count, gradient=chosen)
+    alone = all(
+        len(statement.symbols) == 1 and not statement.family.free_symbols & {*model.model.latent_symbols}
+        for statement in model.model.latents
+    )
+    # A pooled evaluation of ℓ costs as much as that of all its data.
+    evaluations = max(EVALUATIONS // max(1, len(x) // 10), 1_000_000) if pooled else EVALUATIONS
+    return integrate(
+        model.log_prior,
+        log_likelihood,
+        model.axes,
+        count,
+        gradient=chosen,
+        evaluations=evaluations,
+        independent=alone,
+    )
 
 
 def _beyond_the_rule(flatness: Flatness, posterior: Quadrature, narrow: Tensor, mean: Tensor) -> Flatness:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from identkit.posterior.adaptive import Evaluate, at_nodes, nodes_of, refine
+from identkit.posterior.adaptive import CELLS_AT_ONCE, Evaluate, at_nodes, nodes_of, refine
 from identkit.posterior.bayes import Values, joint_heights
 from identkit.posterior.chart import Chart, continued
 from identkit.posterior.layout import Cells, Marks, cells, layout, stretches
@@ -17,6 +17,10 @@ from identkit.posterior.nested import Folded, Level
 
 _LINES_AT_ONCE = 512
 _REFITS = 8
+
+
+class _TooManyCells(Exception):
+    """A batch of lines needs more cells than are held at a time."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,18 @@ class Line:
         return Folded.cat(parts)
 
     def _lines(self, rows: Tensor, z: Tensor, known: Peaks) -> Folded:
+        try:
+            return self._together(rows, z, known)
+        except _TooManyCells:
+            # Lines with hundreds of peaks each: half of them at a time, so that memory stays bounded.
+            middle = len(rows) // 2
+            low, high = known.of(known.problem < middle), known.of(known.problem >= middle)
+            high = Peaks(high.problem - middle, high.t, high.width)
+            return Folded.cat(
+                [self._lines(rows[:middle], z[:middle], low), self._lines(rows[middle:], z[middle:], high)]
+            )
+
+    def _together(self, rows: Tensor, z: Tensor, known: Peaks) -> Folded:
         count = len(rows)
 
         def evaluate(problem: Tensor, t: Tensor) -> Values:
@@ -69,7 +85,7 @@ class Line:
             t = known.t + side * known.width
             samples = samples.with_points(known.problem, t, look(known.problem, t))
         samples, joint, known = stretches(samples, JOINT, look, known)
-        base = layout(samples, prior, joint)
+        base = _few(layout(samples, prior, joint), count)
         first = at_nodes(evaluate, base)
         for _ in range(_REFITS):
             busy = _unresolved(base, first, count)
@@ -112,6 +128,13 @@ class Line:
         return v if self.chart.straight else replace(v, log_prior=v.log_prior + self.chart.log_stretch(point))
 
 
+def _few(cells: Cells, count: int) -> Cells:
+    """The cells, if they are few enough or those of a single line."""
+    if count > 1 and len(cells[0]) > CELLS_AT_ONCE:
+        raise _TooManyCells
+    return cells
+
+
 def _scouted(samples: Samples, prior: Marks, number: int, look: Look) -> Samples:
     """Look at evenly spaced points across the prior as well: a needle on a flat likelihood shows no slope."""
     low, high = prior.extent(len(samples.t))
@@ -146,7 +169,7 @@ def _refit(
     own = prior.of(busy[prior.problem])
     marks = Marks.cat([Marks(number[own.problem], own.t, own.step), joint])
     problem, left, right = cells(marks, joint.t[joint.step == 0])
-    new = (chosen[problem], left, right)
+    new = _few((chosen[problem], left, right), len(busy))
     owner, left, right = (torch.cat([old[~mine], fresh]) for old, fresh in zip(base, new, strict=True))
     order = torch.argsort(owner, stable=True)
     values = Values.cat([first.map(lambda v: v[~mine]), at_nodes(evaluate, new)]).map(lambda v: v[order])

@@ -22,9 +22,9 @@ from identkit.posterior.heights import NEARLY_FLAT, exact_gaps, heights, refuse_
 from identkit.posterior.prior_rule import continuous_latents, prior_rule
 
 # Two orders per number of continuous latents: moments come from the first, their error from the difference.
-_ORDERS = {0: (1, 1), 1: (96, 64), 2: (40, 28)}
+_ORDERS = {0: (1, 1), 1: (96, 64), 2: (40, 28), 3: (20, 14)}
 # On nearly flat rows every value is a ball evaluation, and short rules suffice for what is nearly linear.
-_FLAT_ORDERS = {0: (1, 1), 1: (20, 14), 2: (10, 7)}
+_FLAT_ORDERS = {0: (1, 1), 1: (20, 14), 2: (10, 7), 3: (8, 6)}
 _SAFETY = 4.0  # stated error over the difference of two orders
 _ROUNDING = 8 * torch.finfo(torch.float64).eps
 _GAP_ROUNDING = 1e-13  # relative, of moments made from exact gaps
@@ -54,13 +54,13 @@ def prior_moments(
     Source: theory/T4.
 
     Args:
-        compiled: the model; at most two continuous latents.
+        compiled: the model; at most three continuous latents.
         x: (n, d) checked data, as `compiled.rows` gives them.
         pooled: whether the rows share their latents; ℓ is then their sum, and results have one entry.
         mask: (n, d), True where x is observed.
 
     Raises:
-        ValueError: more than two continuous latents; ℓ is not a number, or −∞ for every latent value.
+        ValueError: more than three continuous latents; ℓ is not a number, or −∞ for every latent value.
 
     >>> import identkit as ik
     >>> from identkit.model.compiled import compiled
@@ -116,7 +116,7 @@ def prior_kl(
     Source: theory/T4.1.
 
     Args:
-        compiled: the model; at most two continuous latents.
+        compiled: the model; at most three continuous latents.
         x: (n, d) checked data, as `compiled.rows` gives them.
         pooled: whether the rows share their latents.
         mask: (n, d), True where x is observed.
@@ -125,7 +125,7 @@ def prior_kl(
         KL in nats, (n,), or (1,) for pooled rows; NaN where ball arithmetic knows no gap.
 
     Raises:
-        ValueError: more than two continuous latents.
+        ValueError: more than three continuous latents.
 
     >>> import identkit as ik
     >>> from identkit.model.compiled import compiled
@@ -134,7 +134,7 @@ def prior_kl(
     tensor([5.0000e-37], dtype=torch.float64)
     """
     count = len(continuous_latents(compiled))
-    nodes, weights = prior_rule(compiled, _FLAT_ORDERS[min(count, 2)][0])
+    nodes, weights = prior_rule(compiled, _FLAT_ORDERS[count][0])
     rows = range(1 if pooled else len(x))
     gaps = torch.stack([exact_gaps(compiled, x, nodes, row, pooled, mask) for row in rows], dim=1)
     total = torch.zeros(gaps.shape[1], dtype=torch.float64)
@@ -180,6 +180,40 @@ def log_sobolev(compiled: CompiledModel) -> float | None:
         constants.append(float(np.linalg.eigvalsh(np.array(curvature.tolist(), dtype=np.float64)).min()))
     known = [rho for rho in constants if rho is not None and rho > 0]
     return min(known) if len(known) == len(constants) else None
+
+
+def flatness_on_rules(
+    fine: tuple[Rule, Tensor, Tensor],
+    coarse: tuple[Rule, Tensor, Tensor],
+    oscillation: Tensor,
+    log_sobolev: float | None,
+    rounding: float,
+) -> Flatness:
+    """Make a `Flatness` from ℓ tabulated on two rules under the prior.
+
+    Args:
+        fine: nodes (m, k) and weights (m,), ℓ (m, n) and its slopes (m, n, k).
+        coarse: the same on a shorter rule.
+        oscillation: (n,) what is known of it.
+        log_sobolev: of the prior.
+        rounding: the relative error of ℓ's differences.
+    """
+    one, two = (_reduced(table, steep, rule) for rule, table, steep in (fine, coarse))
+    stated = _stated(one, two, 2 * rounding * one.variance, one.range * (1 + rounding))
+    return Flatness(
+        variance=stated[0],
+        variance_error=stated[1],
+        oscillation=torch.where(stated[2] == 0, 0.0, oscillation),
+        log_sobolev=log_sobolev,
+        gradient_second_moment=stated[3],
+        mean_shift=stated[4],
+    )
+
+
+def rule_size(compiled: CompiledModel) -> int:
+    """How many nodes the rule under the prior has on which `prior_moments` tabulates ℓ."""
+    count = len(continuous_latents(compiled))
+    return len(prior_rule(compiled, _ORDERS.get(count, (1, 1))[0])[1])
 
 
 @dataclass(frozen=True)

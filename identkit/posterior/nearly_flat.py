@@ -23,7 +23,7 @@ from identkit.posterior.stable import kl_integrand
 _STEPS = (0.75, 0.375, 0.1875)  # in standard deviations; e^(−2π²/0.75²) = 6e-16 for a Gaussian
 _EMPTY = 1e-15
 _MASS_ERROR = 1e-11
-_NODE_LIMIT = 4_000  # ball evaluations a row
+_NODE_LIMIT = 8_000  # ball evaluations a row
 _GRID_LIMIT = 1_000_000
 _RELATIVE_ERROR = 1e-9
 _LEAST_ERROR = 1e-30

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -49,16 +49,38 @@ class Level(Protocol):
         ...
 
 
+class Budget:
+    """How many evaluations of ℓ each datum has had, and may have: a ridge too sharp is refused, not endured."""
+
+    def __init__(self, data: Tensor, limit: int) -> None:
+        self.data = data
+        self.spent = torch.zeros(len(data), dtype=torch.int64)
+        self.limit = limit
+
+    def spend(self, rows: Tensor) -> None:
+        self.spent += torch.bincount(rows, minlength=len(self.spent))
+        worst = int(self.spent.argmax())
+        if int(self.spent[worst]) > self.limit:
+            raise ValueError(
+                f"the quadrature of datum {int(self.data[worst])} should need at most {self.limit:,} evaluations of "
+                "log p(x | z), its budget, and needs more: the posterior is too sharp, too crooked or has too "
+                "many peaks for this number of latents"
+            )
+
+
 @dataclass(frozen=True)
 class Base:
-    """The model with all latents fixed; it also checks what the model returns."""
+    """The model with all latents fixed; it also checks what the model returns and counts the calls."""
 
     log_prior: Callable[[Tensor], Tensor]
     log_likelihood: Callable[[Tensor, Tensor], Tensor]
     gradient: Callable[[Tensor, Tensor], Tensor] | None
     top: float = -math.inf
+    budget: Budget | None = field(default=None, repr=False)
 
     def fold(self, rows: Tensor, z: Tensor) -> Folded:
+        if self.budget is not None:
+            self.budget.spend(rows)
         blocks = zip(rows.split(_POINTS_AT_ONCE), z.split(_POINTS_AT_ONCE), strict=True)
         return Folded(Values.cat([self._block(*block) for block in blocks]), z[:, :0], z[:, :0])
 
@@ -147,8 +169,9 @@ class States:
         """KL of one latent's marginal, or mean KL of its conditional given the others, and its error."""
         kept = [c for c in range(len(self.columns)) if (c == column) != given_others]
         _, group = torch.unique(self.states[:, kept], dim=0, return_inverse=True)
-        member = torch.nn.functional.one_hot(group).to(torch.float64)
-        prior, gap = law.prior @ member, law.gap @ member
+        # Added up by index: a matrix of states by groups would be too large where there are many of each.
+        empty = law.prior.new_zeros(len(law.prior), int(group.max()) + 1)
+        prior, gap = (empty.index_add(1, group, part) for part in (law.prior, law.gap))
         share = gap / torch.where(prior > 0, prior, 1.0)
         group_ratio = torch.where(prior > 0, torch.log1p(share.clamp(min=-1.0)), 0.0)
         if given_others:

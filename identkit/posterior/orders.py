@@ -27,6 +27,7 @@ Block = int | tuple[int, ...]
 # little.
 _SCOUT = 1000
 _SEED_STATES = 16
+_STATES = 1 << 18
 
 
 def orders(axes: Sequence[Axis]) -> list[list[Block]]:
@@ -54,6 +55,12 @@ def chain(
     for block in reversed(order):
         if isinstance(block, tuple):
             values = [axis.values for axis in (axes[j] for j in block) if isinstance(axis, Finite)]
+            number = math.prod(len(states) for states in values)
+            if number > _STATES:
+                raise ValueError(
+                    f"the finite latents should have at most {_STATES:,} joint states, which quadrature sums over "
+                    f"one by one, got {number:,}"
+                )
             states = torch.tensor(list(itertools.product(*values)), dtype=torch.float64)
             level = States(block, states, level)
         else:
@@ -99,9 +106,8 @@ class Tally:
         self.evidence: list[tuple[Tensor, Tensor]] = []
         self.joint: list[tuple[Tensor, Tensor]] = []
         self.log_mass: list[tuple[Tensor, Tensor]] = []
-        self.outermost: dict[int, Line | States] = {}
 
-    def add(self, order: Sequence[Block], level: Line | States, folded: Folded, with_gradient: bool) -> None:
+    def add(self, order: Sequence[Block], folded: Folded, with_gradient: bool) -> None:
         """Read the terms of one order: squared slopes if there are any, then each block's own, inside out."""
         values = folded.values
         start = self.mean.shape[1] if with_gradient else 0
@@ -120,7 +126,6 @@ class Tally:
                 own = slice(0, 1) if alone else slice(1, 1 + len(at))
                 self.marginal[:, at], self.marginal_error[:, at] = kl[:, own], error[:, own]
                 self.mean[:, at], self.sd[:, at] = folded.mean, folded.sd
-                self.outermost |= dict.fromkeys(at, level)
             if depth == 0:
                 own = slice(0, 1) if alone else slice(1 + len(at), width)
                 self.conditional[:, at], self.conditional_error[:, at] = kl[:, own], error[:, own]

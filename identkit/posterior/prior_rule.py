@@ -42,7 +42,9 @@ from identkit.model.protocol import Continuous
 
 Array = NDArray[np.float64]
 
-CONTINUOUS_LIMIT = 2
+CONTINUOUS_LIMIT = 3
+#: Nodes of one rule: a table of ℓ on them is 16 MB for each datum.
+NODE_LIMIT = 2_000_000
 # A node that holds less than this cannot matter to the mean of anything the prior can integrate in float64,
 # while ℓ so far out may overflow.
 _NEGLIGIBLE = 1e-32
@@ -58,15 +60,15 @@ def prior_rule(compiled: CompiledModel, order: int) -> tuple[Float[Tensor, "m k"
     Source: Golub & Welsch 1969, Math. Comp. 23:221.
 
     Args:
-        compiled: the model; at most two continuous latents, any number of finite ones.
+        compiled: the model; at most three continuous latents, any number of finite ones.
         order: nodes per continuous latent, ≥ 1.
 
     Returns:
         Nodes (m, k), states 0-based as everywhere in torch, and their weights (m,), which sum to 1.
 
     Raises:
-        ValueError: more than two continuous latents (the message names them), or a latent with infinitely
-            many discrete values.
+        ValueError: more than three continuous latents (the message names them), a latent with infinitely many
+            discrete values, or more than two million nodes.
 
     >>> import identkit as ik
     >>> from identkit.model.compiled import compiled
@@ -81,7 +83,7 @@ def prior_rule(compiled: CompiledModel, order: int) -> tuple[Float[Tensor, "m k"
         family = statement.family
         mentioned = [index for index, symbol in enumerate(symbols) if symbol in family.free_symbols]
         rules: dict[tuple[float, ...], tuple[Array, Array]] = {}
-        grown, masses = [], []
+        grown, masses, size = [], [], 0
         # The state's number in the notation is one more than in torch.
         shift = [_is_state(compiled, index) for index in mentioned]
         for node, weight in zip(nodes, weights, strict=True):
@@ -90,6 +92,12 @@ def prior_rule(compiled: CompiledModel, order: int) -> tuple[Float[Tensor, "m k"
                 values = dict(zip([symbols[index] for index in mentioned], given, strict=True))
                 rules[given] = _family_rule(family, values, order)
             points, mass = rules[given]
+            size += len(mass)
+            if size > NODE_LIMIT:
+                raise ValueError(
+                    f"a model for quadrature should need at most {NODE_LIMIT:,} nodes under its prior, the budget, "
+                    f"and needs more at {', '.join(map(str, statement.symbols))}: fewer states or fewer latents help"
+                )
             grown.append(np.hstack([np.repeat(node[None], len(points), axis=0), points]))
             masses.append(weight * mass)
         nodes, weights = np.concatenate(grown), np.concatenate(masses)
@@ -107,7 +115,7 @@ def refuse_too_wide(compiled: CompiledModel) -> None:
     names = [compiled.latent_names[index] for index in continuous_latents(compiled)]
     if len(names) > CONTINUOUS_LIMIT:
         raise ValueError(
-            f"a model for quadrature should have at most two continuous latents, got {len(names)}: "
+            f"a model for quadrature should have at most three continuous latents, got {len(names)}: "
             f"{', '.join(names)}"
         )
 

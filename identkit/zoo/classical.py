@@ -38,7 +38,7 @@ def _ppca(loadings: Any, sigma: float) -> Any:
 def _ppca_between_eigenvalues() -> Any:
     from identkit.classical.linear_gaussian import PPCA
 
-    return PPCA.maximum_likelihood(_AXES, 2, sigma=1.0)
+    return PPCA.fit(_AXES, 2, sigma=1.0)
 
 
 CASES = (
