@@ -16,9 +16,34 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     # What type checkers and editors see; tests/test_imports.py holds it equal to the table below.
     from identkit import plot as plot, zoo as zoo
+    from identkit.classical.conjugate import (
+        BetaBinomial as BetaBinomial,
+        DirichletMultinomial as DirichletMultinomial,
+        GammaExponential as GammaExponential,
+        GammaPoisson as GammaPoisson,
+        NormalInverseGamma as NormalInverseGamma,
+        NormalNormal as NormalNormal,
+    )
     from identkit.classical.gaussian_mixture import GaussianMixture as GaussianMixture
-    from identkit.classical.linear_gaussian import PPCA as PPCA
+    from identkit.classical.hidden_markov import (
+        CategoricalEmission as CategoricalEmission,
+        GaussianEmission as GaussianEmission,
+        HiddenMarkov as HiddenMarkov,
+        PoissonEmission as PoissonEmission,
+    )
+    from identkit.classical.hierarchical_normal import HierarchicalNormal as HierarchicalNormal
+    from identkit.classical.item_response import ItemResponse as ItemResponse
+    from identkit.classical.linear_gaussian import (
+        PPCA as PPCA,
+        BayesianLinearRegression as BayesianLinearRegression,
+        FactorAnalysis as FactorAnalysis,
+    )
     from identkit.classical.mixture_weight import MixtureWeight as MixtureWeight
+    from identkit.classical.mixtures import (
+        FamilyMixture as FamilyMixture,
+        LatentClass as LatentClass,
+    )
+    from identkit.classical.state_space import StateSpace as StateSpace
     from identkit.dispatch import check as check, remedies as remedies
     from identkit.model.compiled import compiled as compiled
     from identkit.model.families import (
@@ -69,9 +94,9 @@ else:
         "identkit.model.language": ("parse",),
         "identkit.model.compiled": ("compiled",),
         "identkit.dispatch": ("check", "remedies"),
-        "identkit.classical.gaussian_mixture": ("GaussianMixture",),
-        "identkit.classical.linear_gaussian": ("PPCA",),
-        "identkit.classical.mixture_weight": ("MixtureWeight",),
+        "identkit.classical.gaussian_mixture.model": ("GaussianMixture",),
+        "identkit.classical.linear_gaussian.ppca": ("PPCA",),
+        "identkit.classical.mixture_weight.model": ("MixtureWeight",),
         "identkit.posterior.information": ("Collapse", "collapse"),
         "identkit.theorem": ("TheoremCheck", "verify"),
     }

@@ -5,11 +5,15 @@ from __future__ import annotations
 import torch
 from torch.distributions import Gamma, Uniform
 
-from identkit.classical.conjugate_counts import BetaBinomial, DirichletMultinomial
-from identkit.classical.conjugate_normal import NormalNormal
-from identkit.classical.conjugate_rates import GammaExponential, GammaPoisson
+from identkit.classical.conjugate import (
+    BetaBinomial,
+    DirichletMultinomial,
+    GammaExponential,
+    GammaPoisson,
+    NormalInverseGamma,
+    NormalNormal,
+)
 from identkit.classical.hierarchical_normal import HierarchicalNormal
-from identkit.classical.normal_inverse_gamma import NormalInverseGamma
 from tests.exact_example import Example
 
 COUNTS = torch.tensor([[0.0], [3.0], [5.0]], dtype=torch.float64)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from identkit.classical.factor_analysis import FactorAnalysis
-from identkit.classical.linear_gaussian import PPCA
-from identkit.classical.linear_regression import BayesianLinearRegression
+from identkit.classical.linear_gaussian import PPCA, BayesianLinearRegression, FactorAnalysis
 from tests.exact_example import Example
 
 LOADINGS = ((1.0, 0.3), (-0.5, 1.0), (0.25, 0.75))

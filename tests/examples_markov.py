@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from identkit.classical.hidden_markov import HiddenMarkov
-from identkit.classical.markov_emissions import CategoricalEmission, PoissonEmission
-from identkit.classical.markov_gaussian import GaussianEmission
+from identkit.classical.hidden_markov import (
+    CategoricalEmission,
+    GaussianEmission,
+    HiddenMarkov,
+    PoissonEmission,
+)
 from tests.exact_example import Example
 
 _PI, _A = [0.4, 0.6], [[0.9, 0.1], [0.2, 0.8]]

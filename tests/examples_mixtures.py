@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import distributions as laws
 
-from identkit.classical.exponential_mixture import FamilyMixture
 from identkit.classical.gaussian_mixture import GaussianMixture
-from identkit.classical.latent_class import LatentClass
+from identkit.classical.mixtures import FamilyMixture, LatentClass
 from tests.exact_example import Example
 
 _WEIGHTS = [0.5, 0.3, 0.2]

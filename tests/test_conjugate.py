@@ -15,20 +15,24 @@ from numpy.testing import assert_allclose
 from scipy import stats
 from scipy.integrate import quad
 
-from identkit.classical import conjugate
-from identkit.classical.conjugate import gammas
-from identkit.classical.conjugate_counts import BetaBinomial, DirichletMultinomial
-from identkit.classical.conjugate_normal import NormalNormal
-from identkit.classical.conjugate_rates import GammaExponential, GammaPoisson
-from identkit.classical.em import ConvergenceWarning
-from identkit.classical.gamma_divergence import (
+from identkit.classical.conjugate import (
+    BetaBinomial,
+    DirichletMultinomial,
+    GammaExponential,
+    GammaPoisson,
+    NormalInverseGamma,
+    NormalNormal,
+    pair as conjugate,
+)
+from identkit.classical.conjugate.gamma_divergence import (
     log_gamma_divergence,
     remainder_divergence,
     stirling_remainder,
     trigamma_rest,
 )
-from identkit.classical.normal_inverse_gamma import NormalInverseGamma
-from identkit.classical.student_divergence import student_kl
+from identkit.classical.conjugate.pair import gammas
+from identkit.classical.conjugate.student_divergence import student_kl
+from identkit.classical.em import ConvergenceWarning
 from identkit.posterior.bounds import band
 from identkit.posterior.information import collapse
 from identkit.theorem import verify

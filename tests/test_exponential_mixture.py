@@ -13,7 +13,7 @@ import torch
 from numpy.testing import assert_allclose
 from torch import distributions as laws
 
-from identkit.classical.exponential_mixture import FamilyMixture
+from identkit.classical.mixtures import FamilyMixture
 from identkit.posterior.bounds import band
 from identkit.posterior.information import collapse
 

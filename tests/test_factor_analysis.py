@@ -15,9 +15,12 @@ from sklearn.decomposition import PCA, FactorAnalysis as Theirs
 from sklearn.linear_model import BayesianRidge
 
 from identkit.classical.em import ConvergenceWarning
-from identkit.classical.factor_analysis import FactorAnalysis
-from identkit.classical.linear_gaussian import PPCA, sample_eigenvalues
-from identkit.classical.linear_regression import BayesianLinearRegression
+from identkit.classical.linear_gaussian import (
+    PPCA,
+    BayesianLinearRegression,
+    FactorAnalysis,
+    sample_eigenvalues,
+)
 from identkit.theorem import verify
 
 

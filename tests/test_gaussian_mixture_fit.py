@@ -13,8 +13,8 @@ import torch
 from numpy.testing import assert_allclose
 from sklearn.mixture import GaussianMixture as ScikitMixture
 
-from identkit.classical.finite_mixture import FiniteMixture
 from identkit.classical.gaussian_mixture import GaussianMixture
+from identkit.classical.mixtures import FiniteMixture
 
 KINDS = ("full", "tied", "diag", "spherical")
 

@@ -14,12 +14,17 @@ from hmmlearn import hmm as peer
 from numpy.testing import assert_allclose
 
 import identkit as ik
-from identkit.classical import markov_information, markov_lanes, markov_sweep
 from identkit.classical.em import ConvergenceWarning
-from identkit.classical.hidden_markov import HiddenMarkov
-from identkit.classical.markov_data import sequences
-from identkit.classical.markov_emissions import CategoricalEmission, PoissonEmission
-from identkit.classical.markov_gaussian import GaussianEmission
+from identkit.classical.hidden_markov import (
+    CategoricalEmission,
+    GaussianEmission,
+    HiddenMarkov,
+    PoissonEmission,
+    information as markov_information,
+    lanes as markov_lanes,
+    sweep as markov_sweep,
+)
+from identkit.classical.hidden_markov.data import sequences
 from identkit.posterior.bounds import band
 
 PI = [0.2, 0.5, 0.3]

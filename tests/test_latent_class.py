@@ -13,7 +13,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from identkit.classical.latent_class import LatentClass
+from identkit.classical.mixtures import LatentClass
 from identkit.posterior.bounds import band
 from identkit.posterior.information import collapse
 

@@ -13,8 +13,7 @@ import torch
 from numpy.testing import assert_allclose
 from scipy.stats import multivariate_normal
 
-from identkit.classical import kalman_scan
-from identkit.classical.state_space import StateSpace
+from identkit.classical.state_space import StateSpace, kalman_scan
 from identkit.posterior.bounds import band
 from identkit.theorem import verify
 
@@ -491,7 +490,7 @@ def test_flatness_by_sampling_the_prior_and_long_or_short() -> None:
     assert shift is not None
     assert_allclose(gradient, [slope.square().sum(1).mean().item()], rtol=0.03)
     # The long form gives the same V, and safe sides of the rest.
-    from identkit.classical import state_space_flatness as module
+    from identkit.classical.state_space import flatness as module
 
     dense = module._DENSE
     try:
@@ -574,7 +573,7 @@ def test_rows_batches_and_blocks_are_the_same_data(monkeypatch: pytest.MonkeyPat
     assert model.at_length(None).kl_to_prior(x[0]).shape == (1,)
     whole = [model.posterior(rows).mean, model.posterior(rows).covariance, model.log_evidence(rows)]
     full = model.posterior(np.ones((7, 4)) * np.arange(7)[:, None])
-    monkeypatch.setattr("identkit.classical.state_space_chain._ROW_NUMBERS", 30)
+    monkeypatch.setattr("identkit.classical.state_space.chain._ROW_NUMBERS", 30)
     parts = [model.posterior(rows).mean, model.posterior(rows).covariance, model.log_evidence(rows)]
     for one, other in zip(whole, parts, strict=True):
         assert_allclose(one, other, rtol=1e-13, atol=1e-15)

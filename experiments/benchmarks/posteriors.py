@@ -45,10 +45,9 @@ def limits() -> dict[str, float]:
 
 def growth() -> dict[str, dict[str, float]]:
     """Exponents e of ``seconds = c · size^e``, least squares on log scales over four doublings."""
-    from identkit.classical.factor_analysis import FactorAnalysis
     from identkit.classical.gaussian_mixture import GaussianMixture
-    from identkit.classical.hidden_markov import HiddenMarkov
-    from identkit.classical.markov_gaussian import GaussianEmission
+    from identkit.classical.hidden_markov import GaussianEmission, HiddenMarkov
+    from identkit.classical.linear_gaussian import FactorAnalysis
 
     rng = np.random.default_rng(0)
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from experiments.benchmarks.timing import Race
-from identkit.classical.factor_analysis import FactorAnalysis
+from identkit.classical.linear_gaussian import FactorAnalysis
 
 ROWS, COLUMNS, FACTORS = 1_000_000, 64, 8
 FIT_ROWS = 20_000

@@ -35,8 +35,7 @@ def chain(k: int, stay: float, steps: int) -> tuple[Any, Any, Any, Any]:
 
 
 def ours(pi: Any, a: Any, means: Any, x: Any, length: int) -> Callable[[], Any]:
-    from identkit.classical.hidden_markov import HiddenMarkov
-    from identkit.classical.markov_gaussian import GaussianEmission
+    from identkit.classical.hidden_markov import GaussianEmission, HiddenMarkov
 
     model = HiddenMarkov(pi, a, GaussianEmission(means, np.ones_like(means)))
     rows = x.reshape(-1, length, DIMENSION)

@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 FAMILIES = {
     "gaussian-mixture": "gaussian_mixture.GaussianMixture",
-    "latent-class": "latent_class.LatentClass",
+    "latent-class": "mixtures.LatentClass",
     "ppca": "linear_gaussian.PPCA",
-    "factor-analysis": "factor_analysis.FactorAnalysis",
+    "factor-analysis": "linear_gaussian.FactorAnalysis",
     "hidden-markov": "hidden_markov.HiddenMarkov",
     "state-space": "state_space.StateSpace",
     "item-response": "item_response.ItemResponse",
-    "beta-binomial": "conjugate_counts.BetaBinomial",
-    "gamma-poisson": "conjugate_rates.GammaPoisson",
-    "gamma-exponential": "conjugate_rates.GammaExponential",
-    "normal-normal": "conjugate_normal.NormalNormal",
+    "beta-binomial": "conjugate.BetaBinomial",
+    "gamma-poisson": "conjugate.GammaPoisson",
+    "gamma-exponential": "conjugate.GammaExponential",
+    "normal-normal": "conjugate.NormalNormal",
 }
 """Classical families by the name that the command line takes, and where they live."""
 

@@ -5,10 +5,22 @@ No answer here is computed by identkit; each is known from a paper or from a der
 
 from __future__ import annotations
 
-from identkit.zoo import classical, joint, latents, parameters
+from identkit.zoo import (
+    classical,
+    conjugate_posteriors,
+    item_posteriors,
+    joint,
+    latents,
+    markov_posteriors,
+    mixture_posteriors,
+    parameters,
+    state_space_posteriors,
+)
 from identkit.zoo.case import Case
 
-CASES: dict[str, Case] = {
-    case.name: case for case in (*classical.CASES, *latents.CASES, *parameters.CASES, *joint.CASES)
-}
+_ROOMS = (
+    *(classical, mixture_posteriors, conjugate_posteriors, item_posteriors, markov_posteriors),
+    *(state_space_posteriors, latents, parameters, joint),
+)
+CASES: dict[str, Case] = {case.name: case for room in _ROOMS for case in room.CASES}
 """Every case by its name, as `identkit check NAME` takes it."""

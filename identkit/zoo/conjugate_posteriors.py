@@ -11,44 +11,44 @@ from identkit.zoo.case import Case
 
 
 def _beta_binomial(trials: int) -> Any:
-    from identkit.classical.conjugate_counts import BetaBinomial
+    from identkit.classical.conjugate import BetaBinomial
 
     return BetaBinomial(trials, 2.0, 3.0)
 
 
 def _gamma_poisson(exposure: float) -> Any:
-    from identkit.classical.conjugate_rates import GammaPoisson
+    from identkit.classical.conjugate import GammaPoisson
 
     return GammaPoisson(2.0, 1.5, exposure)
 
 
 def _gamma_exponential() -> Any:
-    from identkit.classical.conjugate_rates import GammaExponential
+    from identkit.classical.conjugate import GammaExponential
 
     return GammaExponential(3.0, 2.0)
 
 
 def _normal_normal(gain: float) -> Any:
-    from identkit.classical.conjugate_normal import NormalNormal
+    from identkit.classical.conjugate import NormalNormal
 
     return NormalNormal(1.0, 2.0, 0.5, gain)
 
 
 def _normal_inverse_gamma(gain: float) -> Any:
-    from identkit.classical.normal_inverse_gamma import NormalInverseGamma
+    from identkit.classical.conjugate import NormalInverseGamma
 
     return NormalInverseGamma(1.0, 2.0, 3.0, 2.0, gain)
 
 
 def _factor_analysis(second: tuple[float, float, float]) -> Any:
-    from identkit.classical.factor_analysis import FactorAnalysis
+    from identkit.classical.linear_gaussian import FactorAnalysis
 
     first = (1.0, 0.5, -0.7)
     return FactorAnalysis(list(zip(first, second, strict=True)), [1.0, 0.5, 2.0], [0.0, 1.0, 2.0])
 
 
 def _regression(second: tuple[float, float, float], tied: float) -> Any:
-    from identkit.classical.linear_regression import BayesianLinearRegression
+    from identkit.classical.linear_gaussian import BayesianLinearRegression
 
     return BayesianLinearRegression(
         list(zip((1.0, 1.0, 1.0), second, strict=True)), 0.0, [[1.0, tied], [tied, 1.0]], 0.5

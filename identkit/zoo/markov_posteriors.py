@@ -18,10 +18,9 @@ _STATES_APART = (
 
 
 def _hmm(emission: str, *parameters: Any, start: Any = _START, chain: Any = _CHAIN, length: int = 3) -> Any:
-    from identkit.classical import markov_emissions
-    from identkit.classical.hidden_markov import HiddenMarkov
+    from identkit.classical import hidden_markov
 
-    return HiddenMarkov(start, chain, getattr(markov_emissions, emission)(*parameters), length)
+    return hidden_markov.HiddenMarkov(start, chain, getattr(hidden_markov, emission)(*parameters), length)
 
 
 CASES = (

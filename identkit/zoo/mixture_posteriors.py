@@ -13,13 +13,13 @@ _PAPER = "Wang, Blei & Cunningham 2021"
 
 
 def _latent_class(weights: Any, success: Any) -> Any:
-    from identkit.classical.latent_class import LatentClass
+    from identkit.classical.mixtures import LatentClass
 
     return LatentClass.bernoulli(weights, success)
 
 
 def _questionnaire(weights: Any, items: Any) -> Any:
-    from identkit.classical.latent_class import LatentClass
+    from identkit.classical.mixtures import LatentClass
 
     return LatentClass(weights, items, first=1)
 
@@ -27,7 +27,7 @@ def _questionnaire(weights: Any, items: Any) -> Any:
 def _family(name: str, weights: Any, *parameters: Any, trials: int | None = None) -> Any:
     import torch
 
-    from identkit.classical.exponential_mixture import FamilyMixture
+    from identkit.classical.mixtures import FamilyMixture
 
     tensors = [torch.tensor(parameter, dtype=torch.float64) for parameter in parameters]
     family = getattr(torch.distributions, name)

@@ -1,0 +1,240 @@
+"""Gaussian emissions of a hidden chain: full, diagonal or spherical covariances in any dimension."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sympy
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from identkit.classical.arrays import real, shaped
+from identkit.classical.gaussian_mixture.ratio import Gaussians, ratio_by_difference, ratio_by_segment
+from identkit.classical.hidden_markov.tables import by_steps, select_exactly
+from identkit.model import families
+from identkit.model.model import Model
+
+Array = np.ndarray
+
+_EPS = torch.finfo(torch.float64).eps
+_OUTLIER = 64.0
+"""Squared distance in sds to the nearest state from which differences are taken by their own formula."""
+
+
+@dataclass(frozen=True, eq=False, init=False)
+class GaussianEmission:
+    """In state k, a normal law: ``x | k ~ N(μ_k, C_k)``.
+
+    Args:
+        means: μ, shape (K, d), or (K,) where d = 1.
+        covariances: C: (K, d, d) full, (K, d) diagonal or (K,) spherical; variances, not standard deviations.
+
+    Raises:
+        ValueError, TypeError: a wrong shape, a covariance that is asymmetric or singular.
+
+    >>> GaussianEmission([[0.0], [2.0]], [1.0, 1.0]).log_density([0.0, 2.0])
+    tensor([[-0.9189, -2.9189],
+            [-2.9189, -0.9189]], dtype=torch.float64)
+    """
+
+    means: Float[Tensor, "k d"]
+    covariances: Float[Tensor, "k d d"]
+    kind: str
+    """"full", "diagonal" or "spherical": what a fit may change."""
+
+    def __init__(self, means: Any, covariances: Any) -> None:
+        means = real(means, "means")
+        means = shaped(means[:, None] if means.ndim == 1 else means, "means", None, None)
+        k, d = means.shape
+        ndim = covariances.ndim if isinstance(covariances, Tensor) else np.ndim(covariances)
+        kinds = {1: ("spherical", (k,)), 2: ("diagonal", (k, d)), 3: ("full", (k, d, d))}
+        if ndim not in kinds:
+            raise ValueError(
+                f"covariances should have shape ({k},), ({k}, {d}) or ({k}, {d}, {d}), got {ndim} axes"
+            )
+        kind, shape = kinds[ndim]
+        covariances = shaped(covariances, "covariances", *shape).to(means.device)
+        if kind != "full":
+            if not bool((covariances > 0).all()):
+                raise ValueError(f"covariances should be positive, got {covariances.min().item()}")
+            each = covariances if kind == "diagonal" else covariances[:, None].expand(k, d)
+            covariances = torch.diag_embed(each)
+        else:
+            _refuse_covariances(covariances)
+            covariances = (covariances + covariances.mT) / 2
+        object.__setattr__(self, "means", means)
+        object.__setattr__(self, "covariances", covariances)
+        object.__setattr__(self, "kind", kind)
+
+    @property
+    def states(self) -> int:
+        """K."""
+        return len(self.means)
+
+    @property
+    def columns(self) -> int:
+        """Numbers seen in a step, d."""
+        return self.means.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters lie."""
+        return self.means.device
+
+    def log_density(self, x: Any) -> Float[Tensor, "*batch k"]:
+        """``log N(x; μ_k, C_k)`` in nats, x (..., d), or (T,) where d = 1."""
+        return by_steps(self, x)
+
+    def refuse(self, x: Array) -> None:
+        """All finite numbers can be seen."""
+
+    def stepwise(self, x: Array) -> tuple[Array, Array]:
+        """``log b_k`` of (s, N, d) in the layout (s, K, N), less what is taken out of all states, and that, (s, N)."""
+        means, covariances = self.means.cpu().numpy(), self.covariances.cpu().numpy()
+        k, d = means.shape
+        if self.kind == "full" and d > 1:
+            factors = np.linalg.cholesky(covariances)
+            half_log_det = np.log(factors.diagonal(axis1=1, axis2=2)).sum(1)
+            centred = x.reshape(1, -1, d).swapaxes(1, 2) - means[:, :, None]
+            white = np.matmul(np.linalg.inv(factors), centred)
+            square = np.einsum("kdn,kdn->kn", white, white).reshape(k, *x.shape[:2]).swapaxes(0, 1)
+            square = np.ascontiguousarray(square)
+        else:
+            sd = np.sqrt(covariances.diagonal(axis1=1, axis2=2))
+            half_log_det = np.log(sd).sum(1)
+            weight = 1 / sd
+            square = x[:, None, :, 0] - means[:, 0, None]
+            square *= weight[:, 0, None]
+            square *= square
+            for j in range(1, d):
+                more = x[:, None, :, j] - means[:, j, None]
+                more *= weight[:, j, None]
+                more *= more
+                square += more
+        far = np.minimum.reduce(square, axis=1) > _OUTLIER
+        common = np.zeros(x.shape[:2])
+        square *= -0.5
+        square -= (half_log_det + d * np.log(2 * np.pi) / 2)[:, None]
+        if far.any():
+            # ½·1e8 and ½·1e8 + 1 differ by 1, but not to the last digit of a posterior.
+            nearest = np.where(far, square.argmax(1), -1)
+            for k in np.unique(nearest[far]).tolist():
+                step, lane = np.nonzero(nearest == k)
+                rows = torch.from_numpy(x[step, lane]).to(self.device)
+                common[step, lane] = square[step, k, lane]
+                square[step, :, lane] = self.ratio(rows, k)[0].cpu().numpy()
+        return square, common
+
+    def ratio(self, x: Tensor, reference: int, second: bool = False) -> tuple[Tensor, Tensor]:
+        """``log b_k(x) − log b_r(x)`` with its error bound, both (N, K), by difference or by segment."""
+        order = [reference, *[k for k in range(self.states) if k != reference]]
+        ratio, error = (ratio_by_segment if second else ratio_by_difference)(self._all(reference), x)
+        back = torch.tensor(order, device=x.device).argsort()
+        return ratio[:, back], error[:, back]
+
+    def _all(self, reference: int) -> Gaussians:
+        order = [reference, *[k for k in range(self.states) if k != reference]]
+        covariances = self.covariances[order]
+        return Gaussians(
+            means=self.means[order],
+            covariances=covariances,
+            factors=torch.linalg.cholesky(covariances),
+            excess=covariances - covariances[0],
+        )
+
+    def draw(self, states: Tensor, generator: torch.Generator | None) -> Tensor:
+        """One step for each state, (N, d)."""
+        noise = torch.randn(
+            len(states), self.columns, dtype=torch.float64, device=self.device, generator=generator
+        )
+        return self.means[states] + torch.einsum(
+            "nde,ne->nd", torch.linalg.cholesky(self.covariances)[states], noise
+        )
+
+    def maximised(self, x: Array, weights: Array) -> GaussianEmission:
+        """Means and covariances of largest likelihood, given how much of each datum (N, d) is each state's (N, K).
+
+        No variance falls below 1e-9 of the data's: there the likelihood has no maximum. A state without data stays.
+        """
+        weights = np.ascontiguousarray(weights.T)
+        mass = weights.sum(1)
+        seen = mass > _EPS
+        centre = x.mean(0)
+        y = x - centre
+        floor = 1e-9 * np.square(y).mean(0) + np.finfo(np.float64).tiny
+        unit = np.sqrt(floor)
+        means, covariances = self.means.cpu().numpy().copy(), self._given.cpu().numpy().copy()
+        for k in np.flatnonzero(seen):
+            share = weights[k] / mass[k]
+            middle = share @ y
+            apart = (y - middle) / unit
+            means[k] = middle + centre
+            if self.kind == "full":
+                spread = (apart * share[:, None]).T @ apart
+                values, vectors = np.linalg.eigh((spread + spread.T) / 2)
+                if values[0] < 1.0:
+                    spread = (vectors * values.clip(min=1.0)) @ vectors.T
+                covariances[k] = (spread + spread.T) / 2 * unit[:, None] * unit
+            else:
+                np.square(apart, out=apart)
+                each = (share @ apart).clip(min=1.0) * floor
+                covariances[k] = each if self.kind == "diagonal" else each.mean()
+        return GaussianEmission(
+            torch.from_numpy(means).to(self.device), torch.from_numpy(covariances).to(self.device)
+        )
+
+    @property
+    def _given(self) -> Tensor:
+        """The covariances in the shape of their kind."""
+        if self.kind == "full":
+            return self.covariances
+        diagonal = self.covariances.diagonal(dim1=1, dim2=2)
+        return diagonal if self.kind == "diagonal" else diagonal[:, 0]
+
+    def started(self, x: Array, generator: torch.Generator) -> GaussianEmission:
+        """A random start for a fit: means at data drawn far apart, the covariance of all data for each."""
+        scale = x.std(0).clip(min=np.finfo(np.float64).tiny)
+        y = (x - x.mean(0)) / scale
+        chosen = [int(torch.randint(len(y), (1,), generator=generator))]
+        distance = np.full(len(y), np.inf)
+        for _ in range(1, self.states):  # k-means++ (Arthur & Vassilvitskii 2007)
+            distance = np.minimum(distance, np.square(y - y[chosen[-1]]).sum(1))
+            total = np.cumsum(distance + 1e-12)
+            drawn = float(torch.rand((), generator=generator, dtype=torch.float64)) * total[-1]
+            chosen.append(min(int(np.searchsorted(total, drawn)), len(y) - 1))
+        variance = torch.from_numpy(np.square(scale)).to(self.device).expand(self.states, -1)
+        wanted = {"full": torch.diag_embed(variance), "diagonal": variance, "spherical": variance.mean(1)}
+        return GaussianEmission(torch.from_numpy(x[chosen]).to(self.device), wanted[self.kind])
+
+    def observe(self, model: Model, step: int, z: Any) -> None:
+        """Add step t of a symbolic model."""
+        d = self.columns
+        mean = [select_exactly(z, self.means[:, i].tolist()) for i in range(d)]
+        if d == 1:
+            variances = [families.exact(v) for v in self.covariances[:, 0, 0].tolist()]
+            sd = [sympy.sqrt(v) for v in variances]
+            chosen = sd[0] if len(set(sd)) == 1 else families.select(z, *sd)
+            model.observe(f"x[{step}]", families.Normal(mean[0], chosen))
+        else:
+            covariance = [
+                [select_exactly(z, self.covariances[:, i, j].tolist()) for j in range(d)] for i in range(d)
+            ]
+            model.observe(f"x{step}", families.MvNormal(mean, covariance))
+
+
+def _refuse_covariances(covariances: Tensor) -> None:
+    for k, covariance in enumerate(covariances):
+        name = f"covariances[{k}]"
+        variance = covariance.diagonal()
+        if not bool((variance > 0).all()):
+            raise ValueError(f"{name} should have a positive diagonal, got {variance.min().item()} on it")
+        scale = variance.sqrt()
+        correlation = covariance / (scale[:, None] * scale)
+        if bool(((correlation - correlation.T).abs() > 1e-12).any()):
+            raise ValueError(f"{name} should be symmetric, got {covariance.tolist()}")
+        least = torch.linalg.eigvalsh(correlation)[0].item()
+        if least <= len(covariance) * _EPS:
+            raise ValueError(f"{name} should be positive definite, got {covariance.tolist()}")

@@ -1,0 +1,102 @@
+"""Smoothing of hidden chains of any number and length, a chunk at a time, exact on every road it takes.
+
+What spans more than a float holds is found and done again in logarithms.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from identkit.classical.hidden_markov.lanes import Forward, Rows, Steps, Swept, backward, by_sequence
+from identkit.classical.hidden_markov.logs import logs_backward, logs_forward
+
+Array = np.ndarray
+
+_ELEMENTS = 2**22
+"""How many numbers one table of a chunk may have."""
+
+
+def sweep(
+    initial: Array, transition: Array, steps: Steps, future: bool = False, counts: bool = False
+) -> Swept:
+    """Smooth all sequences.
+
+    Args:
+        initial: π, (K,).
+        transition: A, (K, K), rows summing to one.
+        steps: the data.
+        future: whether the backward messages are wanted.
+        counts: whether the expected transitions are wanted.
+    """
+    n, length = steps.observed.shape
+    k = len(initial)
+    result = Swept(
+        probs=np.empty((n, length, k)),
+        log_evidence=np.empty(n),
+        future=np.empty((n, length, k)) if future else None,
+        counts=np.zeros((k, k)) if counts else None,
+    )
+    at_once = max(1, _ELEMENTS // (k * length)) if length else 1
+    with np.errstate(all="ignore"):  # what divides by zero is found by its NaN and done again in logarithms
+        for first in range(0, n, at_once):
+            _go(Rows(initial, transition, steps, slice(first, first + at_once), result))
+    return result
+
+
+def _go(task: Rows) -> None:
+    length = task.steps.observed.shape[1]
+    piece = max(1, _ELEMENTS // (task.k * task.count))
+    cuts = [(start, min(start + piece, length)) for start in range(0, length, piece)]
+    begin = np.repeat(task.initial[:, None], task.count, axis=1)
+    begins, evidence, forward = [begin], np.zeros(task.count), None
+    for cut in cuts:
+        forward = Forward(task, cut, begins[-1])
+        evidence = evidence + forward.log_evidence
+        begins.append(forward.end)
+    task.result.log_evidence[task.rows] = evidence
+    ratio, doubtful = None, np.zeros(task.count, dtype=bool)
+    for i, cut in reversed(list(enumerate(cuts))):
+        if forward is None or forward.cut != cut:
+            forward = Forward(task, cut, begins[i])
+        ratio = backward(task, forward, ratio)
+        doubtful |= forward.doubtful()
+    if not task.safe:
+        doubtful |= ~np.isfinite(task.result.probs[task.rows]).all((1, 2))
+    if task.counts is not None and task.result.counts is not None:
+        total = task.result.counts
+        if doubtful.any():
+            # What the doubtful sequences added is unknown: the others are counted without them.
+            clean = np.arange(len(task.steps.x))[task.rows][~doubtful]
+            steps = task.steps
+            others = Steps(steps.x[clean], steps.observed[clean], steps.lengths[clean], steps.log_density)
+            task.counts = sweep(task.initial, task.transition, others, counts=True).counts
+        total += task.counts
+    _again(task, np.flatnonzero(doubtful))
+
+
+def _again(task: Rows, which: Array) -> None:
+    """Smooth in logarithms the sequences whose probabilities span more than a float can hold."""
+    if not len(which):
+        return
+    rows = np.arange(len(task.steps.x))[task.rows][which]
+    log_b, common = by_sequence(task.steps, rows)
+    log_a = np.log(task.transition)
+    alpha, evidence = logs_forward(np.log(task.initial), log_a, log_b)
+    beta = logs_backward(log_a, log_b)
+    joint = alpha + beta
+    top = joint.max(2, keepdims=True)
+    mass = np.exp(joint - top)
+    total = mass.sum(2, keepdims=True)
+    task.result.probs[rows] = (mass / total).transpose(1, 0, 2)
+    task.result.log_evidence[rows] = evidence + common
+    if task.result.future is not None:
+        task.result.future[rows] = beta.transpose(1, 0, 2)
+    if task.result.counts is not None:
+        lengths, total = task.steps.lengths[rows], task.result.counts
+        for t in range(len(log_b) - 1):
+            going = lengths > t + 1
+            if going.any():
+                right = (log_b[t + 1] + beta[t + 1])[going]
+                pair = alpha[t][going][:, :, None] + log_a + right[:, None, :]
+                pair = np.exp(pair - pair.max((1, 2), keepdims=True))
+                total += (pair / pair.sum((1, 2), keepdims=True)).sum(0)

@@ -1,0 +1,286 @@
+"""The posterior of the hierarchical normal model as a mixture over the spread τ, and the quadrature behind it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions import Categorical, Distribution, MixtureSameFamily, Normal
+
+from identkit.classical.mixture_weight.model import _float64
+from identkit.posterior.stable import gaussian_gain, kl_of_log_ratio
+
+if TYPE_CHECKING:
+    from identkit.classical.hierarchical_normal.model import HierarchicalNormal
+
+_MASS_SLACK = 1e-8
+_FARTHEST = 60
+_ORDERS = (10, 16)
+
+
+@dataclass(frozen=True)
+class TauNodes:
+    """A quadrature rule under the prior of τ; a single node of mass one where τ is a number."""
+
+    tau: Float[Tensor, " m"]
+    log_mass: Float[Tensor, " m"]
+    missing: float
+    """One minus the mass of the prior as the rule sees it."""
+
+    def quantile(self, share: Tensor, mass: Tensor | None = None) -> Tensor:
+        """Where the distribution function reaches `share`, interpolated between the nodes."""
+        masses = (self.log_mass.exp() if mass is None else mass).cpu().numpy()
+        below = np.cumsum(masses) - masses / 2
+        found = np.interp(share.cpu().numpy(), below / masses.sum(), self.tau.cpu().numpy())
+        return torch.from_numpy(found).reshape(share.shape)
+
+
+def tau_nodes(tau: Any, scales: Float[Tensor, " groups"], order: int) -> TauNodes:
+    """Lay Gauss panels on τ that double away from 0 and from the prior's mean, finer where data have their say.
+
+    ``p(y | τ)`` is smooth on the scale of τ itself, or of the s_j where these are larger; with J groups the
+    posterior of log τ is about (2J)^−½ wide.
+
+    Raises:
+        ValueError: the panels miss some of the prior's mass, or its support is not within (0, ∞).
+    """
+    like = {"dtype": torch.float64, "device": scales.device}
+    if not isinstance(tau, Distribution):
+        return TauNodes(torch.tensor([tau], **like), torch.zeros(1, **like), 0.0)
+    tau = _float64(tau)
+    support: Any = tau.support
+    low, high = (
+        float(getattr(support, name, end))
+        for name, end in (("lower_bound", -math.inf), ("upper_bound", math.inf))
+    )
+    missing = math.nan
+    for depth in (24, 140) if low >= 0 else ():
+        # A prior without bound at 0 has mass at every scale: then the panels go on halving.
+        edges = _edges(
+            tau, float(scales.log().mean().exp()), math.ceil(math.sqrt(len(scales))), depth, low, high
+        )
+        nodes, weights = np.polynomial.legendre.leggauss(order)
+        half, middle = np.diff(edges)[:, None] / 2, (edges[1:] + edges[:-1])[:, None] / 2
+        points = torch.from_numpy((middle + half * nodes).ravel())
+        log_mass = tau.log_prob(points) + torch.from_numpy(np.log(half * weights).ravel())
+        kept = log_mass > -700
+        points, log_mass = points[kept], log_mass[kept]
+        missing = 1 - float(log_mass.exp().sum())
+        if abs(missing) <= _MASS_SLACK:
+            log_mass = log_mass - math.log1p(-missing)
+            return TauNodes(points.to(scales.device), log_mass.to(scales.device), missing)
+    raise ValueError(
+        f"tau should have a prior on (0, ∞) that the quadrature resolves, got {tau!r:.80}"
+        + (f", of which it sees the mass {1 - missing:.6g}" if low >= 0 else f" on ({low:g}, {high:g})")
+    )
+
+
+def _edges(tau: Any, unit: float, fine: int, depth: int, low: float, high: float) -> np.ndarray:
+    octaves = [2.0**k for k in range(-depth, -6)]
+    octaves += [2.0 ** (k / fine) for k in range(-6 * fine, 12 * fine)]
+    octaves += [2.0**k for k in range(12, _FARTHEST + 1)]
+    edges = {0.0, *(unit * width for width in octaves)}
+    mean, sd = float(tau.mean), float(tau.stddev)
+    if math.isfinite(mean) and math.isfinite(sd):
+        edges |= {mean + sign * sd * 2.0**k for k in range(-3, 8) for sign in (-1, 1)} | {mean}
+    ends = {low, min(high, unit * 2.0**_FARTHEST)}
+    return np.array(sorted({edge for edge in edges if low < edge < high} | ends))
+
+
+@dataclass(frozen=True)
+class HierarchicalPosterior:
+    """The law of (μ, τ, θ) given each row, or before any: a mixture over τ of normal laws."""
+
+    model: HierarchicalNormal
+    y: Float[Tensor, "n groups"]
+    nodes: TauNodes
+    log_mass: Float[Tensor, "n m"]
+    """The law of τ on the nodes."""
+    blind: bool = False
+    """Whether this is the prior, of no batch."""
+    dtype: torch.dtype = torch.float64
+    """In which moments and draws are given."""
+
+    def log_prob(self, z: Float[Tensor, "*m k"]) -> Float[Tensor, "*m"]:
+        """Evaluate the log density in nats: prior times likelihood over evidence."""
+        model, count = self.model, len(self.model.scales)
+        theta, above = z[..., -count:], list(z[..., :-count].unbind(-1))
+        mu: Any = above.pop(0) if model.mean_sd > 0 else torch.full_like(theta[..., 0], model.mean)
+        tau: Any = (
+            above.pop(0)
+            if model.spread_is_latent
+            else torch.full_like(theta[..., 0], float(self.nodes.tau[0]))
+        )
+        total = Normal(mu[..., None], tau[..., None]).log_prob(theta).sum(-1)
+        if model.mean_sd > 0:
+            total = total + Normal(model.mean, model.mean_sd).log_prob(mu)
+        if model.spread_is_latent:
+            total = total + _float64(model.tau).log_prob(tau)
+        if self.blind:
+            return total
+        height = Normal(theta, model.scales.to(theta.device)).log_prob(self.y).sum(-1)
+        return total + height - model.log_evidence(self.y)
+
+    def sample(self, sample_shape: Any = ()) -> Float[Tensor, "*m k"]:
+        """Draw latents; τ by its distribution function on the nodes."""
+        model, shape = self.model, torch.Size(sample_shape)
+        tau = torch.stack(
+            [
+                self.nodes.quantile(torch.rand(shape, dtype=torch.float64), mass)
+                for mass in self.log_mass.exp()
+            ],
+            -1,
+        ).to(self.y.device)
+        s = model.scales.to(self.y.device)
+        if self.blind:
+            mean, variance = torch.full_like(tau, model.mean), torch.full_like(tau, model.mean_sd**2)
+            mu = mean + variance.sqrt() * torch.randn_like(tau)
+            theta = mu[..., None] + tau[..., None] * torch.randn(*tau.shape, len(s)).to(tau)
+        else:
+            mean, variance, _ = model.given_tau(self.y, tau)
+            mu = mean + variance.sqrt() * torch.randn_like(tau)
+            a = (tau[..., None] / s).square()
+            centre = mu[..., None] + a / (1 + a) * (self.y - mu[..., None])
+            theta = centre + tau[..., None] / (1 + a).sqrt() * torch.randn(*tau.shape, len(s)).to(tau)
+        above = [part for part, latent in ((mu, model.mean_sd > 0), (tau, model.spread_is_latent)) if latent]
+        z = torch.cat([*(part[..., None] for part in above), theta], -1)
+        return (z[..., 0, :] if self.blind else z).to(self.dtype)
+
+    def parts(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Log masses, means and standard deviations of the normal laws that μ or a θ_j is a mixture of, (n, m)."""
+        model = self.model
+        tau, name = self.nodes.tau.to(self.y.device), model.latent_names[index]
+        if self.blind:
+            mean, variance = (
+                torch.full_like(self.log_mass, model.mean),
+                torch.full_like(self.log_mass, model.mean_sd**2),
+            )
+        else:
+            mean, variance, _ = model.given_tau(self.y[:, None], tau)
+        if name == "mu":
+            return self.log_mass, mean, variance.sqrt()
+        if self.blind:
+            return self.log_mass, mean, (variance + tau.square()).sqrt()
+        j = index - len(model.latent_names) + len(model.scales)
+        a = (tau / model.scales.to(tau.device)[j]).square()
+        centre = mean + a / (1 + a) * (self.y[:, j, None] - mean)
+        return self.log_mass, centre, ((tau.square() + variance / (1 + a)) / (1 + a)).sqrt()
+
+    def marginal(self, index: int) -> Distribution:
+        """Give the law of μ or of a θ_j, a mixture of normal laws.
+
+        Raises:
+            IndexError: no such latent.
+            ValueError: τ, which is no mixture: see `nodes` and `log_mass`.
+        """
+        names = self.model.latent_names
+        if not 0 <= index < len(names):
+            raise IndexError(f"index should be in 0..{len(names) - 1}, got {index}")
+        if names[index] == "tau":
+            raise ValueError(f"index should be that of mu or a theta, got {index}: tau's law is on the nodes")
+        log_mass, mean, sd = self.parts(index)
+        weights = Categorical(logits=log_mass.expand_as(mean), validate_args=False)
+        return MixtureSameFamily(weights, Normal(mean, sd), validate_args=False)
+
+    @property
+    def mean(self) -> Float[Tensor, "*n k"]:
+        """Means of the latents."""
+        return self._moments[0].to(self.dtype)
+
+    @property
+    def variance(self) -> Float[Tensor, "*n k"]:
+        """Variances of the latents."""
+        return self._moments[1].to(self.dtype)
+
+    @property
+    def stddev(self) -> Float[Tensor, "*n k"]:
+        """Standard deviations of the latents."""
+        return self._moments[1].sqrt().to(self.dtype)
+
+    @property
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        means, variances = [], []
+        mass = self.log_mass.exp()
+        for index, name in enumerate(self.model.latent_names):
+            if name == "tau":
+                centre, spread = self.nodes.tau.to(mass.device).expand_as(mass), torch.zeros_like(mass)
+            else:
+                _, centre, sd = self.parts(index)
+                spread = sd.square()
+            mean = (mass * centre).sum(1)
+            means.append(mean)
+            variances.append((mass * (spread + (centre - mean[:, None]).square())).sum(1))
+        mean, variance = torch.stack(means, 1), torch.stack(variances, 1)
+        return (mean[0], variance[0]) if self.blind else (mean, variance)
+
+    def kl_of_tau(self) -> Float[Tensor, " n"]:
+        """The KL of τ's own law to its prior, in nats."""
+        before = self.nodes.log_mass.to(self.log_mass.device).expand_as(self.log_mass)
+        return kl_of_log_ratio(before, self.log_mass - before)
+
+
+def mixture_kl(
+    after: tuple[Tensor, Tensor, Tensor], before: tuple[Tensor, Tensor, Tensor]
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Integrate the KL between two mixtures of normal laws of one number, and bound its error, in nats.
+
+    Panels double away from both centres, from far below the smallest standard deviation that matters.
+
+    Args:
+        after, before: log masses, means and standard deviations of the components, (n, m) and (1, m').
+    """
+    found = [
+        _mixture_kl(*[part[i] for part in after], *[part[0] for part in before]) for i in range(len(after[1]))
+    ]
+    kl, error = torch.tensor(found, dtype=torch.float64, device=after[1].device).unbind(1)
+    return kl, error
+
+
+def _mixture_kl(
+    log_mass: Tensor, mean: Tensor, sd: Tensor, log_prior: Tensor, prior_mean: Tensor, prior_sd: Tensor
+) -> tuple[float, float]:
+    if len(mean) == 1:
+        # One normal law against another needs no quadrature.
+        excess = (prior_sd / sd).square() - 1
+        shift = ((mean - prior_mean) / prior_sd).square()
+        kl = float((gaussian_gain(excess) + shift)[0]) / 2
+        return kl, 1e-14 * (1 + kl)
+    kept, held = log_mass > log_mass.max() - 50, log_prior > log_prior.max() - 50
+    log_mass, mean, sd = log_mass[kept], mean[kept], sd[kept]
+    log_prior, prior_mean, prior_sd = log_prior[held], prior_mean[held], prior_sd[held]
+    mass = log_mass.exp()
+    centre = float((mass * mean).sum() / mass.sum())
+    edges = []
+    for middle, width in ((centre, sd), (float(prior_mean[0]), prior_sd)):
+        least, most = (
+            math.floor(math.log2(float(width.min()))) - 2,
+            math.ceil(math.log2(float(width.max()))) + 4,
+        )
+        steps = 2.0 ** np.arange(least, most + 1)
+        edges += [[middle], middle + steps, middle - steps]
+    ends = np.unique(np.concatenate(edges))
+    half, middle = np.diff(ends)[:, None] / 2, (ends[1:] + ends[:-1])[:, None] / 2
+    answers = []
+    for order in _ORDERS:
+        nodes, weights = np.polynomial.legendre.leggauss(order)
+        z = torch.from_numpy((middle + half * nodes).ravel()).to(mean.device)
+        log_weight = torch.from_numpy(np.log(half * weights).ravel()).to(mean.device)
+        first, second = _log_density(z, log_mass, mean, sd), _log_density(z, log_prior, prior_mean, prior_sd)
+        answers.append(float(kl_of_log_ratio(second + log_weight, first - second)))
+        lost = abs(1 - float((second + log_weight).exp().sum())) + abs(
+            1 - float((first + log_weight).exp().sum())
+        )
+    return answers[1], abs(answers[1] - answers[0]) + lost + 1e-14
+
+
+def _log_density(z: Tensor, log_mass: Tensor, mean: Tensor, sd: Tensor) -> Tensor:
+    blocks = [
+        torch.logsumexp(log_mass - sd.log() - ((block[:, None] - mean) / sd).square() / 2, 1)
+        for block in z.split(512)
+    ]
+    return torch.cat(blocks) - math.log(2 * math.pi) / 2
