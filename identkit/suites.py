@@ -22,7 +22,7 @@ from identkit.model.compiled import compiled
 from identkit.tables import read_csv, read_r_dump
 from identkit.theorem import Row, TheoremCheck, verify
 from identkit.verdict import Level
-from identkit.zoo import CASES
+from identkit.zoo import CASES, FAMILIES
 from identkit.zoo.classical import LOADINGS
 
 ROWS = 200
@@ -31,6 +31,8 @@ SWEEP_ROWS = 50
 """Data rows at each noise of the PPCA sweep."""
 PLANE_ROWS = 25
 """Data rows of a model with two continuous latents, whose posterior takes quadrature in the plane."""
+FAMILY_ROWS = 5
+"""Data rows of each classical family's examples."""
 POOLED_ROWS = 10_000
 """Data of the mixture weight, as in the paper."""
 _SIGMAS = (0.05, 0.08, 0.2, 0.5, 1.0, 1.5, 2.0, 5.0)
@@ -190,6 +192,7 @@ def _classical_questions(data: ClassicalData, generator: torch.Generator) -> Ite
     yield from _mixture_questions(generator)
     yield from _factor_questions(data, generator)
     yield from _text_questions(generator)
+    yield from _family_questions(generator)
 
 
 def _weight_questions(data: ClassicalData) -> Iterator[Question]:
@@ -275,6 +278,17 @@ def _text(
         x = torch.cat([x, compiled(model, numbers).sample(rows - len(x), generator)[0]])
     values = ", ".join(f"{key} = {_written(value)}" for key, value in numbers.items())
     return Question(name, model, x, values or f"{len(x)} data", numbers)
+
+
+def _family_questions(generator: torch.Generator) -> Iterator[Question]:
+    """Every classical family where the likelihood sees its latents and where it does not, on data of its own."""
+    for name in FAMILIES:
+        case = CASES[name]
+        model = case.build()
+        if case.data is not None:
+            yield Question(name, model, dict(case.data), "given data")
+        else:
+            yield Question(name, model, model.sample(FAMILY_ROWS, generator)[0], f"{FAMILY_ROWS} data")
 
 
 def _written(value: Any) -> str:

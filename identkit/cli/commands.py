@@ -299,7 +299,7 @@ def posterior(
 
     os.environ.setdefault("MPLBACKEND", "Agg")
     folder = None if out is None else written.folder(out)
-    if fit is None and model in inferring.FAMILIES:
+    if fit is None and model in inferring.FAMILIES and model not in asked.CASES:
         raise ValueError(
             f"{model} should come with --fit, as in identkit posterior {model} --data x.csv --fit …"
         )

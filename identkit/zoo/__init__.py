@@ -18,9 +18,15 @@ from identkit.zoo import (
 )
 from identkit.zoo.case import Case
 
-_ROOMS = (
-    *(classical, mixture_posteriors, conjugate_posteriors, item_posteriors, markov_posteriors),
-    *(state_space_posteriors, latents, parameters, joint),
+_FAMILIES = (
+    mixture_posteriors,
+    conjugate_posteriors,
+    item_posteriors,
+    markov_posteriors,
+    state_space_posteriors,
 )
+_ROOMS = (classical, *_FAMILIES, latents, parameters, joint)
 CASES: dict[str, Case] = {case.name: case for room in _ROOMS for case in room.CASES}
 """Every case by its name, as `identkit check NAME` takes it."""
+FAMILIES: tuple[str, ...] = tuple(case.name for room in _FAMILIES for case in room.CASES)
+"""The cases of the classical families, each on both sides of the line between collapsed and seen."""
