@@ -94,9 +94,20 @@ else:
         "identkit.model.language": ("parse",),
         "identkit.model.compiled": ("compiled",),
         "identkit.dispatch": ("check", "remedies"),
-        "identkit.classical.gaussian_mixture.model": ("GaussianMixture",),
-        "identkit.classical.linear_gaussian.ppca": ("PPCA",),
-        "identkit.classical.mixture_weight.model": ("MixtureWeight",),
+        "identkit.classical.conjugate": (
+            *("BetaBinomial", "DirichletMultinomial", "GammaExponential", "GammaPoisson"),
+            *("NormalInverseGamma", "NormalNormal"),
+        ),
+        "identkit.classical.gaussian_mixture": ("GaussianMixture",),
+        "identkit.classical.hidden_markov": (
+            *("CategoricalEmission", "GaussianEmission", "HiddenMarkov", "PoissonEmission"),
+        ),
+        "identkit.classical.hierarchical_normal": ("HierarchicalNormal",),
+        "identkit.classical.item_response": ("ItemResponse",),
+        "identkit.classical.linear_gaussian": ("BayesianLinearRegression", "FactorAnalysis", "PPCA"),
+        "identkit.classical.mixture_weight": ("MixtureWeight",),
+        "identkit.classical.mixtures": ("FamilyMixture", "LatentClass"),
+        "identkit.classical.state_space": ("StateSpace",),
         "identkit.posterior.information": ("Collapse", "collapse"),
         "identkit.theorem": ("TheoremCheck", "verify"),
     }

@@ -60,17 +60,26 @@ _groups = (
 
 EXAMPLES: dict[str, Example] = {
     "beta-binomial": Example(
-        model=BetaBinomial(5, 2.0, 1.5), x=COUNTS, silent=BetaBinomial(0, 2.0, 1.5), abuses=_counts
+        model=BetaBinomial(5, 2.0, 1.5),
+        x=COUNTS,
+        silent=BetaBinomial(0, 2.0, 1.5),
+        silent_x=0 * COUNTS,
+        abuses=_counts,
     ),
     "beta-binomial pooled": Example(model=BetaBinomial(5, 2.0, 1.5, pooled=True), x=COUNTS),
     "dirichlet-multinomial": Example(
         model=DirichletMultinomial(4, [0.5, 1.0, 2.0]),
         x=TABLE,
         silent=DirichletMultinomial(0, [0.5, 1.0, 2.0]),
+        silent_x=0 * TABLE,
         abuses=_table,
     ),
     "gamma-poisson": Example(
-        model=GammaPoisson(2.0, 1.5, 2.0), x=COUNTS, silent=GammaPoisson(2.0, 1.5, 0.0), abuses=_rates
+        model=GammaPoisson(2.0, 1.5, 2.0),
+        x=COUNTS,
+        silent=GammaPoisson(2.0, 1.5, 0.0),
+        silent_x=0 * COUNTS,
+        abuses=_rates,
     ),
     "gamma-poisson pooled": Example(model=GammaPoisson(2.0, 1.5, 2.0, pooled=True), x=COUNTS),
     "gamma-exponential": Example(model=GammaExponential(3.0, 2.0), x=TIMES, abuses=_times),

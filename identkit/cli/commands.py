@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -62,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0
     """
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if arguments is None:
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         _typed.set(shlex.join(["identkit", *given]))
         status = app(args=given, prog_name="identkit", standalone_mode=False)
@@ -79,6 +82,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if status == INTERRUPTED:
         print("interrupted", file=sys.stderr)
     return status or DONE
+
+
+_asked_to_stop: list[int] = []
+
+
+def _interrupt(number: int, frame: object) -> None:
+    # An exception raised inside a callback of the interpreter is swallowed: long work looks at the list as well.
+    _asked_to_stop.append(number)
+    raise KeyboardInterrupt
 
 
 def _refused(message: str) -> int:
@@ -208,6 +220,8 @@ def _verify_suite(suite: str, out: Path | None, seed: int, as_json: bool) -> int
         with shown.progress() as show:
 
             def step(progress: suites.Progress) -> None:
+                if _asked_to_stop:
+                    raise KeyboardInterrupt
                 if progress.check is not None:
                     found.append(progress.check)
                 show(progress.done, progress.total, progress.name)
