@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+from torch.distributions import Distribution
+
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
@@ -25,3 +28,9 @@ class Example:
     silent_x: Any = None
     abuses: tuple[tuple[Any, str], ...] = field(default=())
     single: float | None = 1e-4
+
+
+def log_prob(law: Any, z: Tensor) -> Tensor:
+    """A law's log density at latents (..., k): of the whole vector, or of a single latent without its axis."""
+    scalar = isinstance(law, Distribution) and not law.event_shape
+    return law.log_prob(z[..., 0] if scalar else z)

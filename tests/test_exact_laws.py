@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.distributions import Distribution
 
 import identkit as ik
 from identkit.model.protocol import Estimate, ExactModel
 from identkit.verdict import Level
-from tests.exact_example import Example
+from tests.exact_example import Example, log_prob
 
 EXAMPLES: dict[str, Example] = {
     name: example
@@ -30,12 +29,6 @@ DRAWS = 40_000
 
 def data(example: Example) -> torch.Tensor:
     return torch.as_tensor(example.x, dtype=torch.float64)
-
-
-def log_prob(law, z: torch.Tensor) -> torch.Tensor:
-    """A law's log density at latents (..., k): of the whole vector, or of a single latent without its axis."""
-    scalar = isinstance(law, Distribution) and not law.event_shape
-    return law.log_prob(z[..., 0] if scalar else z)
 
 
 def drawn(model, n: int) -> torch.Tensor:

@@ -21,6 +21,7 @@ from identkit.model.protocol import Continuous, ExactModel
 from identkit.posterior.information import collapse
 from identkit.theorem import verify
 from identkit.zoo import CASES
+from tests.exact_example import log_prob
 
 ROWS = 3
 
@@ -81,10 +82,11 @@ def test_the_laws_have_models_to_run_on():
 def test_bayes_rule_at_random_points(name):
     model, _, x, found = measured(name)
     z = model.prior.sample((len(found.kl),)).to(torch.float64).reshape(len(found.kl), -1)
-    value = z if model.prior.event_shape else z[:, 0]
-    log_prior = model.prior.log_prob(value)
-    left = model.posterior(x).log_prob(value) + model.log_evidence(x)
-    torch.testing.assert_close(left, log_prior + model.log_likelihood(x, z), rtol=1e-11, atol=1e-9)
+    after = model.posterior(x)
+    left = (after.log_prob(z[:, 0]) if model.pooled else log_prob(after, z)) + model.log_evidence(x)
+    torch.testing.assert_close(
+        left, log_prob(model.prior, z) + model.log_likelihood(x, z), rtol=1e-11, atol=1e-9
+    )
 
 
 @over(LINES)
