@@ -600,3 +600,23 @@ def test_impossible_data_and_partly_missing_steps_are_named() -> None:
         HiddenMarkov(PI, A, EMISSIONS["categorical"][0], 2).symbolic()
     with pytest.raises(ValueError, match="length should be declared"):
         hmm.sample(3)
+
+
+def test_a_fit_starts_from_a_number_of_states():
+    truth = HiddenMarkov(
+        [0.5, 0.5], [[0.95, 0.05], [0.1, 0.9]], GaussianEmission([0.0, 4.0], [1.0, 0.25]), 400
+    )
+    x, _ = truth.sample(1, torch.Generator().manual_seed(3))
+    found = HiddenMarkov.fit(x[0], 2)
+    assert found.convergence.converged
+    assert sorted(found.emission.means[:, 0].tolist()) == pytest.approx([0.0, 4.0], abs=0.3)
+    assert float(found.log_evidence(x[0])) >= float(truth.log_evidence(x)) - 1e-6
+    counts = HiddenMarkov.fit([np.array([0, 1, 0, 7, 9, 8]), np.array([1, 0, 8, 9])], 2, emission="poisson")
+    assert max(counts.emission.rates[:, 0].tolist()) > 5
+    coins = HiddenMarkov.fit(
+        [0, 1, 1, 0, 0, 1, 0, 0, 1, 1], 2, emission="categorical", iterations=3000, tolerance=1e-3
+    )
+    assert coins.emission.table.shape == (2, 2)
+    for start, emission, phrase in ((1, "gaussian", "from 2"), (2, "normal", "should be 'gaussian'")):
+        with pytest.raises(ValueError, match=phrase):
+            HiddenMarkov.fit([0.0, 1.0], start, emission=emission)

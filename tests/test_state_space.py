@@ -386,7 +386,7 @@ def test_no_rows_and_one_step() -> None:
     assert model.posterior(np.zeros((0, 4))).mean.shape == (0, 4, 2)
     assert model.kl_conditional(np.zeros((0, 4))).shape == (0, 8)
     assert model.flatness(np.zeros((0, 4))).variance.shape == (0,)
-    single = model.at_length(1)
+    single = model.of_length(1)
     mean, spread = Dense.of(single, np.array([[1.5]])).posterior()
     assert_allclose(single.posterior([[1.5]]).mean.reshape(-1), mean, rtol=1e-13)
     assert_allclose(single.posterior([[1.5]]).covariance[0, 0], spread, rtol=1e-13)
@@ -570,7 +570,7 @@ def test_rows_batches_and_blocks_are_the_same_data(monkeypatch: pytest.MonkeyPat
     x = data_of(model, 7, 4, 0.2)
     rows = x.reshape(7, -1)
     assert torch.equal(model.kl_to_prior(x), model.kl_to_prior(rows))
-    assert model.at_length(None).kl_to_prior(x[0]).shape == (1,)
+    assert model.of_length(None).kl_to_prior(x[0]).shape == (1,)
     whole = [model.posterior(rows).mean, model.posterior(rows).covariance, model.log_evidence(rows)]
     full = model.posterior(np.ones((7, 4)) * np.arange(7)[:, None])
     monkeypatch.setattr("identkit.classical.state_space.chain._ROW_NUMBERS", 30)
@@ -622,7 +622,7 @@ def test_torch_arrays_give_what_numpy_gives(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("missing", [0.0, 0.2])
 def test_em_climbs_to_a_stationary_point(missing: float) -> None:
     truth = StateSpace([[0.8]], [[1.0], [0.5]], [[0.3]], [[0.4, 0.1], [0.1, 0.3]], [0.0], [[1.0]])
-    rows, _ = truth.at_length(20).sample(8, torch.Generator().manual_seed(0))
+    rows, _ = truth.of_length(20).sample(8, torch.Generator().manual_seed(0))
     x = rows.reshape(8, 20, 2).clone()
     x[torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) < missing] = NAN
     fitted = StateSpace.fit(x, start=truth, tolerance=1e-3)
@@ -704,7 +704,7 @@ def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match=r"x should have shape \(T, 1\) or \(n, T, 1\)"):
         model.posterior(np.zeros((3, 2)))
     with pytest.raises(ValueError, match=r"x should have shape \(n, 5\) or \(n, 5, 1\)"):
-        model.at_length(5).posterior(np.zeros((3, 4)))
+        model.of_length(5).posterior(np.zeros((3, 4)))
     with pytest.raises(ValueError, match="x should be finite, got inf"):
         model.posterior([[math.inf], [1.0]])
     with pytest.raises(TypeError, match="x should be an array of real numbers"):

@@ -114,9 +114,13 @@ def inferred(
 ) -> Inferred:
     """The exact posterior of every datum.
 
+    A family of sequences takes the rows as the steps of one sequence.
+
     Raises:
         ValueError, TypeError: as `identkit.collapse`.
     """
+    if hasattr(model, "of_length") and model.length is None:
+        model, x = model.of_length(len(x)), x.reshape(1, -1)
     found = collapse(model, x, at=at or None, pooled=pooled, mask=mask)
     stated = getattr(model, "mutual_information", None)
     name = getattr(model, "name", type(model).__name__)
@@ -162,7 +166,7 @@ def fitted(family: str, x: Any, settings: Mapping[str, Any]) -> Any:
     if missing:
         example = ",".join(f"{name}=2" for name in missing)
         raise ValueError(f"--fit of {family} should say {', '.join(missing)}, as in --fit {example}")
-    return model.fit(x, **settings)
+    return model.fit(x[:, 0] if family == "hidden-markov" and x.shape[1] == 1 else x, **settings)
 
 
 def settings_of(text: str) -> dict[str, Any]:

@@ -10,11 +10,50 @@ from torch import Tensor
 
 from identkit.classical.em import Convergence, maximise
 from identkit.classical.hidden_markov.data import Sequences
-from identkit.classical.hidden_markov.emissions import Emission
+from identkit.classical.hidden_markov.emissions import CategoricalEmission, Emission, PoissonEmission
+from identkit.classical.hidden_markov.gaussian import GaussianEmission
 from identkit.classical.hidden_markov.lanes import Steps
 from identkit.classical.hidden_markov.sweep import sweep
 
 State = tuple[Tensor, Tensor, Any]
+
+
+def first_guess(
+    x: Any, states: int, kind: str, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Emission]:
+    """Equal chances, a chain that tends to stay, and random emissions of a kind around what was observed.
+
+    Args:
+        x: one sequence (T,) or (T, d), a list of them, or (n, T, d).
+        states: K, at least two.
+        kind: "gaussian" (diagonal covariances), "poisson" or "categorical" (symbols from 0).
+
+    Raises:
+        ValueError: another kind, fewer than two states, or nothing observed.
+    """
+    if isinstance(states, bool) or states < 2:
+        raise ValueError(f"start should be a HiddenMarkov or a number of states from 2, got {states!r}")
+    parts = [np.asarray(part, dtype=np.float64) for part in (x if isinstance(x, (list, tuple)) else [x])]
+    if all(part.ndim == 0 for part in parts):  # a list of numbers is one sequence
+        parts = [np.array([float(part) for part in parts])]
+    columns = 1 if parts[0].ndim == 1 else parts[0].shape[-1]
+    steps = np.concatenate([part.reshape(-1, columns) for part in parts])
+    steps = steps[np.isfinite(steps).all(1)]
+    if not len(steps):
+        raise ValueError("x should have at least one observed step, got none")
+    shape = (states, columns)
+    if kind == "gaussian":
+        emission: Emission = GaussianEmission(np.zeros(shape), np.ones(shape))
+    elif kind == "poisson":
+        emission = PoissonEmission(np.ones(shape))
+    elif kind == "categorical":
+        count = max(int(steps.max()) + 1, 2)
+        emission = CategoricalEmission(np.full((states, count), 1 / count))
+    else:
+        raise ValueError(f"emission should be 'gaussian', 'poisson' or 'categorical', got {kind!r}")
+    stay = torch.eye(states, dtype=torch.float64) + 1 / states
+    even = torch.full((states,), 1 / states, dtype=torch.float64)
+    return even, stay / stay.sum(1, keepdim=True), emission.started(steps, generator)
 
 
 def fitted(

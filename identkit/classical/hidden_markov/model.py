@@ -19,7 +19,7 @@ from identkit.classical.hidden_markov.emissions import (
     Emission,
     PoissonEmission,
 )
-from identkit.classical.hidden_markov.fit import fitted
+from identkit.classical.hidden_markov.fit import first_guess, fitted
 from identkit.classical.hidden_markov.gaussian import GaussianEmission
 from identkit.classical.hidden_markov.information import (
     Messages,
@@ -117,8 +117,9 @@ class HiddenMarkov:
     def fit(
         cls,
         x: Any,
-        start: HiddenMarkov,
+        start: HiddenMarkov | int,
         *,
+        emission: str = "gaussian",
         lengths: Any = None,
         starts: int = 5,
         tolerance: float = 1e-6,
@@ -131,7 +132,9 @@ class HiddenMarkov:
 
         Args:
             x: data, as the class takes them; several sequences share the parameters.
-            start: says the number of states, the kind of emission and the length; the first start.
+            start: says the number of states, the kind of emission and the length; the first start. Or the number of
+                states alone, with `emission`.
+            emission: "gaussian" (diagonal covariances), "poisson" or "categorical", where `start` is a number.
             lengths: as `posterior` takes them.
             starts: how many in all; the others are drawn at random, from the data.
             tolerance: stop when an iteration gains less than this many nats.
@@ -142,23 +145,26 @@ class HiddenMarkov:
             The best fit, with `convergence`; it warns if that did not converge.
 
         Raises:
-            ValueError: no data.
+            ValueError: no data, or a start that is neither.
 
         >>> start = HiddenMarkov([0.5, 0.5], [[0.5, 0.5], [0.5, 0.5]], GaussianEmission([0.0, 1.0], [1.0, 1.0]))
         >>> hmm = HiddenMarkov.fit([0.1, 0.2, 5.0, 5.1, 4.9, 0.0, 0.1], start, starts=1)
         >>> hmm.convergence.converged
         True
         """
+        generator = generator or torch.Generator().manual_seed(0)
+        if not isinstance(start, HiddenMarkov):
+            start = cls(*first_guess(x, start, emission, generator))
         data = sequences(x, start.emission, start.length, lengths)
-        initial, transition, emission, convergence = fitted(
+        initial, transition, seen, convergence = fitted(
             data,
             (start.initial, start.transition, start.emission),
             starts,
             tolerance,
             iterations,
-            generator or torch.Generator().manual_seed(0),
+            generator,
         )
-        best = cls(initial, transition, emission, start.length)
+        best = cls(initial, transition, seen, start.length)
         object.__setattr__(best, "convergence", convergence)
         return best
 

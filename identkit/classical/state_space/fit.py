@@ -50,14 +50,14 @@ def fit(
     if start is not None and (start._time is not None or bool((start.transition_offset != 0).any())):
         raise ValueError("start should be time-invariant and without a transition_offset")
     starts = (
-        [start.at_length(None)] if start is not None else _random(values, observed, state_dim, restarts, seed)
+        [start.of_length(None)] if start is not None else _random(values, observed, state_dim, restarts, seed)
     )
 
     def step(model: StateSpace) -> tuple[StateSpace, float]:
         return _improved(model, values, observed)
 
     best, convergence = maximise(starts, step, tolerance, iterations)
-    found = best.at_length(length)
+    found = best.of_length(length)
     object.__setattr__(found, "convergence", convergence)
     return found
 

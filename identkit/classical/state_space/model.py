@@ -166,7 +166,7 @@ class StateSpace(Chain):
 
         return fit(x, state_dim, start, restarts, tolerance, iterations, seed, length)
 
-    def at_length(self, length: int | None) -> StateSpace:
+    def of_length(self, length: int | None) -> StateSpace:
         """Give the same model for sequences of another declared length."""
         tensors = {name: value for name, value in self._tensors().items()}
         other = StateSpace(**tensors, length=length)
@@ -204,7 +204,7 @@ class StateSpace(Chain):
         """Give the prior law of one path of any length, as `posterior` gives it where everything is missing."""
         steps = self._length(length)
         x = torch.full((1, steps, self._p), math.nan, dtype=torch.float64, device=self.initial_mean.device)
-        return self.at_length(None).posterior(x)
+        return self.of_length(None).posterior(x)
 
     @property
     def latent_names(self) -> tuple[str, ...]:
