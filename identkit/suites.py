@@ -286,9 +286,9 @@ def _family_questions(generator: torch.Generator) -> Iterator[Question]:
         case = CASES[name]
         model = case.build()
         if case.data is not None:
-            yield Question(name, model, dict(case.data), "given data")
+            yield Question(name, model, dict(case.data), f"{name}, given data")
         else:
-            yield Question(name, model, model.sample(FAMILY_ROWS, generator)[0], f"{FAMILY_ROWS} data")
+            yield Question(name, model, model.sample(FAMILY_ROWS, generator)[0], f"{name}, {FAMILY_ROWS} data")
 
 
 def _written(value: Any) -> str:
