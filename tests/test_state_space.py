@@ -412,12 +412,13 @@ def test_a_million_steps() -> None:
 
 
 def test_statsmodels_cuts_to_the_steady_state_too_early_and_we_do_not() -> None:
-    smoother = pytest.importorskip("statsmodels.tsa.statespace.kalman_smoother").KalmanSmoother
+    from statsmodels.tsa.statespace.kalman_smoother import KalmanSmoother
+
     length, k = 200, 1
     # Its tolerance is absolute: in small units every covariance has settled at once.
     model = StateSpace([[0.99]], [[1.0]], [[1e-10]], [[1e-8]], [0.0], [[1e-8]])
     x = np.random.default_rng(0).normal(size=(length, 1)) * 1e-4
-    peer = smoother(k_endog=1, k_states=k, k_posdef=k)
+    peer = KalmanSmoother(k_endog=1, k_states=k, k_posdef=k)
     peer.bind(x.copy())
     peer["design"], peer["transition"] = model.observation.numpy(), model.transition.numpy()
     peer["selection"], peer["state_cov"] = np.eye(k), model.process_covariance.numpy()
@@ -440,11 +441,12 @@ def test_statsmodels_cuts_to_the_steady_state_too_early_and_we_do_not() -> None:
 
 @pytest.mark.parametrize("varying", [False, True])
 def test_statsmodels_agrees(varying: bool) -> None:
-    smoother = pytest.importorskip("statsmodels.tsa.statespace.kalman_smoother").KalmanSmoother
+    from statsmodels.tsa.statespace.kalman_smoother import KalmanSmoother
+
     length, k, p = 40, 3, 2
     model = model_of(k, p, length, seed=5, varying=varying, transition_offset=np.zeros(k))
     x = data_of(model, 1, length, 0.25)[0]
-    peer = smoother(k_endog=p, k_states=k, k_posdef=k)
+    peer = KalmanSmoother(k_endog=p, k_states=k, k_posdef=k)
     peer.bind(x.copy())
 
     def timed(name: str, axes: int, shift: bool = False) -> np.ndarray:
