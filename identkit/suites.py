@@ -288,7 +288,9 @@ def _family_questions(generator: torch.Generator) -> Iterator[Question]:
         if case.data is not None:
             yield Question(name, model, dict(case.data), f"{name}, given data")
         else:
-            yield Question(name, model, model.sample(FAMILY_ROWS, generator)[0], f"{name}, {FAMILY_ROWS} data")
+            yield Question(
+                name, model, model.sample(FAMILY_ROWS, generator)[0], f"{name}, {FAMILY_ROWS} data"
+            )
 
 
 def _written(value: Any) -> str:

@@ -162,6 +162,28 @@ NUTS = (
 )
 
 
+def test_crooked_posteriors_of_several_peaks_against_a_plain_grid():
+    """The same model, data that bend the posterior or split it: the trapezoid rule on 129³ points of [−8, 8]³."""
+    x = torch.randn(4, 2, dtype=D, generator=torch.Generator().manual_seed(0))[1:3]
+    c = collapse(SAMPLED, x)
+    line = torch.linspace(-8, 8, 129, dtype=D)
+    a, b, d = torch.meshgrid(line, line, line, indexing="ij")
+    prior = torch.exp(-(a**2 + b**2 + d**2) / 2) / (2 * math.pi) ** 1.5 * 0.125**3
+    for i, (one, two) in enumerate(x.tolist()):
+        height = -((one - a.tanh() - b) ** 2 + (two - b * d - a) ** 2) / 2 - math.log(2 * math.pi)
+        weight = prior * height.exp()
+        evidence = weight.sum()
+        weight = weight / evidence
+        assert c.log_evidence[i].item() == pytest.approx(evidence.log().item(), abs=1e-9)
+        assert c.kl[i].item() == pytest.approx(((weight * height).sum() - evidence.log()).item(), abs=1e-7)
+        for j, axis in enumerate((a, b, d)):
+            own = weight.sum(tuple(k for k in range(3) if k != j))
+            marginal = prior.sum(tuple(k for k in range(3) if k != j))
+            kl = torch.where(own > 0, own * (own / marginal).log(), 0.0).sum()
+            assert c.kl_per_latent[i, j].item() == pytest.approx(kl.item(), abs=1e-6)
+            assert c.posterior_mean[i, j].item() == pytest.approx((weight * axis).sum().item(), abs=1e-6)
+
+
 # Collapse
 
 

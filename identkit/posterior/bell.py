@@ -3,7 +3,7 @@
 For a smooth density with one peak, equal steps of 0.6 standard deviations are spectrally accurate, and
 with a *triangular* shear ``t = m + L u`` the marginal of the first latent and the conditional of the last
 are sums along axes of the grid. A posterior that is not like that says so: two grids half a step apart
-differ, its edges are high, a second peak was climbed. Such rows are left to adaptive quadrature.
+differ, its edges are high, one of its peaks is far narrower than the whole. Such rows are left to adaptive quadrature.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ PriorOf = Callable[[tuple[int, ...], Tensor], Tensor]
 # Steps and reaches in standard deviations, and in so many dimensions the error not worth adaptive quadrature.
 _GRIDS = ((0.6, 7.8), (0.45, 9.45), (0.4, 14.0))
 _WIDE = (0.25, 18.0)
+_FINE = (0.25, 10.0)
+"""In three dimensions, for what is crooked or has several peaks."""
 _ACCEPTED = {1: 1e-11, 2: 1e-9}
 _ACCEPTED_BEYOND = 1e-7
 _PILOTS = 2
@@ -95,7 +97,7 @@ def bells(
 
 
 def _settled(problem: _Problem, rows: Tensor, peaked: Peaked) -> Bells:
-    mean, covariance, good = peaked.top[rows], peaked.covariance[rows], peaked.lone[rows].clone()
+    mean, covariance, good = peaked.top[rows], peaked.covariance[rows], peaked.together[rows].clone()
     k = mean.shape[1]
     for _ in range(_PILOTS):
         t, (log_prior, height), _ = _grid(problem, rows, mean, covariance, range(k), *_GRIDS[0], 0.0)
@@ -124,7 +126,7 @@ def _settled(problem: _Problem, rows: Tensor, peaked: Peaked) -> Bells:
 
 
 def _grids(k: int) -> tuple[tuple[float, float], ...]:
-    return (*_GRIDS, _WIDE) if k in _ACCEPTED else _GRIDS
+    return (*_GRIDS, _WIDE if k in _ACCEPTED else _FINE)
 
 
 def _measured(

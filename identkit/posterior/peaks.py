@@ -15,6 +15,7 @@ _CLIMBS = 80
 _STEPS = (1.0, 0.5, 0.2, 0.04, 0.004)
 _DEPTH = 40.0  # nats below the top that a second peak may have unheeded
 _CLOSE = 0.05  # standard deviations between two ends of climbs up one peak
+_NARROW = 0.35  # of the spread of all peaks together: less than that, equal steps would be too coarse
 _LEVEL = 1e-9  # nats that a Newton step would still gain at the top
 
 Height = Callable[[Tensor, Tensor], Tensor]
@@ -23,11 +24,16 @@ Height = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Peaked:
-    """The highest peak of each density, its inverse curvature, and whether it is the only one that counts."""
+    """Where each density lives: the mean and covariance of normal laws put on all its peaks that count.
+
+    `lone`: there is but one peak, whose inverse curvature the covariance then is. `together`: there are several, and
+    none of them is much narrower than all of them together.
+    """
 
     top: Tensor
     covariance: Tensor
     lone: Tensor
+    together: Tensor
 
 
 def peaks(height: Height, axes: Sequence[Tensor], n: int) -> Peaked:
@@ -50,7 +56,7 @@ def peaks(height: Height, axes: Sequence[Tensor], n: int) -> Peaked:
     size = max(1, _POINTS_AT_ONCE // grid[..., 0].numel())
     top = torch.zeros(n, k, dtype=torch.float64)
     covariance = torch.eye(k, dtype=torch.float64).repeat(n, 1, 1)
-    lone = torch.zeros(n, dtype=torch.bool)
+    lone, together = torch.zeros(n, dtype=torch.bool), torch.zeros(n, dtype=torch.bool)
     for rows in torch.arange(n).split(size):
         many = rows.repeat_interleave(grid[..., 0].numel())
         heights = _finite(height(many, grid.reshape(-1, k).repeat(len(rows), 1)))
@@ -62,9 +68,10 @@ def peaks(height: Height, axes: Sequence[Tensor], n: int) -> Peaked:
         ends = _climb(height, rows[row], grid.reshape(-1, k)[at[row, column]])
         if ends is not None:
             found = [_compared(row == i, *ends) for i in range(len(rows))]
-            for i, (place, shape, alone) in enumerate(found):
-                top[rows[i]], covariance[rows[i]], lone[rows[i]] = place, shape, alone and bool(few[i])
-    return Peaked(top, covariance, lone)
+            for i, (place, shape, alone, near) in enumerate(found):
+                top[rows[i]], covariance[rows[i]] = place, shape
+                lone[rows[i]], together[rows[i]] = alone and bool(few[i]), near and bool(few[i])
+    return Peaked(top, covariance, lone, together)
 
 
 def _finite(height: Tensor) -> Tensor:
@@ -141,10 +148,10 @@ def _derivatives(height: Height, rows: Tensor, t: Tensor) -> tuple[Tensor, Tenso
 
 def _compared(
     mine: Tensor, t: Tensor, level: Tensor, bend: Tensor, gain: Tensor
-) -> tuple[Tensor, Tensor, bool]:
-    """The highest end of one density's climbs, its inverse curvature, and whether the others come to it."""
+) -> tuple[Tensor, Tensor, bool, bool]:
+    """The peaks of one density as `Peaked` has them, from the ends of its climbs."""
     k = t.shape[1]
-    failed = torch.zeros(k, dtype=torch.float64), torch.eye(k, dtype=torch.float64), False
+    failed = torch.zeros(k, dtype=torch.float64), torch.eye(k, dtype=torch.float64), False, False
     t, level, bend, gain = t[mine], level[mine], bend[mine], gain[mine]
     if not len(t):
         return failed
@@ -157,4 +164,26 @@ def _compared(
     distance = torch.einsum("mi,ij,mj->m", away, bend[best], away).clamp(min=0).sqrt()
     # A climb that stuck on the way counts by what it could still have gained.
     matters = level + torch.where(gain < _DEPTH, gain, math.inf) > level[best] - _DEPTH
-    return t[best], (covariance + covariance.T) / 2, bool(((distance < _CLOSE) | ~matters).all())
+    covariance = (covariance + covariance.T) / 2
+    if bool(((distance < _CLOSE) | ~matters).all()):
+        return t[best], covariance, True, True
+    mean, covariance, near = _united(t[matters], level[matters], bend[matters])
+    return mean, covariance, False, near
+
+
+def _united(t: Tensor, level: Tensor, bend: Tensor) -> tuple[Tensor, Tensor, bool]:
+    """Mean and covariance of a mixture of normal laws on the peaks, and whether none of these is much narrower."""
+    k = t.shape[1]
+    if bool((torch.linalg.eigvalsh(bend)[:, 0] <= 0).any()):
+        return torch.zeros(k, dtype=torch.float64), torch.eye(k, dtype=torch.float64), False
+    shapes = torch.linalg.inv(bend)
+    weight = torch.softmax(level + torch.logdet(shapes) / 2, 0)
+    mean = weight @ t
+    away = t - mean
+    covariance = torch.einsum("m,mij->ij", weight, shapes + away[:, :, None] * away[:, None, :])
+    covariance = (covariance + covariance.T) / 2
+    whitened = torch.linalg.solve(torch.linalg.cholesky(covariance), shapes)
+    narrowest = torch.linalg.eigvalsh(torch.linalg.solve(torch.linalg.cholesky(covariance), whitened.mT))[
+        :, 0
+    ]
+    return mean, covariance, bool((narrowest > _NARROW**2).all())
