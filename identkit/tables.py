@@ -34,6 +34,8 @@ class Table:
 def read_csv(path: str | Path, names: Sequence[str] | None = None) -> Table:
     r"""Read a table with one column for each of `names`, in any order; an empty cell is a missing value.
 
+    So is an empty line between two rows of a table of one column; other empty lines say nothing.
+
     Args:
         path: a file in UTF-8, cells separated by commas, the first line holding the names.
         names: the observations that the model declares, such as ``("y[1]", "y[2]")``; None for whatever the file has.
@@ -71,11 +73,17 @@ def read_csv(path: str | Path, names: Sequence[str] | None = None) -> Table:
 def _lines(path: Path) -> list[list[str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            return [line for line in csv.reader(file, strict=True) if line]
+            lines = list(csv.reader(file, strict=True))
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} should be a text file in UTF-8, got bytes that are not") from error
     except csv.Error as error:
         raise ValueError(f"{path} should be a CSV file: {error}") from error
+    kept = [number for number, line in enumerate(lines) if line]
+    if not kept:
+        return []
+    # In a table of one column an empty cell is an empty line: only after the last value does it say nothing.
+    column = len(lines[kept[0]]) == 1
+    return [line or [""] for line in lines[kept[0] : kept[-1] + 1] if line or column]
 
 
 def _refuse_header(path: str | Path, header: Sequence[str], names: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ from identkit.model.compiled import compiled
 from identkit.model.families import exact
 from identkit.model.model import Model
 from identkit.model.protocol import ExactModel
-from identkit.posterior.information import Collapse, collapse
+from identkit.posterior.information import Collapse, collapse, observed
 from identkit.posterior.moments import prior_kl
 from identkit.symbolic.certificates import GapOnData
 from identkit.symbolic.on_data import LikelihoodOnData, OnRow
@@ -123,7 +123,7 @@ def verify(
         x: data, (n, d) numpy or torch, or a mapping from names to columns; rows are independent draws.
         at: values for the parameters of a declared model, all of them.
         pooled: whether the rows are one data set that shares its latents.
-        mask: (n, d), True where x is observed.
+        mask: (n, d), True where x is observed; an exact model whose family takes NaN for a missing value needs none.
         setting: a few words that tell this check from others of the same model.
 
     Raises:
@@ -136,18 +136,20 @@ def verify(
     symbolic = as_symbolic(model)
     fixed = symbolic.at(at)
     shared = pooled or (isinstance(model, ExactModel) and model.pooled)
+    if mask is None and isinstance(model, ExactModel):
+        mask = observed(model, x)
     verdict = check(symbolic, at=at)
     measured = collapse(symbolic if isinstance(model, str) else model, x, at, pooled, mask)
     face = compiled(fixed)
-    table, observed = face.rows(x, mask)
-    data = _exact_data(fixed, table, observed)
+    table, seen = face.rows(x, mask)
+    data = _exact_data(fixed, table, seen)
     judged = LikelihoodOnData(fixed)
     groups = [data] if shared else [[row] for row in data]
     evidence = [judged.on(group) for group in groups]
-    confirm = _SecondOpinion(face, table, observed, shared)
-    rows = list(
-        _rows(verdict, measured, evidence, confirm, (symbolic.name, setting), len(data) if shared else 1)
-    )
+    confirm = _SecondOpinion(face, table, seen, shared)
+    whole = [True] * len(data) if seen is None else seen.all(1).tolist()
+    size = len(data) if shared else 1
+    rows = list(_rows(verdict, measured, evidence, confirm, (symbolic.name, setting), size, whole))
     return TheoremCheck(
         model=symbolic.name, setting=setting, verdict=verdict, collapse=measured, rows=tuple(rows)
     )
@@ -169,8 +171,9 @@ def _rows(
     confirm: _SecondOpinion,
     title: tuple[str, str],
     size: int,
+    whole: Sequence[bool],
 ) -> Iterator[Row]:
-    """Joint row and one row a latent for each datum, then the means over the data."""
+    """Joint row and one row a latent for each datum, then the means over the data; `whole` lack no value."""
     for latent in (None, *measured.names):
         column = None if latent is None else measured.names.index(latent)
         each = [
@@ -178,7 +181,7 @@ def _rows(
             for i, found in enumerate(evidence)
         ]
         yield from each
-        yield _mean_row(each, latent, verdict, title)
+        yield _mean_row(each, latent, verdict, title, whole)
 
 
 def _datum_row(
@@ -268,12 +271,20 @@ class _SecondOpinion:
         return float(prior_kl(alone, x, self._shared, mask)[0]) <= max(error, _TINY)
 
 
-def _mean_row(each: Sequence[Row], latent: str | None, verdict: Verdict, title: tuple[str, str]) -> Row:
+def _mean_row(
+    each: Sequence[Row],
+    latent: str | None,
+    verdict: Verdict,
+    title: tuple[str, str],
+    whole: Sequence[bool],
+) -> Row:
     level = verdict.level if latent is None else verdict.latents[latent]
     answers = {row.agrees for row in each}
-    unseen = len(each) > 1 and all(row.level == Level.CONSTANT.value for row in each)
+    seen = [row.level for row, lacks_nothing in zip(each, whole, strict=False) if lacks_nothing]
+    unseen = len(each) > 1 and len(seen) > 1 and set(seen) == {Level.CONSTANT.value}
     if unseen and level in (Level.LOCAL, Level.GLOBAL):
-        # A latent that the law determines cannot be invisible to datum after datum (theory/T2).
+        # A latent that the law determines cannot be invisible to datum after datum (theory/T2), unless what would
+        # show it is missing.
         answers.add(False)
     agrees = False if False in answers else True if answers == {True} else None
     first = each[0]

@@ -281,6 +281,55 @@ TRICKY = {
         {"k": P, "z": L},
     ),
     "simplex": ("p[2] ~ Dirichlet(1, 1); observe x ~ Normal(p[1] - p[2], 1)", {"p[1]": G, "p[2]": G}),
+    # parameters that an equation ties are not generic; one that inequalities confine is not anywhere
+    "a difference that is 0": (
+        "constraint a - b = 0; z ~ Normal(0, 1); observe x ~ Normal((a - b)*z, 1)",
+        {"z": C},
+    ),
+    "a chain of equations": (
+        "constraint a - 2*b = 0; constraint b - 2*c = 0; z ~ Normal(0, 1); "
+        "observe x ~ Normal(z^2 + (a - 4*c)*z, 1)",
+        {"z": L},
+    ),
+    "states tied by an equation": (
+        "constraint a = b; k ~ Bernoulli(1/2); observe x ~ Normal(select(k + 1, a, b), 1)",
+        {"k": C},
+    ),
+    "states tied by a circle": (
+        "constraint a^2 + b^2 = 1; k ~ Bernoulli(1/2); observe x ~ Normal(select(k + 1, a^2 + b^2, 1), 1)",
+        {"k": C},
+    ),
+    "probabilities that fill one": (
+        "k ~ Bernoulli(1/2); observe x ~ Categorical(p, q, r); observe y ~ Normal((p + q + r - 1)*k, 1)",
+        {"k": C},
+    ),
+    "a singular matrix by an equation": (
+        "constraint a*b = 1; z[2] ~ Normal(0, 1); "
+        "observe x ~ Normal(a*z[1] + z[2], 1); observe y ~ Normal(z[1] + b*z[2], 1)",
+        {"z[1]": P, "z[2]": P},
+    ),
+    "a coin that never falls": ("constraint p = 0; k ~ Bernoulli(p); observe x ~ Normal(k, 1)", {"k": C}),
+    "a kink out of reach by an inequality": (
+        "constraint w < 0; z ~ Uniform(0, 1); observe x ~ Normal(relu(z - w), 1)",
+        {"z": G},
+    ),
+    "a fold out of reach by an inequality": (
+        "constraint w < 0; z ~ Exponential(1); observe x ~ Normal((z - w)^2, 1)",
+        {"z": G},
+    ),
+    "a hill in a gap of the prior": (
+        "z ~ Mixture([1/2, 1/2], Uniform(0, 1), Uniform(2, 3)); observe x ~ Normal(relu(z - 1)*relu(2 - z), 1)",
+        {"z": C},
+    ),
+    # where no two states differ in a latent alone, that the law does not mention it says nothing
+    "two names of one coin": (
+        "a ~ Bernoulli(1/2); b ~ Bernoulli(a); observe x ~ Normal(b, 1)",
+        {"a": G, "b": G},
+    ),
+    "a parameter of whole numbers in a fold": (
+        "parameter n in 0..1; z ~ Normal(0, 1); observe x ~ Normal(n*z, 1)",
+        {"z": C},
+    ),
     "a parameter that is one of two numbers": (
         "parameter a in 1..2; z ~ Normal(0, 1); observe x ~ Normal((a - 1)*(a - 2)*z, 1)",
         {"z": C},

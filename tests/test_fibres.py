@@ -365,3 +365,66 @@ def test_rotations_of_standard_normal_factors_survive_the_prior():
     verdict = ik.check(f"parameter W[2, 2]\n{text}", about="joint")
     assert verdict.level is Level.PARTIAL
     assert verdict.prior_identified == ()  # the rotation moves everything and keeps the prior
+
+
+WHOLE = [
+    # 10 n + m tells both; a derivative would let them flow
+    "parameter n in 1..9; parameter m in 0..9; observe x ~ Normal(10*n + m, 1)",
+    # nine values of m, no continuum
+    "parameter n in 1..9; observe x ~ Normal(n + m, 1)",
+    # 1 and 2 give one law, no others do
+    "parameter n in 1..9; observe x ~ Normal(n^2 - 3*n, 1)",
+    "parameter n in 1..2; observe x ~ Normal(m^2 + (n - 1)*(n - 2)*m, 1)",
+]
+
+
+@pytest.mark.parametrize("text", WHOLE)
+def test_whole_numbers_do_not_flow(text):
+    levels = set(ik.check(ik.parse(text), about="parameters").parameters.values())
+    assert levels == {Level.UNKNOWN}
+
+
+def test_a_count_that_may_be_zero_is_not_divided_by():
+    text = "k ~ Poisson(1); z ~ Normal(0, 1); observe x ~ Normal(k*z, 1); observe y ~ Normal(k, 1)"
+    verdict = ik.check(ik.parse(text), about="joint")
+    assert verdict.latents["z"] is Level.UNKNOWN
+
+
+def test_a_map_that_moves_nothing_where_the_constraints_hold_is_no_second_solution():
+    one = "parameter a > 0; parameter b > 0; constraint a = b; observe x ~ Normal(a*b, 1)"
+    verdict = ik.check(ik.parse(one), about="parameters")
+    assert verdict.at_least == ("a", "b") and not verdict.invariances
+    line = problem(
+        symbols("a b", positive=True), [S.One], [Symbol("a", positive=True) - Symbol("b", positive=True)]
+    )
+    assert discrete_maps(line, line.unknowns) == []
+    two = "constraint a + b = 1; observe x ~ Normal(a*b, 1)"
+    verdict = ik.check(ik.parse(two), about="parameters")
+    assert verdict.level is Level.LOCAL and verdict.at_least == ()
+
+
+@pytest.mark.parametrize("point", [-1, 0, 1, 2])
+def test_an_entry_that_is_no_polynomial_is_no_traceback(point):
+    verdict = ik.check(ik.parse("observe x ~ Normal(a*exp(-a), 1)"), about="parameters", at={"a": point})
+    assert verdict.level in (Level.GLOBAL if point < 2 else Level.LOCAL, Level.UNKNOWN)
+
+
+def test_a_constraint_that_makes_an_unknown_zero_is_no_traceback():
+    verdict = ik.check(ik.parse("constraint a*b = 0; observe x ~ Normal(a, 1)"), about="parameters")
+    assert verdict.parameters["a"] in (Level.GLOBAL, Level.UNKNOWN)
+    assert verdict.parameters["b"] in (Level.PARTIAL, Level.UNKNOWN)
+
+
+def test_a_latent_may_be_part_of_the_point():
+    text = "z ~ Normal(0, 1); observe x ~ Normal(w*z, 1); observe y ~ Normal(z, 1)"
+    verdict = ik.check(ik.parse(text), about="joint", at={"z": 0})
+    assert verdict.latents["z"] in (Level.GLOBAL, Level.UNKNOWN)
+    assert verdict.parameters["w"] in (Level.PARTIAL, Level.UNKNOWN)
+
+
+def test_a_ratio_pins_nothing_where_its_denominator_is_zero():
+    # a^3 b / (a^2 b) = a, but at a = 0 the law is that of b = 0, whatever a.
+    model = ik.parse("observe x ~ Normal(a^2*b, 1); observe y ~ Normal(a^3*b, 1)")
+    verdict = ik.check(model, about="parameters", at={"a": 0})
+    assert verdict.parameters["a"] in (Level.PARTIAL, Level.UNKNOWN)
+    assert ik.check(model, about="parameters", at={"a": 1}).parameters["a"] is Level.GLOBAL

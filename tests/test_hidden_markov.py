@@ -608,6 +608,7 @@ def test_a_fit_starts_from_a_number_of_states():
     )
     x, _ = truth.sample(1, torch.Generator().manual_seed(3))
     found = HiddenMarkov.fit(x[0], 2)
+    assert found.convergence is not None
     assert found.convergence.converged
     assert sorted(found.emission.means[:, 0].tolist()) == pytest.approx([0.0, 4.0], abs=0.3)
     assert float(found.log_evidence(x[0])) >= float(truth.log_evidence(x)) - 1e-6

@@ -68,6 +68,7 @@ def maximise(
         the best one.
 
     Raises:
+        ValueError: no iteration is allowed, or a tolerance that no iteration can meet.
         ArithmeticError: the log-likelihood falls by more than rounding, or is NaN: the M-step is wrong.
 
     >>> towards_three = lambda m: ((m + 3) / 2, -((m - 3) ** 2))
@@ -75,6 +76,10 @@ def maximise(
     >>> round(best, 5), convergence.converged
     (3.0, True)
     """
+    if iterations < 1:
+        raise ValueError(f"iterations should be at least 1, got {iterations}")
+    if not tolerance >= 0:
+        raise ValueError(f"tolerance should be at least 0, got {tolerance}")
     ends: list[tuple[State, list[float], bool]] = []
     for state in starts:
         history: list[float] = []

@@ -127,11 +127,11 @@ def data_to_verify(model: Any, data: str) -> tuple[Any, Any]:
     return torch.tensor(values, dtype=torch.float64), None if table.missing is None else observed
 
 
-def table_to_fit(data: str | None) -> Any:
+def table_to_fit(data: str | None, family: str, takes_missing: bool) -> Any:
     """All columns of a table (n, d) as a float64 tensor, NaN where a cell is empty.
 
     Raises:
-        ValueError, OSError: no file; and see `identkit.tables.read_csv`.
+        ValueError, OSError: no file; an empty cell where the family takes none; see `identkit.tables.read_csv`.
     """
     import torch
 
@@ -139,7 +139,11 @@ def table_to_fit(data: str | None) -> Any:
 
     if data is None or not _is_file(data):
         raise ValueError(f"--data should be a CSV file to fit to, got {data!r}")
-    rows = [[float("nan") if cell is None else cell for cell in row] for row in read_csv(data).rows]
+    table = read_csv(data)
+    if table.missing is not None and not takes_missing:
+        row, column = table.missing
+        raise ValueError(f"{data}, row {row}, column {column} is empty, and {family} takes no missing values")
+    rows = [[float("nan") if cell is None else cell for cell in row] for row in table.rows]
     return torch.tensor(rows, dtype=torch.float64)
 
 
@@ -223,7 +227,7 @@ def _declared(path: Path, name: str) -> Any:
         return found() if callable(found) and not hasattr(found, "symbolic") else found
     except (ValueError, TypeError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
         place = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()]
         where = f", line {place[-1]}" if place else ""

@@ -1,4 +1,4 @@
-"""The command `identkit`: check | verify | zoo, and what becomes of errors."""
+"""The command `identkit`: check | posterior | verify | zoo, and what becomes of errors and warnings."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
@@ -67,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGINT, _interrupt)
     try:
         _typed.set(shlex.join(["identkit", *given]))
-        status = app(args=given, prog_name="identkit", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warned
+            status = app(args=given, prog_name="identkit", standalone_mode=False)
         sys.stdout.flush()
     except _UsageError as error:
         return _refused(error.format_message())  # type: ignore[attr-defined]
@@ -91,6 +94,10 @@ def _interrupt(number: int, frame: object) -> None:
     # An exception raised inside a callback of the interpreter is swallowed: long work looks at the list as well.
     _asked_to_stop.append(number)
     raise KeyboardInterrupt
+
+
+def _warned(message: Warning | str, *where: object, **more: object) -> None:
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _refused(message: str) -> int:
@@ -313,6 +320,8 @@ def posterior(
 
     os.environ.setdefault("MPLBACKEND", "Agg")
     folder = None if out is None else written.folder(out)
+    if as_csv is not None:
+        written.file(as_csv)
     if fit is None and model in inferring.FAMILIES and model not in asked.CASES:
         raise ValueError(
             f"{model} should come with --fit, as in identkit posterior {model} --data x.csv --fit …"
@@ -320,10 +329,13 @@ def posterior(
     if fit is not None and model not in inferring.FAMILIES:
         names = ", ".join(inferring.FAMILIES)
         raise ValueError(f"--fit should stand beside a classical family ({names}), got {model!r}")
+    unused = [name for name, value in (("--at", at), ("--pooled", pooled)) if value]
+    if fit is not None and unused:
+        raise ValueError(f"{', '.join(unused)} should not stand beside --fit, which finds the values itself")
     with shown.waiting("computing the exact posterior"):
         if fit is not None:
             chosen, values, mask = inferring.settings_of(fit), None, None
-            x = asked.table_to_fit(data)
+            x = asked.table_to_fit(data, model, inferring.takes_missing(model))
             own = inferring.fitted(model, x, chosen)
         else:
             question = asked.question(model, at)

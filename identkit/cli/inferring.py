@@ -155,10 +155,9 @@ def fitted(family: str, x: Any, settings: Mapping[str, Any]) -> Any:
     Raises:
         ValueError: a setting that the family's fit does not take, or lacks; and as the fit does.
     """
-    module, name = FAMILIES[family].split(".")
-    model = getattr(import_module(f"identkit.classical.{module}"), name)
+    model = _family(family)
     known = inspect.signature(model.fit).parameters
-    wanted = [name for name in known if name not in ("x", "generator")]
+    wanted = [name for name in known if name != "x" and _kinds(known[name])]
     for name in settings:
         if name not in wanted:
             raise ValueError(f"--fit of {family} takes {', '.join(wanted)}, got {name!r}")
@@ -166,7 +165,38 @@ def fitted(family: str, x: Any, settings: Mapping[str, Any]) -> Any:
     if missing:
         example = ",".join(f"{name}=2" for name in missing)
         raise ValueError(f"--fit of {family} should say {', '.join(missing)}, as in --fit {example}")
-    return model.fit(x[:, 0] if family == "hidden-markov" and x.shape[1] == 1 else x, **settings)
+    chosen = {name: _of_kind(name, value, _kinds(known[name])) for name, value in settings.items()}
+    return model.fit(x[:, 0] if family == "hidden-markov" and x.shape[1] == 1 else x, **chosen)
+
+
+def takes_missing(family: str) -> bool:
+    """Whether a classical family of `FAMILIES` takes data with missing values."""
+    return getattr(_family(family), "takes_missing", False)
+
+
+def _family(name: str) -> Any:
+    module, own = FAMILIES[name].split(".")
+    return getattr(import_module(f"identkit.classical.{module}"), own)
+
+
+_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a word"}
+
+
+def _kinds(parameter: inspect.Parameter) -> tuple[str, ...]:
+    """Which kinds of value, of those that one can type, an argument of a fit takes."""
+    named = {part.strip() for part in str(parameter.annotation).split("|")}
+    return tuple(kind for kind in _WORDS if kind in named or (kind == "float" and "Any" in named))
+
+
+def _of_kind(name: str, value: Any, kinds: tuple[str, ...]) -> Any:
+    if "bool" in kinds and str(value).lower() in ("true", "false"):
+        return str(value).lower() == "true"
+    number = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+    fits = {"int": isinstance(value, int), "float": number, "str": isinstance(value, str)}
+    if not any(fits.get(kind) for kind in kinds):
+        expected = " or ".join(_WORDS[kind] for kind in kinds)
+        raise ValueError(f"{name} in --fit should be {expected}, got {value!r}")
+    return value
 
 
 def settings_of(text: str) -> dict[str, Any]:
@@ -180,6 +210,8 @@ def settings_of(text: str) -> dict[str, Any]:
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals or not name.isidentifier() or not value:
             raise ValueError(f"--fit should be settings such as components=3, got {part!r}")
+        if name in found:
+            raise ValueError(f"--fit should say {name} once, got it twice: {text!r}")
         found[name] = _value(value)
     return found
 

@@ -17,8 +17,13 @@ if TYPE_CHECKING:
     from identkit.verdict import Verdict
     from identkit.zoo.case import Case
 
-_MOST_ROWS, _MOST_LATENTS = 20, 6
+_MOST_ROWS = 20
+_LATENT_WIDTH, _OTHER_WIDTH = (
+    31,
+    22,
+)  # columns of text that a latent takes, and those before and after them all
 _QUIET = 1e-3  # nats
+_ROUNDING = 1e-12  # of a standard deviation
 _WIDTH = 120  # where there is no terminal to ask
 _LEVELS = {
     "CONSTANT": "bold red",
@@ -74,24 +79,14 @@ def _answer(found: TheoremCheck) -> Text:
 
 def posterior(answer: Inferred) -> None:
     """Print what each datum told about each latent, the first data one by one, and the averages."""
-    found = answer.found
-    table = Table(title=f"identkit: {answer.model}", title_justify="left", header_style="bold")
-    table.add_column("datum", justify="right")
-    for name in found.names[:_MOST_LATENTS]:
-        table.add_column(f"{name}: mean ± sd", justify="right")
-        table.add_column("KL", justify="right")
-    table.add_column("joint KL", justify="right")
-    for i in range(min(len(found.kl), _MOST_ROWS)):
-        cells = []
-        for j in range(min(len(found.names), _MOST_LATENTS)):
-            mean, sd = float(found.posterior_mean[i, j]), float(found.posterior_sd[i, j])
-            told = _beyond(found.kl_per_latent[i, j], found.kl_per_latent_error[i, j])
-            cells += [f"{mean:.4g} ± {sd:.3g}", told]
-        table.add_row(str(i + 1), *cells, _beyond(found.kl[i], found.kl_error[i]))
     console = _console()
+    found = answer.found
+    single = len(found.kl) == 1 and len(found.names) > 1
+    latents = max(1, (console.width - _OTHER_WIDTH) // _LATENT_WIDTH)
+    table = _each_latent(answer) if single else _each_datum(answer, latents)
     console.print(table)
-    left = len(found.kl) - _MOST_ROWS
-    hidden = len(found.names) - _MOST_LATENTS
+    left = 0 if single else len(found.kl) - _MOST_ROWS
+    hidden = len(found.names) - (_MOST_ROWS if single else latents)
     lines = [
         *([f"… and {left} more data; --csv and --json hold them all"] if left > 0 else []),
         *([f"… and {hidden} more latents; --csv and --json hold them all"] if hidden > 0 else []),
@@ -108,6 +103,43 @@ def posterior(answer: Inferred) -> None:
         )
     for line in lines:
         console.print(Text(line), soft_wrap=True)
+
+
+def _each_datum(answer: Inferred, latents: int) -> Table:
+    found = answer.found
+    table = Table(title=f"identkit: {answer.model}", title_justify="left", header_style="bold")
+    table.add_column("datum", justify="right")
+    for name in found.names[:latents]:
+        table.add_column(f"{name}: mean ± sd", justify="right")
+        table.add_column("KL", justify="right")
+    table.add_column("joint KL", justify="right")
+    for i in range(min(len(found.kl), _MOST_ROWS)):
+        cells = []
+        for j in range(min(len(found.names), latents)):
+            told = _beyond(found.kl_per_latent[i, j], found.kl_per_latent_error[i, j])
+            cells += [_mean_sd(found.posterior_mean[i, j], found.posterior_sd[i, j]), told]
+        table.add_row(str(i + 1), *cells, _beyond(found.kl[i], found.kl_error[i]))
+    return table
+
+
+def _each_latent(answer: Inferred) -> Table:
+    """The latents of a single datum, a line each: a path has many."""
+    found = answer.found
+    table = Table(title=f"identkit: {answer.model}", title_justify="left", header_style="bold")
+    for column in ("latent", "mean ± sd", "KL", "KL given the others"):
+        table.add_column(column, justify="left" if column == "latent" else "right")
+    for j in range(min(len(found.names), _MOST_ROWS)):
+        table.add_row(
+            Text(found.names[j]),
+            _mean_sd(found.posterior_mean[0, j], found.posterior_sd[0, j]),
+            _beyond(found.kl_per_latent[0, j], found.kl_per_latent_error[0, j]),
+            _beyond(found.kl_conditional[0, j], found.kl_conditional_error[0, j]),
+        )
+    return table
+
+
+def _mean_sd(mean: Any, sd: Any) -> str:
+    return f"{float(mean) if abs(mean) > _ROUNDING * sd else 0.0:.4g} ± {float(sd):.3g}"
 
 
 def _beyond(kl: Any, error: Any) -> str:

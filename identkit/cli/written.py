@@ -24,6 +24,19 @@ def folder(path: Path) -> Path:
     return path
 
 
+def file(path: Path) -> Path:
+    """Refuse a file that cannot be written before the work begins.
+
+    Raises:
+        ValueError: it is a folder, or there is no folder to hold it.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path} should be a file to write, and is a folder")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path} should lie in a folder that exists, and {path.parent} is none")
+    return path
+
+
 def everything(
     into: Path,
     title: str,

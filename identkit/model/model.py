@@ -441,15 +441,21 @@ class Model:
                 raise ValueError(
                     f"at for {symbol} should be {DOMAIN_WORDS.get(domain, f'in {domain}')}, got {value}"
                 )
-        return self._replaced(fixed)
+        return self.replaced(fixed)
 
     def given(self, state: Mapping[Symbol, Expr]) -> Model:
         """The model with some latents held at values: they leave the prior and stand as numbers elsewhere."""
-        held = self._replaced(state)
+        held = self.replaced(state)
         held.latents = [s for s in held.latents if not set(s.symbols) <= set(state)]
         return held
 
-    def _replaced(self, values: Mapping[Symbol, Expr]) -> Model:
+    def replaced(self, values: Mapping[Symbol, Expr]) -> Model:
+        """The model with these symbols written out, domains unchecked.
+
+        Raises:
+            ValueError: where an expression is then undefined or a constraint broken.
+        """
+
         def change(expression: Expr) -> Expr:
             changed = expression.subs(list(values.items()))
             if changed.has(S.ComplexInfinity, S.NaN):

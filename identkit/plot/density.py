@@ -12,20 +12,23 @@ import torch
 from matplotlib.axes import Axes
 from scipy.integrate import trapezoid
 from torch import Tensor
-from torch.distributions import Categorical, MultivariateNormal, Normal
+from torch.distributions import Categorical, Independent, MultivariateNormal, Normal
 
 from identkit.model.compiled import CompiledModel, compiled
 from identkit.model.language import parse
 from identkit.model.model import Model
 from identkit.model.protocol import Continuous, ExactModel, Finite
+from identkit.plot.single import alone, density, masses, support
 from identkit.plot.style import POSTERIOR, PRIOR, at_most, canvas, number, styled
 from identkit.posterior.heights import heights
+from identkit.posterior.information import with_gaps
 from identkit.posterior.quadrature import Quadrature, integrate
 
-_MOST_ROWS = 8
+_MOST_ROWS, _MOST_LATENTS = 8, 8
 _REACH = 4.5  # standard deviations on each side of a density
 _MASS = 0.02  # a density as drawn integrates to one as nearly as this, and no step is more of its peak
 _HALVINGS = 4
+_INSTEAD = "identkit.plot.intervals(identkit.collapse(model, x)) draws means and standard deviations"
 
 Density = Callable[[np.ndarray], np.ndarray]
 
@@ -92,7 +95,8 @@ def posterior(
     zero for a latent that the likelihood does see (theory/T3).
 
     Args:
-        model: a declared model or its text, with at most two continuous latents, or an exact classical model.
+        model: a declared model or its text, with at most three continuous latents, or an exact classical model with
+            at most eight latents a datum.
         x: data (n, d), at most 8 rows unless they are pooled.
         ax: axes to draw on, one for each latent of each datum; a new figure if None.
         at: values of the parameters of a declared model, all of them.
@@ -102,7 +106,8 @@ def posterior(
         One Axes, or an array of them, (n, k).
 
     Raises:
-        ValueError: bad data, a parameter without a value, too many rows, or the wrong number of axes.
+        ValueError: bad data, a parameter without a value, too many rows or latents, a latent without a density or
+            moments (the message names what draws it all the same), or the wrong number of axes.
         TypeError: not a model.
 
     >>> ax = posterior("z ~ Normal(0, 1); observe x ~ Normal(w*z, 1)", [[1.0]], at={"w": 1})
@@ -138,35 +143,56 @@ def posterior(
 
 def _in_closed_form(model: ExactModel, x: Any) -> list[list[_Marginal]]:
     if isinstance(x, Mapping):
-        x = compiled(model.symbolic()).rows(x)[0]
-    prior: Any = model.prior
-    after, kl = model.posterior(x), model.kl_per_latent(x)
+        x = with_gaps(model, x)
+    if hasattr(model, "of_length") and getattr(model, "length", 1) is None:
+        raise ValueError(f"length should be declared to draw a {type(model).__name__}, got None; {_INSTEAD}")
+    names = model.latent_names
+    if len(names) > _MOST_LATENTS:
+        raise ValueError(
+            f"model should have at most {_MOST_LATENTS} latents a datum to draw, got {len(names)}; {_INSTEAD}"
+        )
+    kl = model.kl_per_latent(x)
+    at_most(len(kl), _MOST_ROWS, "x")
     error = model.kl_error(x)
-    mean, sd = model.posterior_moments(x)
-    n, k = kl.shape
-    at_most(n, _MOST_ROWS, "x")
+    mean, sd = (table.cpu() for table in model.posterior_moments(x))
+    try:
+        laws = [(alone(model.prior, j), alone(_after(model, x), j)) for j in range(len(names))]
+    except ValueError as refusal:
+        raise ValueError(f"a latent should have a density to draw: {refusal}; {_INSTEAD}") from refusal
 
     def marginal(i: int, j: int) -> _Marginal:
-        here = {"name": model.latent_names[j], "kl": float(kl[i, j]), "kl_error": float(error[i])}
-        moments = (float(mean[i, j]), float(sd[i, j]))
+        here = {"name": names[j], "kl": float(kl[i, j]), "kl_error": float(error[i])}
+        before, after = laws[j]
         if isinstance(after, Categorical):
-            states = tuple(range(after.probs.shape[1]))
-            before, seen = _look_up(prior.probs), _look_up(after.probs[i])
-            return _Marginal(**here, states=states, first=1, prior=before, posterior=seen)
-        if isinstance(after, MultivariateNormal):
-            before = Normal(prior.mean[j], prior.stddev[j])
-            law, support = Normal(mean[i, j], sd[i, j]), (-math.inf, math.inf)
-        else:
-            before, law, support = prior, after, (0.0, 1.0)
+            states = tuple(range(after.probs.shape[-1]))
+            return _Marginal(
+                **here, states=states, first=1, prior=masses(before, i), posterior=masses(after, i)
+            )
+        own = (float(before.mean), float(torch.as_tensor(before.variance).sqrt()))
+        moments = tuple(
+            pair for pair in (own, (float(mean[i, j]), float(sd[i, j]))) if all(map(math.isfinite, pair))
+        )
+        if not moments:
+            raise ValueError(
+                f"{names[j]} should have a finite variance to be drawn, before or after the data; {_INSTEAD}"
+            )
         return _Marginal(
             **here,
-            support=support,
-            prior=_density(before),
-            posterior=_density(law),
-            moments=((float(before.mean), float(before.stddev)), moments),
+            support=support(before),
+            prior=density(before, 0),
+            posterior=density(after, i),
+            moments=moments,
         )
 
-    return [[marginal(i, j) for j in range(k)] for i in range(n)]
+    return [[marginal(i, j) for j in range(len(names))] for i in range(len(kl))]
+
+
+def _after(model: ExactModel, x: Any) -> Any:
+    after = model.posterior(x)
+    if isinstance(model.prior, MultivariateNormal) and not isinstance(after, MultivariateNormal):
+        mean, sd = model.posterior_moments(x)  # of a path, whose coordinates are normal too
+        return Independent(Normal(mean, sd), 1)
+    return after
 
 
 def _by_quadrature(model: CompiledModel, x: Any, pooled: bool) -> list[list[_Marginal]]:
@@ -202,14 +228,6 @@ def _by_quadrature(model: CompiledModel, x: Any, pooled: bool) -> list[list[_Mar
 
 def _quadrature_density(law: Quadrature, j: int) -> Density:
     return lambda points: law.marginal(j, torch.from_numpy(points)).posterior[0].numpy()
-
-
-def _density(law: Any) -> Density:
-    return lambda points: law.log_prob(torch.from_numpy(points)).exp().numpy()
-
-
-def _look_up(probabilities: Tensor) -> Density:
-    return lambda states: probabilities.numpy()[states.astype(int)]
 
 
 def _draw(ax: Axes, marginal: _Marginal) -> None:

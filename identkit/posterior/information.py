@@ -7,15 +7,17 @@ share the model only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from identkit.model.compiled import CompiledModel, compiled
+from identkit.model.compiled.data import table_of
 from identkit.model.language import parse
 from identkit.model.model import Model
 from identkit.model.protocol import ExactModel, Flatness
@@ -94,11 +96,12 @@ def collapse(
         x: (n, d) numpy or torch, or a mapping from names to columns; each row a draw of the whole model.
         at: values of the parameters of a declared model, all of them.
         pooled: take the rows as one data set that shares its latents.
-        mask: (n, d), True where x is observed; None if nothing is missing.
+        mask: (n, d), True where x is observed; None if nothing is missing, or for an exact model whose family takes
+            NaN for a missing value.
 
     Raises:
-        ValueError: bad data (the message names row and column), a parameter without a value, more than two
-            continuous latents, `at` or `mask` for a model that takes none.
+        ValueError: bad data (the message names row and column), a parameter without a value, more than three
+            continuous latents, `at` for an exact model, a missing value where the family takes none.
         TypeError: not a model.
 
     >>> c = collapse("z ~ Normal(0, 1); observe x ~ Normal(w*z, 1)", [[1.0]], at={"w": 1})
@@ -111,19 +114,56 @@ def collapse(
         return _declared(compiled(model, at), x, pooled, mask)
     if not isinstance(model, ExactModel):
         raise TypeError(f"model should be a Model, its text, or an exact model, got {type(model).__name__}")
-    for name, value in (("at", at), ("mask", mask)):
-        if value is not None:
-            raise ValueError(f"{name} should be None for a {type(model).__name__}, got {value!r}")
+    if at is not None:
+        raise ValueError(f"at should be None for a {type(model).__name__}, got {at!r}")
     if pooled and not model.pooled:
         raise ValueError(
             f"pooled should be False: each row of a {type(model).__name__} has latents of its own"
         )
-    return _exact(model, x)
+    return _exact(model, x if mask is None else with_gaps(model, x, mask))
+
+
+def observed(model: ExactModel, x: Any) -> Bool[Tensor, "n d"] | None:
+    """The mask of data (n, d) in which NaN stands for a missing value; None where nothing is missing.
+
+    Only families that say so (`takes_missing`) take NaN; the others refuse it at their own door.
+
+    >>> from identkit.classical.item_response import ItemResponse
+    >>> observed(ItemResponse([1.0, 2.0], [0.0, 0.0]), [[1.0, float("nan")]])
+    tensor([[ True, False]])
+    """
+    if not getattr(model, "takes_missing", False):
+        return None
+    seen = ~table_of(x, model.symbolic().observation_names).isnan()
+    return None if bool(seen.all()) else seen
+
+
+def with_gaps(model: ExactModel, x: Any, mask: Any = None) -> Float[Tensor, "n d"]:
+    """Data as a table with NaN, as the families take it, where the mask says that a value is missing.
+
+    Raises:
+        ValueError: a mask of another shape, or a missing value where the family takes none.
+
+    >>> from identkit.classical.item_response import ItemResponse
+    >>> with_gaps(ItemResponse([1.0, 2.0], [0.0, 0.0]), {"x[1]": [1], "x[2]": [0]}, [[True, False]])
+    tensor([[1., nan]], dtype=torch.float64)
+    """
+    table = table_of(x, model.symbolic().observation_names)
+    seen = ~table.isnan() if mask is None else torch.as_tensor(mask, dtype=torch.bool, device=table.device)
+    if seen.shape != table.shape:
+        raise ValueError(f"mask should have the shape of x, {tuple(table.shape)}, got {tuple(seen.shape)}")
+    if not bool(seen.all()) and not getattr(model, "takes_missing", False):
+        row, column = (int(place) for place in (~seen).nonzero()[0])
+        raise ValueError(
+            f"mask should be True everywhere: a {type(model).__name__} takes no missing values, "
+            f"got one in row {row + 1}, column {model.symbolic().observation_names[column]}"
+        )
+    return table.masked_fill(~seen, math.nan)
 
 
 def _exact(model: ExactModel, x: Any) -> Collapse:
     if isinstance(x, Mapping):
-        x = compiled(model.symbolic()).rows(x)[0]
+        x = with_gaps(model, x)
     kl = model.kl_to_prior(x)
     error = model.kl_error(x)
     each = error[:, None].expand(-1, len(model.latent_names))

@@ -171,9 +171,13 @@ class States:
         _, group = torch.unique(self.states[:, kept], dim=0, return_inverse=True)
         # Added up by index: a matrix of states by groups would be too large where there are many of each.
         empty = law.prior.new_zeros(len(law.prior), int(group.max()) + 1)
-        prior, gap = (empty.index_add(1, group, part) for part in (law.prior, law.gap))
+        parts = (law.prior, law.gap, law.posterior)
+        prior, gap, mass = (empty.index_add(1, group, part) for part in parts)
         share = gap / torch.where(prior > 0, prior, 1.0)
-        group_ratio = torch.where(prior > 0, torch.log1p(share.clamp(min=-1.0)), 0.0)
+        # q − p serves where q is close to p; where little of p is left, 1 + share would have lost the digits of q.
+        near = torch.log1p(share.clamp(min=-0.5))
+        group_ratio = torch.where(share > -0.5, near, torch.log(mass) - torch.log(prior))
+        group_ratio = torch.where(prior > 0, group_ratio, 0.0)
         if given_others:
             ratio = law.ratio - group_ratio[:, group]
             ratio = torch.where(law.ratio > -math.inf, ratio, -math.inf)

@@ -32,7 +32,7 @@ from identkit.posterior.smooth import smooth
 _WORTH_STATING = 1e-4
 _MASS_SLACK = 1e-6
 #: Evaluations of ℓ that a datum may take; some seconds to a minute of them.
-EVALUATIONS = 50_000_000
+EVALUATIONS = 100_000_000
 _SPATIAL = 3
 # Relative to each KL: three levels of 1e-11 inside each other would cost five times as much.
 _TOLERANCES = {_SPATIAL: 1e-7}

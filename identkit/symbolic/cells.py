@@ -88,6 +88,9 @@ class FlatCell(Claim):
             if s in self.point
         ):
             return False
+        stated = [c.expression for c in model.constraints if c.relation == "> 0"]
+        if any(e.subs(list(self.point.items())).is_positive is not True for e in stated):
+            return False
         moved = {latent: latent + t * entry for latent, entry in self.direction.items()}
         for expression in conditional_law(model).expressions:
             here = smooth_near(expression, self.point)

@@ -34,6 +34,7 @@ from identkit.symbolic.certificates import (
     Recovered,
     all_apart,
 )
+from identkit.symbolic.equalities import tied, with_equalities_solved
 from identkit.symbolic.field import nonzero_point, points, vanishes
 from identkit.symbolic.full_rank import FullRank, affine_slopes, full_rank
 from identkit.symbolic.injectivity import Peeled, peel, slope_sign
@@ -98,7 +99,7 @@ def check_latents(model: Model, at: Mapping[Any, Any] | None = None) -> Verdict:
     (<Level.CONSTANT: 'CONSTANT'>, <Level.GLOBAL: 'GLOBAL'>)
     """
     started = time.perf_counter()
-    fixed = without_settled_kinks(model.at(at))
+    fixed = without_settled_kinks(with_equalities_solved(model.at(at)))
     assumptions = refuse_or_assume(fixed)
     found = analyse(fixed)
     found.assumptions[:0] = assumptions
@@ -130,6 +131,8 @@ def _open_questions(verdict: Verdict) -> int:
 def _by_the_general_method(model: Model, verdict: Verdict, assumptions: Sequence[str]) -> Verdict:
     """Rank, fields, formulas and maps, where the latents fill an open set and the first steps left something open."""
     if any(is_discrete(model.support(s)) or not takes_every_value(model, s) for s in model.latent_symbols):
+        return verdict
+    if tied(model):
         return verdict
     from identkit.symbolic.parameters import check_fibre
 
@@ -247,6 +250,9 @@ def _broken(condition: Condition, domains: Mapping[Symbol, Set], model: Model) -
 
 def analyse(model: Model) -> Findings:
     """Levels and claims for all latents of a model with generic remaining parameters."""
+    equations = ", ".join(sorted(s.name for s in tied(model)))
+    if equations:
+        return _undecided(model, f"an equation ties {equations}, so that they are no generic numbers")
     bound = [symbol.name for st in model.latents if on_simplex(st.family) for symbol in st.symbols]
     if bound:
         return _undecided(
@@ -559,7 +565,7 @@ def _ignored_or_merged(
     elif (
         len(set(labels)) == 1
         or (neighbours and all(len(set(group)) == 1 for group in neighbours))
-        or not _mentions(law, latent)
+        or (neighbours and not _mentions(law, latent))
     ):
         found.levels[latent.name] = Level.CONSTANT
         if not _mentions(law, latent):

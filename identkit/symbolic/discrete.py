@@ -21,6 +21,7 @@ from identkit.symbolic.field import points, vanishes
 from identkit.symbolic.fractions import exponentials_opened
 from identkit.symbolic.polynomials import NotRational, Ring
 from identkit.symbolic.problem import Problem
+from identkit.symbolic.variety import moves_what_is_allowed
 
 Map = dict[Symbol, Expr]
 """Where each moved unknown goes."""
@@ -51,7 +52,7 @@ def discrete_maps(
     for kind, change in islice(candidates(problem), most):
         if not left:
             break
-        if set(change) & left and trial.plausible(change) and keeps(change, problem):
+        if set(change) & left and trial.plausible(change) and keeps(change, problem) and trial.moves(change):
             found.append((kind, change))
             left -= set(change)
     return found
@@ -67,6 +68,7 @@ def moves_inside(change: Map, problem: Problem) -> bool:
         and moves
         and trial.plausible(change)
         and keeps(change, problem)
+        and trial.moves(change)
     )
 
 
@@ -103,6 +105,11 @@ class _Trial:
                 if not all(a.overlaps(b) for a, b in zip(earlier, after, strict=True)):
                     return False
         return True
+
+    def moves(self, change: Map) -> bool:
+        """Whether the map moves points that meet the constraints."""
+        everything = {s: self.problem.domains[s] for s in (*self.problem.unknowns, *self.problem.known)}
+        return moves_what_is_allowed(change, self.problem, list(points(everything, 12, seed=6)))
 
 
 def _inside(problem: Problem, count: int) -> list[dict[Symbol, Rational]] | None:

@@ -25,6 +25,7 @@ from identkit.symbolic.problem import Problem
 from identkit.symbolic.questions import Question, question
 from identkit.symbolic.rank import row_space
 from identkit.symbolic.regularity import analytic, from_half_line, positive, regular
+from identkit.symbolic.variety import moves_what_is_allowed
 from identkit.verdict import Certificate, Level
 
 Values = Mapping[Symbol, Expr]
@@ -198,6 +199,8 @@ class NullField(FibreClaim):
         )
 
     def holds(self, asked: Question) -> bool:
+        if any(self.components.get(s, S.Zero) != 0 for s in asked.problem.whole):
+            return False  # whole numbers do not flow
         if set(self.components) & set(self.ties) or any(self.ties.get(u) for u in self.ties.values()):
             return False
         if any(
@@ -254,6 +257,8 @@ class Rank(FibreClaim):
     def holds(self, asked: Question) -> bool:
         problem = asked.problem
         if not all(analytic(e, problem.domains) for e in problem.summary):
+            return False
+        if any(problem.whole & e.free_symbols for e in (*problem.summary, *problem.constraints)):
             return False
         chance = random.Random(2026)
         for prime in PRIMES[2:]:
@@ -419,8 +424,12 @@ class Mirrored(FibreClaim):
         if all(e == s for s, e in self.change.items()) or not asked.problem.exhaustive:
             return False
         problem = asked.problem
+        if any(problem.whole & {s, *e.free_symbols} for s, e in self.change.items()):
+            return False
         images = [(e.xreplace(dict(self.change)), e) for e in problem.summary]
         if not all(gone(image - e) for image, e in images) or not _stays(self.change, problem):
+            return False
+        if not moves_what_is_allowed(self.change, problem, _points(problem, 12)):
             return False
         moved = [(e.xreplace(dict(self.change)), e) for e in problem.constraints]
         return all(gone(image - e) or gone(image + e) for image, e in moved)
@@ -538,7 +547,8 @@ def not_zero_somewhere(expression: Expr, problem: Problem) -> bool:
         return False
     if not expression.free_symbols:
         return balls.nonzero(expression)
-    if not analytic(expression, problem.domains):
+    # Every whole number has positive mass, so that one of them says nothing of the others.
+    if problem.whole & expression.free_symbols or not analytic(expression, problem.domains):
         return False
     tape = Tape([expression])
     return any(

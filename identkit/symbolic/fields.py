@@ -22,7 +22,7 @@ from identkit.symbolic.coordinates import Coordinates, Field, primitive
 from identkit.symbolic.field import vanishes
 from identkit.symbolic.fractions import exponentials_opened, log_slope
 from identkit.symbolic.linear import nullspace, rationals
-from identkit.symbolic.modular import PRIMES, Evaluator
+from identkit.symbolic.modular import PRIMES, Evaluator, Unsupported
 from identkit.symbolic.polynomials import NotRational, Ring
 from identkit.symbolic.problem import Problem
 from identkit.symbolic.torus import Torus
@@ -45,6 +45,8 @@ class Monomial:
     def value(self, values: dict[Symbol, int]) -> int:
         product = 1
         for symbol, power in self.powers:
+            if power < 0 and values[symbol] % _PRIME == 0:
+                raise Unsupported(f"{symbol} is 0 wherever the constraints hold")
             product = product * pow(values[symbol], power, _PRIME) % _PRIME
         return product
 
@@ -70,7 +72,10 @@ def null_fields(
     changed = Coordinates.of(problem)
     search = _Search(changed.problem, [changed.new(u) for u in free], deficiency, time.monotonic() + seconds)
     for degree in (1, 2, 3):
-        search.extend(degree, deficiency)
+        try:
+            search.extend(degree, deficiency)
+        except Unsupported:
+            break
         if len(search.found) >= deficiency or search.late:
             break
     found = [changed.back(field) for field in search.found]

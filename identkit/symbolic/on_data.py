@@ -30,6 +30,7 @@ from identkit.symbolic.certificates import (
     certified_rank,
 )
 from identkit.symbolic.checker import analyse, refuse_or_assume
+from identkit.symbolic.equalities import tied, with_equalities_solved
 from identkit.symbolic.field import points, vanishes
 from identkit.symbolic.proof import Proof
 from identkit.symbolic.ranges import without_settled_kinks
@@ -70,7 +71,7 @@ def check_data(
     (<Level.CONSTANT: 'CONSTANT'>, <Level.INFORMED: 'INFORMED'>)
     """
     started = time.perf_counter()
-    fixed = without_settled_kinks(model.at(at))
+    fixed = without_settled_kinks(with_equalities_solved(model.at(at)))
     assumptions = refuse_or_assume(fixed)
     rows = exact_rows(fixed, data)
     likelihood = LikelihoodOnData(fixed)
@@ -206,6 +207,8 @@ class LikelihoodOnData:
         held = [self.model.given(state) if state else self.model for state in self._states]
         if not held or not all(takes_every_value(model, s) for model in held for s in self._rest):
             return "which values the prior allows was not decided, so a gap along {} may lie outside"
+        if tied(self.model):
+            return "a gap along {} at parameter values that may break an equation between them"
         whole = any(is_discrete(domain) for domain in self.model.domains.values())
         domains, density = all_domains(self.model), self.model.log_likelihood()
         if self.model.domains and (whole or not analytic(density, domains, of=self.model.domains)):

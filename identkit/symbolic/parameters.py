@@ -104,7 +104,7 @@ def check_fibre(
         generic = outcome
         inner = (
             question(model.at({s.name: v for s, v in point.items()}), about)
-            if _partly(point, unknowns)
+            if _partly(point, unknowns) and _written_in(model, point)
             else None
         )
         outcome = solve_at(asked.problem, point, generic, None if inner is None else inner.problem, seconds)
@@ -143,6 +143,7 @@ def _concluded(
     tried = [
         *outcome.tried,
         *([f"the law is not known completely: {asked.incomplete}"] if asked.incomplete else []),
+        *(["unknowns that take whole numbers only are no matter of calculus"] if asked.problem.whole else []),
     ]
     if not proof.verify():
         levels = _withdrawn(proof, levels)
@@ -167,6 +168,11 @@ def _point(model: Model, about: str, at: Mapping[Any, Any] | None) -> tuple[Mode
 
 def _partly(point: Mapping[Symbol, Expr], unknowns: Sequence[Symbol]) -> bool:
     return any(u not in point for u in unknowns)
+
+
+def _written_in(model: Model, point: Mapping[Symbol, Expr]) -> bool:
+    # A latent is no parameter: its statement would be left without it.
+    return all(s in model.domains for s in point)
 
 
 def _claims(problem: Problem, outcome: Outcome, point: Mapping[Symbol, Expr]) -> list[FibreClaim]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import sympy
 from sympy import Dummy, Expr, Symbol
 
-from identkit.symbolic.fibre_proof import FibreClaim, Values, in_domain
+from identkit.symbolic.fibre_proof import FibreClaim, Values, in_domain, not_zero_somewhere
 from identkit.symbolic.fractions import rational_zero
 from identkit.symbolic.problem import Problem
 from identkit.symbolic.questions import Question
@@ -38,11 +38,16 @@ class Pinned(FibreClaim):
         problem = asked.problem
         inside = set(problem.summary)
         if self.expression not in inside and not any(
-            a / b == self.expression for a in inside for b in inside if b != 0
+            a / b == self.expression and not_zero_somewhere(b.subs(list(self.point.items())), problem)
+            for a in inside
+            for b in inside
+            if b != 0
         ):
             return False
         value = self.expression.subs(list(self.point.items()))
-        if value.free_symbols or self.point.get(self.unknown) != self.value or not regular(self.expression):
+        if value.free_symbols or self.point.get(self.unknown) != self.value:
+            return False
+        if not regular(_with_ends(self.expression, problem)):
             return False
         moved = _with_ends(self.cofactor, problem)
         if not (positive(moved) or positive(-moved)):

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from sympy import Expr, Set, Symbol
 
+from identkit.symbolic.support import is_discrete
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -35,3 +37,10 @@ class Problem:
     latents: tuple[Symbol, ...] = ()
     inequalities: tuple[Expr, ...] = ()
     closed: frozenset[Symbol] = frozenset()
+
+    @property
+    def whole(self) -> frozenset[Symbol]:
+        """Unknowns and known symbols that take whole numbers only: no calculus applies to them."""
+        return frozenset(
+            s for s in (*self.unknowns, *self.known) if s in self.domains and is_discrete(self.domains[s])
+        )

@@ -30,6 +30,7 @@ from identkit.symbolic.certificates import (
     SpanOnData,
     law_moves,
 )
+from identkit.symbolic.equalities import tied
 from identkit.symbolic.full_rank import FullRank
 from identkit.symbolic.support import (
     State,
@@ -89,7 +90,7 @@ class Proof(Certificate):
 
     def _follows(self, name: str, level: Level, weighed: Weighed) -> bool:
         latent = next((s for s in self.model.latent_symbols if s.name == name), None)
-        if latent is None:
+        if latent is None or (level is not Level.CONSTANT and tied(self.model)):
             return False
         if not self.groups:
             return weighed.of_law(latent, level)
@@ -179,8 +180,13 @@ class Weighed:
     def _ignored_always(self, latent: Symbol) -> bool:
         return any(isinstance(c, Ignored) and latent in c.latents and not c.state for c in self._claims)
 
+    def _varies_alone(self, latent: Symbol) -> bool:
+        """Whether two states of positive mass differ in the latent alone; else "ignored" would be an empty word."""
+        others = [frozenset(i for i in state if i[0] != latent) for state in self._classes]
+        return latent not in self._finite or len(set(others)) < len(others)
+
     def _constant(self, latent: Symbol) -> bool:
-        if self._ignored_always(latent):
+        if self._ignored_always(latent) and self._varies_alone(latent):
             return True
         if latent in self._finite:
             if len({dict(state)[latent] for state in self._classes}) == 1:

@@ -113,6 +113,7 @@ def _latents(model: Model) -> Question:
         (),
         model.log_prior(),
         tuple(model.latent_symbols),
+        _positive(model, (*model.parameters, *model.latent_symbols)),
     )
     return Question(problem, (), law.assumptions, law.incomplete, (), "the law given the latents")
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 import sympy
 from sympy import Dummy, Expr, Rational, S, Symbol
 
-from identkit.symbolic.field import vanishes
+from identkit.symbolic.field import nonzero_point, vanishes
 from identkit.symbolic.fields import Field, null_fields
 from identkit.symbolic.fractions import rational_zero
 from identkit.symbolic.linear import nullspace, rationals
@@ -60,7 +60,7 @@ def solve_at(
     _still_determined(found, generic, values)
     _still_moving(problem, found, generic, values)
     for unknown in rest:
-        if inside.levels[unknown] in (Level.CONSTANT, Level.PARTIAL):
+        if inside.levels.get(unknown) in (Level.CONSTANT, Level.PARTIAL):
             # A curve in the slice is a curve in the fibre.
             found.levels[unknown] = Level.PARTIAL
     found.by_rank += inside.by_rank
@@ -100,10 +100,16 @@ def _pinned(problem: Problem, found: Outcome, values: Mapping[Symbol, Expr]) -> 
     """Coordinates that one entry of κ, or a ratio of two, pins down at this point."""
     entries = [e for e in dict.fromkeys(problem.summary) if e.free_symbols and sympy.count_ops(e) <= _LONGEST]
     short = [e for e in entries if sympy.count_ops(e) <= 30]
-    ratios = [a / b for a in short for b in short if a != b][:40]
+    # By an entry that is 0 at the point nothing is divided, even where the ratio has a limit.
+    alive = [b for b in short if nonzero_point(b.subs(list(values.items())), problem.domains) is not None]
+    ratios = [a / b for a in short for b in alive if a != b][:40]
     for expression in [*entries, *ratios]:
         value = expression.subs(list(values.items()))
-        if value.free_symbols or value.has(S.NaN, S.ComplexInfinity) or not regular(expression):
+        if (
+            value.free_symbols
+            or value.has(S.NaN, S.ComplexInfinity)
+            or not regular(_moved(expression, problem))
+        ):
             continue
         top = sympy.expand(sympy.fraction(sympy.together(expression - value))[0])
         if top == 0:
@@ -124,6 +130,7 @@ def _pinned(problem: Problem, found: Outcome, values: Mapping[Symbol, Expr]) -> 
 def _is_root(factor: Expr, unknown: Symbol, root: Expr) -> bool:
     return (
         factor.free_symbols == {unknown}
+        and factor.is_polynomial(unknown)
         and sympy.degree(factor, unknown) == 1
         and factor.subs(unknown, root) == 0
     )
@@ -131,8 +138,12 @@ def _is_root(factor: Expr, unknown: Symbol, root: Expr) -> bool:
 
 def signed_on(expression: Expr, problem: Problem) -> bool:
     """Whether the expression is seen to have one sign, and no zero, everywhere in the domains, their ends included."""
-    moved = on_open_box(expression, {s: d for s, d in problem.domains.items() if s not in problem.closed})
+    moved = _moved(expression, problem)
     return positive(moved) or positive(-moved)
+
+
+def _moved(expression: Expr, problem: Problem) -> Expr:
+    return on_open_box(expression, {s: d for s, d in problem.domains.items() if s not in problem.closed})
 
 
 def _squared(problem: Problem, found: Outcome, values: Mapping[Symbol, Expr]) -> None:

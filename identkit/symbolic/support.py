@@ -98,7 +98,9 @@ def takes_every_value(model: Model, latent: Symbol) -> bool:
     """
     family = next(s.family for s in model.latents if latent in s.symbols)
     if not is_discrete(model.support(latent)):
-        return not on_simplex(family)
+        # A mixture of Uniform(0, 1) and Uniform(2, 3) leaves a gap in the interval that the two span.
+        whole = [weight for weight, part in _parts(family) if part.support == model.support(latent)]
+        return not on_simplex(family) and any(almost_never_zero(w, all_domains(model)) for w in whole)
     domains = all_domains(model)
     return any(
         isinstance(part, Poisson | Geometric | NegativeBinomial)

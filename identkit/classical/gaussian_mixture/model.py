@@ -155,6 +155,8 @@ class GaussianMixture(FiniteMixture):
         count, d = components, x.shape[1]
         if not 2 <= count <= len(x):
             raise ValueError(f"components should be in 2..{len(x)}, the rows of x, got {count}")
+        if not floor >= 0:
+            raise ValueError(f"floor should be at least 0, got {floor}")
         variances = x.var(0, correction=0)
         if not bool((variances > 0).all()):
             raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -77,6 +77,8 @@ class HiddenMarkov:
     >>> hmm.kl_to_prior([1, 1, 0])
     tensor([0.1911], dtype=torch.float64)
     """
+
+    takes_missing: ClassVar[bool] = True
 
     initial: Float[Tensor, " k"]
     transition: Float[Tensor, "k k"]

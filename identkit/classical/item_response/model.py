@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, ClassVar
 
 import sympy
 import torch
@@ -68,6 +68,8 @@ class ItemResponse(Placed):
     >>> model.kl_to_prior([[float("nan"), float("nan"), 1]])
     tensor([0.], dtype=torch.float64)
     """
+
+    takes_missing: ClassVar[bool] = True
 
     slopes: Float[Tensor, "j k"]
     intercepts: Float[Tensor, " j"]

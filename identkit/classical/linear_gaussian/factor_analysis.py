@@ -109,6 +109,10 @@ class FactorAnalysis(LinearGaussian):
         n, d = x.shape
         if n < 2:
             raise ValueError(f"x should have at least two rows, got {n}")
+        if d < 2:
+            raise ValueError(f"x should have at least two columns, got {d}")
+        if min(starts, iterations) < 1:
+            raise ValueError(f"starts and iterations should be at least 1, got {starts} and {iterations}")
         if not 1 <= latent_dim <= d - 1:
             raise ValueError(f"latent_dim should be in 1..{d - 1}, got {latent_dim}")
         mean, covariance = _covariance(x)

@@ -85,6 +85,8 @@ class PPCA(LinearGaussian):
         x = shaped(x, "x", None, None)
         d = x.shape[1]
         most = d if sigma is not None else d - 1
+        if most < 1:
+            raise ValueError(f"x should have at least two columns where sigma is free, got {d}")
         if not 1 <= latent_dim <= most:
             raise ValueError(f"latent_dim should be in 1..{most}, got {latent_dim}")
         scales, directions = principal(x)

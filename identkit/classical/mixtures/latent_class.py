@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -55,6 +55,8 @@ class LatentClass(FiniteMixture):
             [0.1111, 0.8889],
             [0.5000, 0.5000]], dtype=torch.float64)
     """
+
+    takes_missing: ClassVar[bool] = True
 
     weights: Float[Tensor, " components"]
     table: Float[Tensor, "answers components"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -67,6 +67,8 @@ class StateSpace(Chain):
     >>> model.kl_to_prior([[3.0, 3.0], [float("nan"), float("nan")]])
     tensor([2.2160, 0.0000], dtype=torch.float64)
     """
+
+    takes_missing: ClassVar[bool] = True
 
     transition: Float[Tensor, "*t k k"]
     observation: Float[Tensor, "*t p k"]

@@ -1,0 +1,81 @@
+"""`identkit posterior`: missing values, settings of a fit, where results go, and what is refused before the work."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+
+import pytest
+from matplotlib.axes import Axes
+
+import identkit as ik
+from identkit.cli import main
+
+NAN = math.nan
+
+
+@pytest.fixture
+def say(monkeypatch, capsys, tmp_path):
+    """Run `identkit posterior` in a folder with two tables; give status, output and error."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "v.csv").write_text("v\n0.5\n3\n\n-2\n6\n")
+    (tmp_path / "w.csv").write_text("v\n0.5\n3\n-2\n6\n")
+
+    def run(*arguments: str):
+        status = main(["posterior", *arguments])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+def test_json_and_csv_hold_the_same_rows(say, tmp_path):
+    fit = ("normal-normal", "--data", "w.csv", "--fit", "sigma=1")
+    status, out, err = say(*fit, "--json", "--csv", "rows.csv")
+    found = json.loads(out)
+    rows = list(csv.DictReader((tmp_path / "rows.csv").read_text().splitlines()))
+    assert (status, err, len(rows)) == (0, "", 4)
+    model = ik.NormalNormal.fit([0.5, 3.0, -2.0, 6.0], 1.0)
+    assert [row["kl"] for row in found["rows"]] == pytest.approx(model.kl_to_prior([0.5, 3, -2, 6]).tolist())
+    assert [float(row["kl"]) for row in rows] == [row["kl"] for row in found["rows"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "phrase"),
+    [
+        (("v.csv", "--fit", "sigma=1"), "row 3, column v is empty, and normal-normal takes no missing"),
+        (("w.csv", "--fit", "sigma=1", "--at", "w=1"), "--at should not stand beside --fit"),
+        (("w.csv", "--fit", "sigma=1,sigma=2"), "once, got it twice"),
+        (("w.csv", "--fit", "sigma=wide"), "sigma in --fit should be a number"),
+        (("w.csv", "--fit", "sigma=1", "--csv", "."), "should be a file to write"),
+        (("w.csv", "--fit", "sigma=1", "--csv", "no/x.csv"), "should lie in a folder that exists"),
+    ],
+)
+def test_refused_in_one_line(say, arguments, phrase):
+    status, out, err = say("normal-normal", "--data", *arguments)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert phrase in err
+
+
+def test_verify_takes_missing_values_and_does_not_blame_them():
+    chain = [[0.9, 0.1], [0.2, 0.8]]
+    model = ik.HiddenMarkov([0.5, 0.5], chain, ik.CategoricalEmission([[0.3, 0.7], [0.6, 0.4]]), length=3)
+    found = ik.verify(model, [[0.0, NAN, 1.0], [NAN, NAN, NAN]])
+    assert found.agrees
+    masked = ik.collapse(model, [[0.0, 5.0, 1.0]], mask=[[True, False, True]])
+    assert masked.kl[0] == found.collapse.kl[0]
+
+
+def test_verify_agrees_where_many_finite_latents_are_ignored():
+    text = "z[4] ~ Bernoulli(1/2); observe x ~ Normal(z[1] + 2*z[2], 1)"
+    assert ik.verify(text, [[-2.0], [-6.0]]).agrees
+
+
+def test_one_ability_is_drawn_and_several_are_referred():
+    drawn = ik.plot.posterior(ik.ItemResponse([1.0, 2.0], [0.0, 0.0]), [[1, 0]])
+    assert isinstance(drawn, Axes)
+    assert drawn.get_xlabel() == "theta"
+    several = ik.ItemResponse([[1.0, 0.0], [0.0, 2.0]], intercepts=[0.0, 0.0])
+    with pytest.raises(ValueError, match="intervals"):
+        ik.plot.posterior(several, [[1, 0]])
