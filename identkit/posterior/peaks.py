@@ -26,13 +26,11 @@ Height = Callable[[Tensor, Tensor], Tensor]
 class Peaked:
     """Where each density lives: the mean and covariance of normal laws put on all its peaks that count.
 
-    `lone`: there is but one peak, whose inverse curvature the covariance then is. `together`: there are several, and
-    none of them is much narrower than all of them together.
+    A lone peak's covariance is its inverse curvature. `together`: no peak is much narrower than all of them together.
     """
 
     top: Tensor
     covariance: Tensor
-    lone: Tensor
     together: Tensor
 
 
@@ -40,7 +38,7 @@ def peaks(height: Height, axes: Sequence[Tensor], n: int) -> Peaked:
     """Climb from every local maximum on a grid by Newton's method, and compare where the climbs end.
 
     A density without derivatives, or one with more local maxima on the grid than are worth climbing, is not
-    `lone`.
+    `together`.
 
     Args:
         height: rows and t → log density.
@@ -48,7 +46,7 @@ def peaks(height: Height, axes: Sequence[Tensor], n: int) -> Peaked:
         n: number of densities.
 
     >>> two = lambda rows, t: torch.logaddexp(-(t[:, 0] - 3) ** 2, -(t[:, 0] + 3) ** 2)
-    >>> peaks(two, [torch.linspace(-4, 4, 9, dtype=torch.float64)], 1).lone
+    >>> peaks(two, [torch.linspace(-4, 4, 9, dtype=torch.float64)], 1).together
     tensor([False])
     """
     k = len(axes)
@@ -56,7 +54,7 @@ def peaks(height: Height, axes: Sequence[Tensor], n: int) -> Peaked:
     size = max(1, _POINTS_AT_ONCE // grid[..., 0].numel())
     top = torch.zeros(n, k, dtype=torch.float64)
     covariance = torch.eye(k, dtype=torch.float64).repeat(n, 1, 1)
-    lone, together = torch.zeros(n, dtype=torch.bool), torch.zeros(n, dtype=torch.bool)
+    together = torch.zeros(n, dtype=torch.bool)
     for rows in torch.arange(n).split(size):
         many = rows.repeat_interleave(grid[..., 0].numel())
         heights = _finite(height(many, grid.reshape(-1, k).repeat(len(rows), 1)))
@@ -68,10 +66,9 @@ def peaks(height: Height, axes: Sequence[Tensor], n: int) -> Peaked:
         ends = _climb(height, rows[row], grid.reshape(-1, k)[at[row, column]])
         if ends is not None:
             found = [_compared(row == i, *ends) for i in range(len(rows))]
-            for i, (place, shape, alone, near) in enumerate(found):
-                top[rows[i]], covariance[rows[i]] = place, shape
-                lone[rows[i]], together[rows[i]] = alone and bool(few[i]), near and bool(few[i])
-    return Peaked(top, covariance, lone, together)
+            for i, (place, shape, near) in enumerate(found):
+                top[rows[i]], covariance[rows[i]], together[rows[i]] = place, shape, near and bool(few[i])
+    return Peaked(top, covariance, together)
 
 
 def _finite(height: Tensor) -> Tensor:
@@ -148,10 +145,10 @@ def _derivatives(height: Height, rows: Tensor, t: Tensor) -> tuple[Tensor, Tenso
 
 def _compared(
     mine: Tensor, t: Tensor, level: Tensor, bend: Tensor, gain: Tensor
-) -> tuple[Tensor, Tensor, bool, bool]:
+) -> tuple[Tensor, Tensor, bool]:
     """The peaks of one density as `Peaked` has them, from the ends of its climbs."""
     k = t.shape[1]
-    failed = torch.zeros(k, dtype=torch.float64), torch.eye(k, dtype=torch.float64), False, False
+    failed = torch.zeros(k, dtype=torch.float64), torch.eye(k, dtype=torch.float64), False
     t, level, bend, gain = t[mine], level[mine], bend[mine], gain[mine]
     if not len(t):
         return failed
@@ -166,9 +163,8 @@ def _compared(
     matters = level + torch.where(gain < _DEPTH, gain, math.inf) > level[best] - _DEPTH
     covariance = (covariance + covariance.T) / 2
     if bool(((distance < _CLOSE) | ~matters).all()):
-        return t[best], covariance, True, True
-    mean, covariance, near = _united(t[matters], level[matters], bend[matters])
-    return mean, covariance, False, near
+        return t[best], covariance, True
+    return _united(t[matters], level[matters], bend[matters])
 
 
 def _united(t: Tensor, level: Tensor, bend: Tensor) -> tuple[Tensor, Tensor, bool]:

@@ -151,8 +151,21 @@ class Merged(Claim):
         return dict(self.one) != dict(self.other) and _same_law(model, dict(self.one), dict(self.other))
 
 
+class ReadsOff(Claim):
+    """The law determines some latents for good."""
+
+    @property
+    @abstractmethod
+    def gives(self) -> tuple[Symbol, ...]:
+        """The latents that are read off."""
+
+    @property
+    def supports(self) -> dict[str, tuple[Level, ...]]:
+        return {latent.name: (Level.GLOBAL,) for latent in self.gives}
+
+
 @dataclass(frozen=True)
-class Recovered(Claim):
+class Recovered(ReadsOff):
     """A formula that gives a latent back from the law, given what was recovered before."""
 
     latent: Symbol
@@ -163,12 +176,7 @@ class Recovered(Claim):
 
     @property
     def gives(self) -> tuple[Symbol, ...]:
-        """The latent that is read off."""
         return (self.latent,)
-
-    @property
-    def supports(self) -> dict[str, tuple[Level, ...]]:
-        return {self.latent.name: (Level.GLOBAL,)}
 
     @property
     def sentence(self) -> str:
@@ -185,7 +193,7 @@ class Recovered(Claim):
 
 
 @dataclass(frozen=True)
-class Monotone(Claim):
+class Monotone(ReadsOff):
     """A formula of the law is strictly monotone in a latent, everything else in it being known."""
 
     latent: Symbol
@@ -198,12 +206,7 @@ class Monotone(Claim):
 
     @property
     def gives(self) -> tuple[Symbol, ...]:
-        """The latent that is read off."""
         return (self.latent,)
-
-    @property
-    def supports(self) -> dict[str, tuple[Level, ...]]:
-        return {self.latent.name: (Level.GLOBAL,)}
 
     @property
     def sentence(self) -> str:

@@ -98,7 +98,6 @@ class _Search:
         self._all = Evaluator(problem.summary, self._variables, problem.constraints, _PRIME)
         torus = Torus(self._all, len(problem.summary))
         self._weights, self._size = torus.of_variables, torus.size
-        self._rank = max(1, len(self._problem.unknowns) - deficiency)
         self._points: list[tuple[dict[Symbol, int], list[list[int]]]] = []
         self.found: list[Field] = []
         self._rows: list[list[int]] = []

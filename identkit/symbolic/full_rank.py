@@ -15,12 +15,11 @@ from sympy import Expr, Rational, Set, Symbol
 from identkit.model import balls
 from identkit.model.model import Model
 from identkit.model.tape import Tape
-from identkit.symbolic.certificates import Claim, certified_rank, read_off
+from identkit.symbolic.certificates import ReadsOff, certified_rank, read_off
 from identkit.symbolic.field import points
 from identkit.symbolic.injectivity import Peeled
 from identkit.symbolic.regularity import analytic
 from identkit.symbolic.support import State, all_domains, is_discrete
-from identkit.verdict import Level
 
 _TRIES = 3
 
@@ -35,7 +34,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class FullRank(Claim):
+class FullRank(ReadsOff):
     """The law determines affine expressions of these latents, whose coefficients have full column rank at a point."""
 
     latents: tuple[Symbol, ...]
@@ -46,12 +45,7 @@ class FullRank(Claim):
 
     @property
     def gives(self) -> tuple[Symbol, ...]:
-        """The latents that are read off."""
         return self.latents
-
-    @property
-    def supports(self) -> dict[str, tuple[Level, ...]]:
-        return {latent.name: (Level.GLOBAL,) for latent in self.latents}
 
     @property
     def sentence(self) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 from math import lcm
 
-import sympy
-from sympy import Expr, Symbol
+from sympy import Symbol
 
 from identkit.symbolic.linear import nullspace, rationals
 from identkit.symbolic.modular import Evaluator
@@ -22,7 +21,8 @@ class Torus:
         of_variables: each variable's weights, one a scaling.
         of_entries: the weights of κ's entries.
 
-    >>> u, v = sympy.symbols("u v")
+    >>> from sympy import symbols
+    >>> u, v = symbols("u v")
     >>> Torus(Evaluator([u * v], [u, v]), 1).of_entries
     [(1, 1)]
     """
@@ -55,17 +55,6 @@ class Torus:
             u: tuple(vectors[k][i] for k in good) for i, u in enumerate(variables)
         }
         self.of_entries = [tuple(int((entry[k] or [0])[0]) for k in good) for entry in degrees]
-
-    def weight(self, target: Expr) -> tuple[int, ...] | None:
-        """The weights of a product of powers of variables; None if the target is not homogeneous."""
-        found = None
-        for term in sympy.Add.make_args(sympy.expand(target)):
-            powers = [(b, e) for b, e in term.as_powers_dict().items() if b.is_Symbol]
-            here = tuple(sum(int(e) * self.of_variables[b][k] for b, e in powers) for k in range(self.size))
-            if found not in (None, here):
-                return None
-            found = here
-        return found
 
     @staticmethod
     def _logarithmic(evaluator: Evaluator, chance: random.Random, entries: int) -> list[list[int]]:

@@ -12,14 +12,12 @@ from torch import Tensor
 from torch.distributions import Independent, Normal
 
 from identkit.classical.arrays import positive, shaped
-from identkit.classical.conjugate.pair import EPS, TINY, Conjugate, with_convergence
+from identkit.classical.conjugate.pair import EPS, TINY, Conjugate, sums_and_squares, with_convergence
 from identkit.classical.em import Convergence
 from identkit.model import families
 from identkit.model.model import Model
 from identkit.model.protocol import Estimate, Flatness
 from identkit.posterior.stable import gaussian_gain
-
-_BLOCK = 1 << 15
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -195,13 +193,7 @@ class NormalNormal(Conjugate):
         return torch.stack([r, torch.zeros_like(r), (x.abs() + abs(centre)) / self.sigma], -1)
 
     def _summary(self, x: Tensor) -> Tensor:
-        total = torch.zeros(3, dtype=torch.float64, device=x.device)
-        for block in x.split(_BLOCK):
-            total += self._summaries(block).sum(0)
-        mean = total[0] / max(len(x), 1)
-        for block in x.split(_BLOCK):
-            total[1] += (self._summaries(block)[:, 0] - mean).square().sum()
-        return total[None]
+        return sums_and_squares(self._summaries, x)
 
     def _mean(self, s: Tensor, count: float) -> Tensor:
         return self.gain * self.sd / self.sigma * s[:, 0] / (1 + self._gain(count))

@@ -23,15 +23,13 @@ from identkit.classical.conjugate.gamma_divergence import (
     stirling_slope,
     trigamma_rest,
 )
-from identkit.classical.conjugate.pair import EPS, TINY, Conjugate, gammas, with_convergence
+from identkit.classical.conjugate.pair import EPS, TINY, Conjugate, gammas, sums_and_squares, with_convergence
 from identkit.classical.conjugate.student_divergence import student_kl, student_log_prob
 from identkit.classical.em import Convergence
 from identkit.model import families
 from identkit.model.model import Model
 from identkit.model.protocol import Estimate, Flatness
 from identkit.posterior.stable import gaussian_gain
-
-_BLOCK = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -315,13 +313,7 @@ class NormalInverseGamma(Conjugate):
         return torch.stack([x - centre, torch.zeros_like(x), x.abs() + abs(centre)], -1)
 
     def _summary(self, x: Tensor) -> Tensor:
-        total = torch.zeros(3, dtype=torch.float64, device=x.device)
-        for block in x.split(_BLOCK):
-            total += self._summaries(block).sum(0)
-        mean = total[0] / max(len(x), 1)
-        for block in x.split(_BLOCK):
-            total[1] += (self._summaries(block)[:, 0] - mean).square().sum()
-        return total[None]
+        return sums_and_squares(self._summaries, x)
 
     def _numbers(self, like: Tensor) -> tuple[Tensor, Tensor]:
         return torch.full_like(like, self.shape), torch.full_like(like, self.rate)

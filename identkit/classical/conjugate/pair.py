@@ -22,6 +22,17 @@ Rule = Callable[[Tensor, float], Tensor]
 """Takes summaries (m, q) and the number of rows behind each, gives one answer a summary."""
 
 
+def sums_and_squares(summaries: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Add up the summaries ``(r, 0, size)`` of all rows, the middle one becoming ``Σ (r − r̄)²``, in two passes; (1, 3)."""
+    total = torch.zeros(3, dtype=torch.float64, device=x.device)
+    for block in x.split(_BLOCK):
+        total += summaries(block).sum(0)
+    mean = total[0] / max(len(x), 1)
+    for block in x.split(_BLOCK):
+        total[1] += (summaries(block)[:, 0] - mean).square().sum()
+    return total[None]
+
+
 class Conjugate:
     """A conjugate pair: the prior's law is also the posterior's, with other numbers in it; a base class.
 

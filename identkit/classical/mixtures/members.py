@@ -74,8 +74,8 @@ class Member(ABC):
         return torch.zeros_like(x)
 
 
-class Poisson(Member):
-    """Counts: ``x log λ − λ``."""
+class _Counts(Member):
+    """Counts without a bound, whose sum and number are sufficient."""
 
     @property
     def words(self) -> str:
@@ -84,11 +84,15 @@ class Poisson(Member):
     def refused(self, x: Tensor) -> Tensor:
         return (x < 0) | (x != x.round())
 
-    def law(self, parameters: Tensor) -> distributions.Distribution:
-        return distributions.Poisson(parameters[0], validate_args=False)
-
     def statistics(self, x: Tensor) -> Tensor:
         return torch.stack([x, torch.ones_like(x)], 1)
+
+
+class Poisson(_Counts):
+    """Counts: ``x log λ − λ``."""
+
+    def law(self, parameters: Tensor) -> distributions.Distribution:
+        return distributions.Poisson(parameters[0], validate_args=False)
 
     def gains(self, own: Tensor, first: Tensor) -> Tensor:
         return torch.stack([_log_quotient(own[0], first[0]), first[0] - own[0]])
@@ -190,21 +194,11 @@ class Bernoulli(Binomial):
         return families.Bernoulli(*parameters)
 
 
-class Geometric(Member):
+class Geometric(_Counts):
     """Failures before the first success: ``x log(1 − p) + log p``."""
-
-    @property
-    def words(self) -> str:
-        return "counts 0, 1, 2, …"
-
-    def refused(self, x: Tensor) -> Tensor:
-        return (x < 0) | (x != x.round())
 
     def law(self, parameters: Tensor) -> distributions.Distribution:
         return distributions.Geometric(parameters[0], validate_args=False)
-
-    def statistics(self, x: Tensor) -> Tensor:
-        return torch.stack([x, torch.ones_like(x)], 1)
 
     def gains(self, own: Tensor, first: Tensor) -> Tensor:
         won, lost = Binomial(1).gains(own, first)

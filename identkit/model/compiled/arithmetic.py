@@ -15,7 +15,6 @@ from identkit.model.families import (
 )
 from identkit.model.functions import sigmoid
 
-_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _TINY = torch.finfo(torch.float64).tiny
 
 

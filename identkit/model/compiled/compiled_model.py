@@ -6,7 +6,6 @@ Log densities are written out by hand so that they stay finite far out in the ta
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,9 +27,6 @@ from identkit.model.model import Model, marginal
 from identkit.model.noise_free import Exactly
 from identkit.model.protocol import Axis, Continuous
 from identkit.model.tape import Tape
-
-_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
-_TINY = torch.finfo(torch.float64).tiny
 
 
 def compiled(model: Model, at: Mapping[Any, Any] | None = None) -> CompiledModel:

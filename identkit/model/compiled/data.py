@@ -37,9 +37,6 @@ from identkit.model.families import (
 )
 from identkit.model.protocol import Axis, Continuous, Finite
 
-_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
-_TINY = torch.finfo(torch.float64).tiny
-
 
 def kind_of(family: Family) -> Family:
     """The family, or the components' one of a mixture."""

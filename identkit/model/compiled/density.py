@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -61,9 +60,6 @@ from identkit.model.families import (
     Uniform,
 )
 from identkit.model.model import Statement, marginal
-
-_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
-_TINY = torch.finfo(torch.float64).tiny
 
 
 class MixtureFace(Face):

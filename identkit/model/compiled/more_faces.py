@@ -21,7 +21,6 @@ from identkit.model.families import (
     Family,
 )
 
-_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _TINY = torch.finfo(torch.float64).tiny
 
 
