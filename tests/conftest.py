@@ -11,7 +11,13 @@ from jaxtyping import install_import_hook
 # symbolic engine has no shapes, and would be four times slower.
 install_import_hook(
     [
-        *("identkit.classical", "identkit.model.compiled", "identkit.plot", "identkit.posterior"),
+        *(
+            "identkit.classical",
+            "identkit.model.compiled",
+            "identkit.numeric",
+            "identkit.plot",
+            "identkit.posterior",
+        ),
         "identkit.theorem",
     ],
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",

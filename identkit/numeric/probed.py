@@ -1,0 +1,421 @@
+"""What is probed: a prior over latents, and either the law of the data given them or its log density on given data.
+
+A decoder with a likelihood has a *law* ``p(· | z)``, and a verdict on it holds for every datum. A function
+``log p(x | z)`` is known on the given data only, so its verdict is about these data (theory/T2).
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributions as td
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from identkit.numeric.laws import divergence, fisher_coordinates, parameters
+
+_TRIED = 16  # draws on which a decoder has to be a function of each latent alone
+_STATES = 1 << 14  # values of a finite prior that are worth listing
+_RANDOM = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
+
+
+@dataclass(frozen=True)
+class Prior:
+    """The prior of one datum's latents, flattened to k numbers."""
+
+    distribution: td.Distribution
+    shape: tuple[int, ...]
+    """The shape in which the decoder takes one latent."""
+    names: tuple[str, ...]
+    low: Float[Tensor, " k"]
+    """The support lies in the box ``[low, high]``, ends possibly infinite."""
+    high: Float[Tensor, " k"]
+    fills_box: bool
+    """Whether the support is that box; else (a simplex, an unknown one) it is only known to lie inside."""
+    independent: bool
+    """Whether the coordinates are known to be independent."""
+    states: Float[Tensor, "s k"] | None
+    """All values of a finite prior; None for a continuous one."""
+    dtype: torch.dtype
+    device: torch.device
+    whole: torch.dtype | None
+    """The dtype in which a decoder takes the states of a finite prior, such as int64; None for a continuous one."""
+
+    @property
+    def size(self) -> int:
+        """The number of latents k."""
+        return len(self.names)
+
+    def sample(self, n: int, seed: int = 0) -> Float[Tensor, "n k"]:
+        """Draw n latents; torch's own state of chance is left as it was."""
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            drawn = self.distribution.sample((n,))
+        return drawn.reshape(n, self.size).to(self.dtype)
+
+    def placed(self, z: Float[Tensor, "n k"]) -> Tensor:
+        """Latents in the shape and type in which a decoder takes them."""
+        return z.reshape(len(z), *self.shape).to(self.whole or z.dtype)
+
+    def log_prob(self, z: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
+        """``log p(z)`` in nats, −∞ outside the support."""
+        return self.distribution.log_prob(z.reshape(-1, *self.distribution.event_shape))
+
+
+@dataclass(frozen=True)
+class Probed:
+    """A model as the probes see it: everything is a function of flat latents ``z (n, k)``."""
+
+    name: str
+    prior: Prior
+    decode: Callable[[Tensor], td.Distribution] | None
+    """z (n, k) → n laws of one datum, or n·histories of them; None where only a log density is known."""
+    density: Callable[[Tensor, Tensor], Tensor] | None
+    """(x (n, …), z (n, k)) → log p(x | z), (n,), row by row; None without data."""
+    x: Tensor | None
+    """The given data, (m, …)."""
+    decoder: Any = None
+    """The decoder itself (for modules a float64 copy), for what reads its weights."""
+    likelihood: Any = None
+    """What makes a law of the decoder's output."""
+    histories: int = 1
+    """Laws to a latent: for a model of sequences one for each history in x, independent pieces of one law."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision in which the model computes: float64 wherever its code allows."""
+        return self.prior.dtype
+
+    @property
+    def eps(self) -> float:
+        """The rounding of one operation."""
+        return torch.finfo(self.dtype).eps
+
+    def law(self, z: Float[Tensor, "n k"]) -> td.Distribution:
+        """``p(· | z)``: n laws, each latent's histories beside each other."""
+        if self.decode is None:
+            raise ValueError(f"{self.name} has no law, only a log density on given data")
+        return self.decode(z)
+
+    def parameters(self, z: Float[Tensor, "n k"]) -> Float[Tensor, "n p"]:
+        """Numbers that are equal exactly where two laws are (`laws.parameters`)."""
+        return parameters(self.law(z)).reshape(len(z), -1)
+
+    def fisher_coordinates(self, z: Float[Tensor, "n k"]) -> Float[Tensor, "n p"]:
+        """Functions of the law whose Jacobian in z is a root of the Fisher information pulled back to z."""
+        return fisher_coordinates(self.law(z)).reshape(len(z), -1)
+
+    def divergence(self, one: Float[Tensor, "n k"], two: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
+        """The symmetrised KL between ``p(· | one)`` and ``p(· | two)``, nats."""
+        return divergence(self.law(one), self.law(two)).reshape(len(one), -1).sum(1)
+
+    def log_likelihood(self, z: Float[Tensor, "n k"]) -> Float[Tensor, "n m"]:
+        """``log p(x | z)`` of every datum at every latent, nats."""
+        if self.density is None or self.x is None:
+            raise ValueError(f"x should be given: {self.name} was declared without data")
+        n, m = len(z), len(self.x)
+        x = self.x.unsqueeze(0).expand(n, *self.x.shape).reshape(n * m, *self.x.shape[1:])
+        return self.density(x, z.repeat_interleave(m, dim=0)).reshape(n, m)
+
+
+def probed(model: Any, prior: Any = None, likelihood: Any = None, x: Any = None) -> Probed:
+    """Take a decoder with its likelihood, a log density, or a generative model, and hold it to what a check needs.
+
+    Args:
+        model: a decoder ``z (n, …) → anything`` that `likelihood` turns into n laws, one for each latent; one that
+            takes ``(z, x)`` is a model of sequences, ``p(x_t | z, x_<t)``, and is judged on the histories in x. Or
+            without `likelihood` a function ``(x, z) → log p(x | z)`` (or ``z → log p(x | z)``) row by row; or
+            a model with `prior` and either `decoder` and `likelihood`, or ``log_likelihood(x, z)``.
+        prior: a torch distribution of one latent; where its batch axes are not empty they are independent latents.
+        likelihood: ``decoder output → torch.distributions.Distribution``.
+        x: the data, first axis over rows.
+
+    Raises:
+        TypeError: not a model, not a prior; a family of laws whose parameters are not known to identify it.
+        ValueError: NaN or infinite output; rows that influence each other or change from call to call (dropout, batch
+            normalisation); shapes that do not fit; a prior on a surface, such as a simplex.
+    """
+    model, prior, likelihood = _parts(model, prior, likelihood)
+    if isinstance(model, nn.Module):
+        _refuse_training(model)
+    name = type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", "model")
+    if likelihood is None:
+        return _of_density(model, prior, x, name)
+    return _of_decoder(model, prior, likelihood, x, name)
+
+
+def _parts(model: Any, prior: Any, likelihood: Any) -> tuple[Any, Any, Any]:
+    """A decoder or density with its prior and likelihood, whether given apart or held by a model."""
+    if prior is None:
+        prior = getattr(model, "prior", None)
+        if likelihood is None and hasattr(model, "decoder") and callable(getattr(model, "likelihood", None)):
+            if isinstance(model, nn.Module):
+                _refuse_training(model)
+            model, likelihood = model.decoder, model.likelihood
+        elif likelihood is None and callable(getattr(model, "log_likelihood", None)):
+            model = model.log_likelihood
+    if not callable(model):
+        raise TypeError(
+            f"model should be a Model, its text, a decoder, a log density or a model with a prior, got {model!r:.60}"
+        )
+    if not isinstance(prior, td.Distribution):
+        raise TypeError(f"prior should be a torch distribution, got {type(prior).__name__}")
+    if likelihood is not None and not callable(likelihood):
+        raise TypeError(
+            f"likelihood should turn the decoder's output into a distribution, got {likelihood!r:.60}"
+        )
+    return model, prior, likelihood
+
+
+def prior_of(
+    prior: td.Distribution, dtype: torch.dtype = torch.float64, device: torch.device | None = None
+) -> Prior:
+    """Read a torch distribution as the prior of one datum's latents.
+
+    Raises:
+        ValueError: its support is a surface (a simplex), or a finite one has too many values to list.
+    """
+    shape = tuple(prior.batch_shape + prior.event_shape)
+    names = (
+        tuple(f"z[{', '.join(str(i + 1) for i in index)}]" for index in np.ndindex(shape))
+        if shape
+        else ("z",)
+    )
+    where = device or prior.sample().device
+    low, high, fills = _box(prior, shape)
+    support: Any = prior.support
+    states = _listed(prior, shape) if support.is_discrete else None
+    return Prior(
+        prior,
+        shape or (1,),
+        names,
+        low.to(where, dtype),
+        high.to(where, dtype),
+        fills,
+        _independent(prior),
+        None if states is None else states.to(where, dtype),
+        dtype,
+        where,
+        None if states is None else states.dtype,
+    )
+
+
+def _box(prior: td.Distribution, shape: tuple[int, ...]) -> tuple[Tensor, Tensor, bool]:
+    """The box ``[low, high]`` of the support, flattened, and whether the support is all of it."""
+    support: Any = prior.support
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    if support in (constraints.simplex, constraints.one_hot) or isinstance(
+        support, type(constraints.simplex)
+    ):
+        raise ValueError(
+            f"prior should fill a region of its own dimension, got {type(prior).__name__} on a simplex; take all "
+            "coordinates but one, or logits, as the latents"
+        )
+    ends = {"lower_bound": -math.inf, "upper_bound": math.inf}
+    low, high = (
+        torch.as_tensor(getattr(support, end, none), dtype=torch.float64).expand(shape or (1,)).reshape(-1)
+        for end, none in ends.items()
+    )
+    known = support is constraints.real or any(hasattr(support, end) for end in ends)
+    real_vector = support is constraints.real_vector
+    return low.clone(), high.clone(), (known or real_vector) and not support.is_discrete
+
+
+def _listed(prior: td.Distribution, shape: tuple[int, ...]) -> Tensor:
+    """All joint values of a finite prior, one a row."""
+    base = prior
+    while isinstance(base, td.Independent):
+        base = base.base_dist
+    try:
+        values = base.enumerate_support(expand=False).reshape(-1)
+    except NotImplementedError:
+        raise ValueError(
+            f"prior should be continuous or finite, got {type(base).__name__} on infinitely many states"
+        ) from None
+    latents = max(1, math.prod(shape))
+    if len(values) ** latents > _STATES:
+        raise ValueError(
+            f"prior should have at most {_STATES} joint states, got {len(values)} to the power of {latents}"
+        )
+    return torch.cartesian_prod(*[values] * latents).reshape(-1, latents)
+
+
+def _independent(prior: td.Distribution) -> bool:
+    base = prior
+    while isinstance(base, td.Independent):
+        base = base.base_dist
+    if isinstance(base, td.MultivariateNormal):
+        covariance = base.covariance_matrix
+        return bool((covariance == torch.diag_embed(torch.diagonal(covariance, dim1=-2, dim2=-1))).all())
+    return not base.event_shape
+
+
+def _of_decoder(decoder: Any, prior: Any, likelihood: Any, x: Any, name: str) -> Probed:
+    data = None if x is None else _data(x)
+    sequence = _takes(decoder) == 2
+    if sequence and data is None:
+        raise ValueError(
+            "x should be given: the decoder takes (z, x), and a law of sequences needs histories"
+        )
+
+    def built(dtype: torch.dtype) -> Probed:
+        place, head = _in(decoder, dtype), _in(likelihood, dtype)
+        axes = prior_of(prior, dtype, _device(decoder))
+        rows = None if data is None else data.to(axes.device, dtype if data.is_floating_point() else None)
+
+        def step(z: Tensor, history: Tensor | None) -> td.Distribution:
+            shaped = axes.placed(z)
+            law = head(place(shaped) if history is None else place(shaped, history))
+            if not isinstance(law, td.Distribution):
+                raise TypeError(f"likelihood should return a torch distribution, got {type(law).__name__}")
+            if not law.batch_shape or law.batch_shape[0] != len(z):
+                raise ValueError(
+                    f"decoder and likelihood should give one law for each latent: {len(z)} latents gave a "
+                    f"distribution with batch shape {tuple(law.batch_shape)} and event shape {tuple(law.event_shape)}"
+                )
+            return law
+
+        def decode(z: Tensor) -> td.Distribution:
+            if not sequence:
+                return step(z, None)
+            assert rows is not None
+            return step(z.repeat_interleave(len(rows), dim=0), rows.repeat(len(z), *[1] * (rows.ndim - 1)))
+
+        def density(x: Tensor, z: Tensor) -> Tensor:
+            values = step(z, x if sequence else None).log_prob(x)
+            return values.reshape(len(z), -1).sum(1)
+
+        known = None if rows is None else density
+        histories = len(rows) if sequence and rows is not None else 1
+        return Probed(name, axes, decode, known, rows, place, head, histories)
+
+    return _held(built)
+
+
+def _of_density(log_prob: Any, prior: Any, x: Any, name: str) -> Probed:
+    arguments = _takes(log_prob)
+    if x is None and arguments == 2:
+        raise ValueError("x should be given: log p(x | z) says something about data only")
+    data = torch.zeros(1, 0) if x is None else _data(x)
+
+    def built(dtype: torch.dtype) -> Probed:
+        axes = prior_of(prior, dtype, _device(log_prob))
+        rows = data.to(axes.device, dtype if data.is_floating_point() else None)
+        place = _in(log_prob, dtype)
+
+        def density(x: Tensor, z: Tensor) -> Tensor:
+            shaped = axes.placed(z)
+            values = place(x, shaped) if arguments == 2 else place(shaped)
+            if not isinstance(values, Tensor) or values.shape != (len(z),):
+                shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+                raise ValueError(
+                    f"log p(x | z) should return one number for each of its {len(z)} rows, got {shape}"
+                )
+            return values
+
+        return Probed(name, axes, None, density, rows, place)
+
+    return _held(built)
+
+
+def _held(built: Callable[[torch.dtype], Probed]) -> Probed:
+    """In float64 where the model's code takes it, else in float32; and a function of each latent alone."""
+    try:
+        model = built(torch.float64)
+        _tried(model)
+    except RuntimeError as refused:
+        if "dtype" not in str(refused) and "Double" not in str(refused):
+            raise ValueError(
+                f"the decoder or likelihood fails at draws from the prior: {refused}"
+            ) from refused
+        model = built(torch.float32)
+        _tried(model)
+    return model
+
+
+def _tried(model: Probed) -> None:
+    z = model.prior.sample(_TRIED, seed=1)
+    with torch.no_grad():
+        if model.decode is None:
+            values, again, alone = (model.log_likelihood(part) for part in (z, z, z[:1]))
+        else:
+            values, again, alone = (model.parameters(part) for part in (z, z, z[:1]))
+        if model.x is not None and model.decode is not None:
+            _refuse_nonfinite(model.log_likelihood(z[:1]), "log p(x | z)")
+    _refuse_nonfinite(values, "the likelihood")
+    if not torch.equal(values, again):
+        raise ValueError(
+            "the decoder should be a function of z, but two calls with the same z differ: switch off dropout and "
+            "other noise (module.eval())"
+        )
+    scale = values[:1].abs().amax() + 1
+    if not bool((values[:1] - alone).abs().amax() <= 1e3 * model.eps * scale):
+        raise ValueError(
+            "the decoder should treat each row of z alone, but the others change the first row's law: batch "
+            "normalisation in training mode? (module.eval())"
+        )
+
+
+def _refuse_nonfinite(values: Tensor, what: str) -> None:
+    if not bool(torch.isfinite(values).all()):
+        bad = values[~torch.isfinite(values)][0].item()
+        raise ValueError(f"{what} should be finite at draws from the prior, got {bad}")
+
+
+def _refuse_training(module: nn.Module) -> None:
+    for name, part in module.named_modules():
+        if part.training and isinstance(part, _RANDOM):
+            raise ValueError(
+                f"the decoder should be in evaluation mode: its {type(part).__name__} {name!r} makes the likelihood no "
+                "function of z; call .eval() first"
+            )
+
+
+def _takes(function: Any) -> int:
+    """How many arguments without a default a decoder or density takes, 1 or 2."""
+    called = function.forward if isinstance(function, nn.Module) else function
+    try:
+        signature = inspect.signature(called)
+    except (TypeError, ValueError):
+        return 1
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [p for p in signature.parameters.values() if p.kind in kinds and p.default is p.empty]
+    if len(needed) > 2:
+        names = ", ".join(p.name for p in needed)
+        raise TypeError(f"the model should take z, or z and x; it needs {names}")
+    return max(1, len(needed))
+
+
+def _in(part: Any, dtype: torch.dtype) -> Any:
+    """A module's copy in another precision, the same function; anything else as it is."""
+    if not isinstance(part, nn.Module):
+        return part
+    kinds = {parameter.dtype for parameter in part.parameters()} | {dtype}
+    return part if kinds == {dtype} else copy.deepcopy(part).to(dtype)
+
+
+def _device(part: Any) -> torch.device | None:
+    """Where a module lies; None if it holds no parameter."""
+    if not isinstance(part, nn.Module):
+        return None
+    return next((parameter.device for parameter in part.parameters()), None)
+
+
+def _data(x: Any) -> Tensor:
+    """The rows of the data as a tensor of finite numbers."""
+    data = x.detach() if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x))
+    if data.ndim == 0 or len(data) == 0:
+        raise ValueError(f"x should have at least one row, got shape {tuple(data.shape)}")
+    if not bool(torch.isfinite(data).all()):
+        row = int(torch.nonzero(~torch.isfinite(data))[0, 0])
+        raise ValueError(f"x should be finite, got {data[row].flatten()[:3].tolist()} … in row {row}")
+    return data
