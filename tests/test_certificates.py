@@ -17,6 +17,7 @@ from identkit.model.functions import sigmoid
 from identkit.symbolic.certificates import (
     AllDiffer,
     DiscreteFibre,
+    ExcludedByData,
     FlatOnData,
     Folded,
     GapOnData,
@@ -581,3 +582,27 @@ def test_gaps_are_as_exact_as_asked():
     gap = GapOnData(on_data(fixed, x=1), s["z"], {s["z"]: ONE}, {s["z"]: S.Zero})
     assert gap.holds(fixed) and balls.excludes_zero(gap.gap(fixed, 384))
     assert float(gap.gap(fixed, 384).mid()) == pytest.approx(1e-30, rel=1e-14)
+
+
+def test_excluded_by_data():
+    """The datum rules one state out. Where both points allow it, or neither does, nothing is excluded."""
+    m, s = model("k ~ Bernoulli(1/2)", "j ~ Bernoulli(1/2)", "observe x ~ Bernoulli(k)")
+    k, j = s["k"], s["j"]
+    off, on = {k: S.Zero, j: S.Zero}, {k: ONE, j: S.Zero}
+    seen = on_data(m, x=1)
+    assert ExcludedByData(seen, k, on, off).holds(m)
+    wrong = [
+        ExcludedByData(seen, k, off, on),  # the wrong way round
+        ExcludedByData(seen, j, on, {**on, j: ONE}),  # possible at both
+        ExcludedByData(seen, j, off, {**off, j: ONE}),  # possible at neither
+        ExcludedByData(seen, k, on, {**off, j: ONE}),  # two latents move
+    ]
+    assert not any(claim.holds(m) for claim in wrong)
+
+
+def test_a_coordinate_of_a_simplex_is_not_flat_on_data():
+    m, s = model("z ~ Dirichlet(1, 1, 1)", "observe x ~ Normal(z[1], 1)")
+    claim = FlatOnData(on_data(m, x=1), s["z[2]"], ({},))
+    assert not claim.holds(m)
+    free, t = model("z[2] ~ Normal(0, 1)", "observe x ~ Normal(z[1], 1)")
+    assert FlatOnData(on_data(free, x=1), t["z[2]"], ({},)).holds(free)

@@ -626,3 +626,27 @@ def test_no_level_is_contradicted_by_numbers(seed):
         if level is G:
             hits = sum(numbers.collides(z, latent) for z in points[:6])
             assert hits < 3, f"GLOBAL, but {symbol} collides"
+
+
+def test_the_last_class_is_told_apart_too():
+    """Five items, four classes, the last probability left over: exchanging any two classes is a map that is found."""
+    prior = "parameter p[3] in (0, 1); parameter r[4, 5] in (0, 1)"
+    latent = "c ~ Categorical(p[1], p[2], p[3], 1 - p[1] - p[2] - p[3])"
+    items = [f"observe x[{j}] ~ Bernoulli(r[c, {j}])" for j in range(1, 6)]
+    verdict = check("; ".join([prior, latent, *items]), about="parameters")
+    assert set(verdict.parameters.values()) == {Level.LOCAL}
+    assert verdict.at_least == ()
+
+
+@pytest.mark.parametrize("at", [{"q": 1, "p": 1}, {"q": 2, "p": Rational(1, 2)}])
+def test_a_point_where_the_law_is_undefined_is_refused(at):
+    for text in ("summary q/(1 - p*q)", "observe x ~ Normal(q/(1 - p*q), 1)"):
+        with pytest.raises(ValueError, match=r"should be defined at .*division by zero"):
+            check(text, about="parameters", at=at)
+    with pytest.raises(ValueError, match="division by zero"):
+        check("z ~ Normal(0, 1); observe x ~ Normal(z/(1 - p*q), 1)", at=at)
+
+
+def test_remedies_step_over_poles():
+    text = "summary q*phi/(1 - phi*q)"
+    assert all(r["level"] for r in ik.remedies(text, check(text)))

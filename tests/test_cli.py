@@ -603,3 +603,17 @@ def test_ctrl_c_is_status_130(tmp_path):
     assert process.returncode in (130, -signal.SIGINT), complaint
     assert "interrupted" in complaint
     assert "Traceback" not in complaint
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="counts address space as Linux does")
+def test_check_answers_within_a_limit_of_memory_set_by_others():
+    """As under `ulimit -v`: a limit that cannot be raised is kept, not asked for again and refused."""
+    program = (
+        "import resource, sys; from identkit.cli import main; "
+        "resource.setrlimit(resource.RLIMIT_AS, (3 << 29, 3 << 29)); sys.exit(main(['check', '-', '--at', 'w=0']))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], input=LINEAR, capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "CONSTANT" in ended.stdout

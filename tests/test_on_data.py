@@ -249,3 +249,9 @@ def test_a_coordinate_of_a_simplex_is_not_ignored_because_its_count_is_zero():
     text = "p[3] ~ Dirichlet(1, 1, 1); observe x[3] ~ Multinomial(4, p[1], p[2], p[3])"
     levels = check(text, data={"x[1]": 3, "x[2]": 1, "x[3]": 0}).latents
     assert levels["p[3]"] is not Level.CONSTANT
+
+
+def test_a_coordinate_of_a_simplex_is_not_called_ignored():
+    # z[2] and z[3] add up to 1 − z[1], which the datum speaks of.
+    found = levels("z ~ Dirichlet(1, 1, 1); observe x ~ Normal(z[1], 1)", data={"x": 1})
+    assert CONSTANT not in found.values()

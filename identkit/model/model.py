@@ -457,11 +457,7 @@ class Model:
         """
 
         def change(expression: Expr) -> Expr:
-            changed = expression.subs(list(values.items()))
-            if changed.has(S.ComplexInfinity, S.NaN):
-                where = ", ".join(f"{symbol} = {value}" for symbol, value in values.items())
-                raise ValueError(f"{expression} should be defined at {where}, got a division by zero")
-            return changed
+            return defined_at(expression, values)
 
         fixed = Model(self.name)
         fixed.parameters = {
@@ -593,3 +589,16 @@ def _flatten(value: Any) -> list[Any]:
 
 def _listed(symbols: Any) -> str:
     return ", ".join(sorted((symbol.name for symbol in symbols), key=str))
+
+
+def defined_at(expression: Expr, values: Mapping[Symbol, Expr]) -> Expr:
+    """The expression with values written in.
+
+    Raises:
+        ValueError: where it is then undefined.
+    """
+    changed = expression.subs(list(values.items()))
+    if changed.has(S.ComplexInfinity, S.NaN):
+        where = ", ".join(f"{symbol} = {value}" for symbol, value in values.items())
+        raise ValueError(f"{expression} should be defined at {where}, got a division by zero")
+    return changed

@@ -11,7 +11,7 @@ from typing import Any
 import sympy
 from sympy import Expr, S, Symbol
 
-from identkit.model.model import Model
+from identkit.model.model import Model, defined_at
 from identkit.symbolic.discrete import Map, candidates
 from identkit.symbolic.fibre_count import fibre_count
 from identkit.symbolic.fibre_proof import (
@@ -163,7 +163,12 @@ def _point(model: Model, about: str, at: Mapping[Any, Any] | None) -> tuple[Mode
         if domain.contains(value) == sympy.false:
             raise ValueError(f"at for {symbol} should be in {domain}, got {value}")
     written = {s.name: v for s, v in values.items() if s in model.knowns}
-    return model.at(written), {s: v for s, v in values.items() if s not in model.knowns}
+    model, point = model.at(written), {s: v for s, v in values.items() if s not in model.knowns}
+    for expression in model.summaries:
+        defined_at(expression, point)
+    for statement in model.observations:
+        statement.family.map(lambda e: defined_at(e, point))
+    return model, point
 
 
 def _partly(point: Mapping[Symbol, Expr], unknowns: Sequence[Symbol]) -> bool:
