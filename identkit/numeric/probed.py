@@ -65,6 +65,46 @@ class Prior:
         """Latents in the shape and type in which a decoder takes them."""
         return z.reshape(len(z), *self.shape).to(self.whole or z.dtype)
 
+    @property
+    def gaussian(self) -> tuple[Float[Tensor, " k"], Float[Tensor, "k k"]] | None:
+        """Mean and covariance of a Gaussian prior; None for any other."""
+        base = _stripped(self.distribution)
+        if isinstance(base, td.MultivariateNormal | td.LowRankMultivariateNormal):
+            mean, covariance = base.mean, base.covariance_matrix
+        elif isinstance(base, td.Normal):
+            mean, covariance = base.loc.reshape(-1), torch.diag(base.scale.reshape(-1).square())
+        else:
+            return None
+        if mean.ndim != 1:
+            return None  # a batch of Gaussians: blocks, which nobody has needed yet
+        return mean.to(self.device, self.dtype), covariance.to(self.device, self.dtype)
+
+    def redrawn(
+        self, z: Float[Tensor, "n k"], along: Float[Tensor, "k r"], seed: int = 0
+    ) -> Float[Tensor, "n k"]:
+        """Draw the part of z in the span of `along` again, given the rest of z.
+
+        For a Gaussian prior ``N(m, LLᵀ)`` the rest is what is independent of it: with P the projection on ``L⁻¹ along``,
+        ``z′ = z + L P L⁻¹(w − z)``, w a fresh draw. For other priors `along` has to consist of coordinates that are
+        independent of all others.
+
+        Raises:
+            ValueError: dependent coordinates, or another direction than a coordinate, of a prior that is not Gaussian.
+        """
+        fresh = self.sample(len(z), seed)
+        if self.gaussian is not None:
+            root = torch.linalg.cholesky(self.gaussian[1])
+            basis, _ = torch.linalg.qr(torch.linalg.solve_triangular(root, along.to(z), upper=False))
+            white = torch.linalg.solve_triangular(root, (fresh - z).mT, upper=False)
+            return z + (root @ (basis @ (basis.mT @ white))).mT
+        moved = along.ne(0)
+        if not self.independent or bool((moved.sum(0) != 1).any()):
+            raise ValueError(
+                "prior should be Gaussian, or have independent coordinates and be asked about coordinates: how to draw "
+                f"along other directions of {type(self.distribution).__name__} given the rest is not known"
+            )
+        return torch.where(moved.any(1), fresh, z)
+
     def log_prob(self, z: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
         """``log p(z)`` in nats, −∞ outside the support."""
         return self.distribution.log_prob(z.reshape(-1, *self.distribution.event_shape))
@@ -118,10 +158,18 @@ class Probed:
         return divergence(self.law(one), self.law(two)).reshape(len(one), -1).sum(1)
 
     def log_likelihood(self, z: Float[Tensor, "n k"]) -> Float[Tensor, "n m"]:
-        """``log p(x | z)`` of every datum at every latent, nats."""
-        if self.density is None or self.x is None:
+        """``log p(x | z)`` of every datum at every latent, nats.
+
+        A decoder runs once for each latent, and all data are scored under the law that it gives; memory grows with
+        n·m times the size of a datum.
+        """
+        if self.x is None:
             raise ValueError(f"x should be given: {self.name} was declared without data")
         n, m = len(z), len(self.x)
+        if self.decode is not None and self.histories == 1:
+            scored = self.decode(z).log_prob(self.x.to(self.dtype).unsqueeze(1))
+            return scored.reshape(m, n, -1).sum(2).mT
+        assert self.density is not None
         x = self.x.unsqueeze(0).expand(n, *self.x.shape).reshape(n * m, *self.x.shape[1:])
         return self.density(x, z.repeat_interleave(m, dim=0)).reshape(n, m)
 
@@ -232,9 +280,7 @@ def _box(prior: td.Distribution, shape: tuple[int, ...]) -> tuple[Tensor, Tensor
 
 def _listed(prior: td.Distribution, shape: tuple[int, ...]) -> Tensor:
     """All joint values of a finite prior, one a row."""
-    base = prior
-    while isinstance(base, td.Independent):
-        base = base.base_dist
+    base = _stripped(prior)
     try:
         values = base.enumerate_support(expand=False).reshape(-1)
     except NotImplementedError:
@@ -249,10 +295,14 @@ def _listed(prior: td.Distribution, shape: tuple[int, ...]) -> Tensor:
     return torch.cartesian_prod(*[values] * latents).reshape(-1, latents)
 
 
+def _stripped(prior: td.Distribution) -> td.Distribution:
+    while isinstance(prior, td.Independent):
+        prior = prior.base_dist
+    return prior
+
+
 def _independent(prior: td.Distribution) -> bool:
-    base = prior
-    while isinstance(base, td.Independent):
-        base = base.base_dist
+    base = _stripped(prior)
     if isinstance(base, td.MultivariateNormal):
         covariance = base.covariance_matrix
         return bool((covariance == torch.diag_embed(torch.diagonal(covariance, dim1=-2, dim2=-1))).all())
@@ -291,7 +341,7 @@ def _of_decoder(decoder: Any, prior: Any, likelihood: Any, x: Any, name: str) ->
             return step(z.repeat_interleave(len(rows), dim=0), rows.repeat(len(z), *[1] * (rows.ndim - 1)))
 
         def density(x: Tensor, z: Tensor) -> Tensor:
-            values = step(z, x if sequence else None).log_prob(x)
+            values = step(z, x if sequence else None).log_prob(x.to(dtype))
             return values.reshape(len(z), -1).sum(1)
 
         known = None if rows is None else density
@@ -350,7 +400,7 @@ def _tried(model: Probed) -> None:
         else:
             values, again, alone = (model.parameters(part) for part in (z, z, z[:1]))
         if model.x is not None and model.decode is not None:
-            _refuse_nonfinite(model.log_likelihood(z[:1]), "log p(x | z)")
+            _scored(model, z[:1])
     _refuse_nonfinite(values, "the likelihood")
     if not torch.equal(values, again):
         raise ValueError(
@@ -363,6 +413,17 @@ def _tried(model: Probed) -> None:
             "the decoder should treat each row of z alone, but the others change the first row's law: batch "
             "normalisation in training mode? (module.eval())"
         )
+
+
+def _scored(model: Probed, z: Tensor) -> None:
+    assert model.decode is not None and model.x is not None
+    law = model.decode(z)
+    wanted = tuple(law.batch_shape[1:] + law.event_shape)
+    if tuple(model.x.shape[1:]) != wanted:
+        raise ValueError(
+            f"x should have one row of shape {wanted} for each datum, got shape {tuple(model.x.shape)}"
+        )
+    _refuse_nonfinite(model.log_likelihood(z), "log p(x | z)")
 
 
 def _refuse_nonfinite(values: Tensor, what: str) -> None:

@@ -1,0 +1,217 @@
+"""Fisher information pulled back to the latents, draw by draw: ranks, null directions, and whether these stand still.
+
+Ranks are taken pointwise. A decoder of ‖z‖ has rank 1 at every z while the *averaged* information matrix has full
+rank, because its null directions turn with z (known_answers, trap 6).
+
+A singular value is compared with rounding after every column of the Jacobian has been brought to norm 1: a latent with
+a weight of 1e-12 is weak, not absent. Between "rounding" and "clear" lies a zone where nothing is claimed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from identkit.numeric.laws import has_fisher
+from identkit.numeric.probed import Probed
+
+DRAWS = 256
+_NUMBERS = 1 << 24  # numbers in one batch of Jacobians and of the tangents behind them: 128 MB
+_DENSE = 256  # latents up to which every singular value is computed; beyond, a random sketch of this size
+_OVERSAMPLED = 16
+_COLUMNS = 1 << 13  # of all Jacobians together, so that time does not grow with the square of k
+# Rounding of a Jacobian's column is a small multiple of eps; what stands this much higher is no rounding.
+_ROUNDING = 64
+_CLEAR = 1e4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spectrum:
+    """Singular values of a root of the Fisher information at n prior draws, and what they say about rank."""
+
+    z: Float[Tensor, "n k"]
+    """The draws."""
+    singular_values: Float[Tensor, "n r"]
+    """Descending; their squares are the eigenvalues of the Fisher information where `fisher`, in nats per unit of z²."""
+    rank: Int[Tensor, " n"]
+    """How many directions are told apart from rounding at each draw."""
+    clear: Bool[Tensor, " n"]
+    """Whether no direction lay between rounding and what is clearly more; elsewhere the rank is no claim."""
+    moves: Bool[Tensor, "n k"]
+    """Which latents the null directions at a draw move."""
+    shared_null: Float[Tensor, "k s"]
+    """Orthonormal directions that are null at every draw: translations that the law ignores."""
+    fisher: bool
+    """Whether the family's Fisher metric is known here; else the singular values are those of the law's parameters."""
+
+    @property
+    def size(self) -> int:
+        """The number of latents k."""
+        return self.z.shape[1]
+
+    @property
+    def full_rank(self) -> Bool[Tensor, " n"]:
+        """Where the law moves with every direction of z, clearly."""
+        return self.clear & (self.rank == self.size)
+
+    @property
+    def histogram(self) -> dict[int, float]:
+        """Each rank and the share of draws that have it."""
+        counts = Counter(self.rank.tolist())
+        return {rank: counts[rank] / len(self.rank) for rank in sorted(counts)}
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether the null directions are the same at every draw; else they turn, as those of a rotation do."""
+        return bool((self.size - self.rank == self.shared_null.shape[1]).all())
+
+
+def spectrum(p: Probed, *, draws: int = DRAWS, seed: int = 0) -> Spectrum:
+    """Compute the pulled-back Fisher spectrum at prior draws.
+
+    Args:
+        p: a model with a law; for one that is known by its density alone the gradients of ℓ, one row for each datum,
+            take the place of the law's Jacobian.
+        draws: from the prior; fewer beyond 32 latents, where time would grow with the square of their number.
+        seed: of the draws and of the sketch.
+
+    Raises:
+        ValueError: a finite prior, where nothing has derivatives.
+    """
+    if p.prior.states is not None:
+        raise ValueError("prior should be continuous for a spectrum, got one on finitely many states")
+    k = p.prior.size
+    z = p.prior.sample(min(draws, max(4, _COLUMNS // k)), seed)
+    function = _coordinates(p)
+    with torch.no_grad():
+        width = function(z[:1]).shape[1]
+    fisher = p.decode is not None and has_fisher(p.law(z[:1]))
+    size = max(1, _NUMBERS // (k * max(width, 8 * k))) if k <= _DENSE else 1
+    omega = _omega(z, seed)
+    values, ranks, clear, moves, triangles = [], [], [], [], []
+    for rows in z.split(size):
+        dense = k <= _DENSE or width <= omega.shape[1]
+        jacobian = jacobians(function, rows) if dense else _sketch(function, rows, omega).unsqueeze(0)
+        read = _read(jacobian, p.eps)
+        for kept, found in zip((values, ranks, clear, moves, triangles), read, strict=True):
+            kept.append(found)
+    shared = _shared(torch.cat(triangles), p.eps)
+    return Spectrum(
+        z=z,
+        singular_values=torch.cat(values),
+        rank=torch.cat(ranks),
+        clear=torch.cat(clear),
+        moves=torch.cat(moves),
+        shared_null=shared,
+        fisher=fisher,
+    )
+
+
+def jacobians(
+    function: Callable[[Tensor], Tensor], z: Float[Tensor, "n k"], directions: Tensor | None = None
+) -> Float[Tensor, "n p r"]:
+    """Jacobians of a function that treats rows apart, at every row, in one forward pass of n·r tangents.
+
+    Forward mode needs no graph and no vmap, which many likelihoods refuse (they look at values); where an operation has
+    no forward derivative, reverse mode takes over, one output at a time.
+
+    Args:
+        function: (n, k) → (n, p), row by row.
+        z: where.
+        directions: (k, r); the identity if None.
+    """
+    n, k = z.shape
+    basis = torch.eye(k, dtype=z.dtype, device=z.device) if directions is None else directions
+    r = basis.shape[1]
+    points = z.repeat_interleave(r, dim=0)
+    tangents = basis.mT.repeat(n, 1)
+    try:
+        with torch.no_grad():
+            pushed = torch.func.jvp(function, (points,), (tangents,))[1]
+    except (NotImplementedError, RuntimeError) as refused:
+        if "forward AD" not in str(refused) and "derivative" not in str(refused):
+            raise
+        return _reverse(function, z) @ basis
+    return pushed.reshape(n, r, -1).mT
+
+
+def _reverse(function: Callable[[Tensor], Tensor], z: Float[Tensor, "n k"]) -> Float[Tensor, "n p k"]:
+    z = z.detach().requires_grad_()
+    values = function(z)
+    rows = [torch.autograd.grad(values[:, i].sum(), z, retain_graph=True)[0] for i in range(values.shape[1])]
+    return torch.stack(rows, 1)
+
+
+def _coordinates(p: Probed) -> Callable[[Tensor], Tensor]:
+    return p.log_likelihood if p.decode is None else p.fisher_coordinates
+
+
+def _read(jacobian: Float[Tensor, "n p k"], eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Singular values, rank, whether it is clear, the latents that null directions move, and R of J = QR."""
+    _, triangle = torch.linalg.qr(jacobian, mode="r")
+    norms = triangle.norm(dim=1, keepdim=True)
+    largest = norms.amax(2, keepdim=True)
+    unit = triangle / torch.where(norms > 0, norms, 1)
+    _, scaled, right = torch.linalg.svd(unit, full_matrices=True)
+    k = jacobian.shape[2]
+    scaled = torch.nn.functional.pad(scaled, (0, k - scaled.shape[1]))
+    rounding = _ROUNDING * eps * k**0.5
+    rank = (scaled > rounding).sum(1)
+    # A column far below the others may be what cancellation left of nothing: no claim.
+    faint = ((norms > 0) & (norms < _CLEAR * eps * largest)).any(2).squeeze(1)
+    clear = ~((scaled > rounding) & (scaled < _CLEAR * rounding)).any(1) & ~faint
+    null = torch.arange(k, device=rank.device) >= rank.unsqueeze(1)
+    # Right singular vectors are those of the scaled matrix; a null vector v of it is a null vector v/norm of J.
+    moves = ((right.abs() > 1e-8) & null.unsqueeze(2)).any(1)
+    values = torch.linalg.svdvals(triangle)
+    values = torch.nn.functional.pad(values, (0, k - values.shape[1]))
+    return values, rank, clear, moves, triangle
+
+
+def _shared(triangles: Float[Tensor, "n r k"], eps: float) -> Float[Tensor, "k s"]:
+    """Directions that every Jacobian sends to zero."""
+    n, r, k = triangles.shape
+    scale = triangles.flatten(1).norm(dim=1).clamp(min=torch.finfo(triangles.dtype).tiny)
+    _, stacked = torch.linalg.qr((triangles / scale[:, None, None]).reshape(n * r, k), mode="r")
+    _, values, right = torch.linalg.svd(stacked, full_matrices=True)
+    values = torch.nn.functional.pad(values, (0, k - len(values)))
+    largest = values.max() if len(values) else values.new_zeros(())
+    return right[values <= _ROUNDING * eps * k**0.5 * largest].mT
+
+
+def _sketch(
+    function: Callable[[Tensor], Tensor], row: Float[Tensor, "1 k"], omega: Float[Tensor, "k l"]
+) -> Float[Tensor, "l k"]:
+    """``QᵀJ`` with Q a basis of the range of JΩ (Halko, Martinsson & Tropp 2011); or J itself where that is no smaller.
+
+    ``JΩ`` has J's rank with probability one unless that exceeds the sketch's size; then nothing was gained, and the
+    whole Jacobian is taken.
+    """
+    basis, triangle = torch.linalg.qr(_columns(function, row, omega))
+    heights = torch.linalg.svdvals(triangle)
+    if heights[-1] > _CLEAR * _ROUNDING * torch.finfo(row.dtype).eps * heights[0]:
+        return _columns(function, row, torch.eye(row.shape[1], dtype=row.dtype, device=row.device))
+    return _pulled(function, row, basis)
+
+
+def _omega(z: Float[Tensor, "n k"], seed: int) -> Float[Tensor, "k l"]:
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(z.shape[1], _DENSE + _OVERSAMPLED, generator=generator, dtype=z.dtype)
+    return drawn.to(z.device)
+
+
+def _columns(function: Callable[[Tensor], Tensor], row: Tensor, omega: Tensor) -> Tensor:
+    size = max(1, _NUMBERS // (16 * row.shape[1]))
+    return torch.cat([jacobians(function, row, part)[0] for part in omega.split(size, dim=1)], 1)
+
+
+def _pulled(function: Callable[[Tensor], Tensor], row: Tensor, basis: Tensor) -> Tensor:
+    """``QᵀJ`` by one reverse pass over copies of the row, one for each column of Q."""
+    copies = row.expand(basis.shape[1], -1).clone().requires_grad_()
+    (pulled,) = torch.autograd.grad((function(copies) * basis.mT).sum(), copies)
+    return pulled
