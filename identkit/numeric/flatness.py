@@ -180,7 +180,8 @@ def _positive(draws: int, level: float) -> None:
 
 def _table(p: Probed, z: Float[Tensor, "n k"]) -> Float[Tensor, "n m"]:
     """ℓ of every datum at every draw, in chunks that fit memory."""
-    assert p.x is not None, "flatness of data needs data"
+    if p.x is None:
+        raise ValueError(f"x should be given: {p.name} was declared without data")
     table = _in_chunks(p, max(1, p.x.numel()), lambda rows: p.log_likelihood(z[rows]), len(z))
     if not bool(torch.isfinite(table).all()):
         draw, datum = torch.nonzero(~torch.isfinite(table))[0].tolist()
@@ -198,7 +199,8 @@ def _in_chunks(p: Probed, numbers: int, function: Callable[[Int[Tensor, " r"]], 
 
 def _half_variance(table: Float[Tensor, "n m"]) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
     """½ of the sample variance and its standard error, ``½ √((m₄ − s⁴)/n)``."""
-    centred = table - table.mean(0)
+    shifted = table - table[0]  # so that a constant leaves no rounding of its mean
+    centred = shifted - shifted.mean(0)
     variance = centred.square().sum(0) / (len(table) - 1)
     fourth = centred.square().square().mean(0)
     return variance / 2, ((fourth - variance.square()).clamp(min=0) / len(table)).sqrt() / 2

@@ -27,7 +27,7 @@ _STATES = 1 << 14  # values of a finite prior that are worth listing
 _RANDOM = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prior:
     """The prior of one datum's latents, flattened to k numbers."""
 
@@ -110,7 +110,7 @@ class Prior:
         return self.distribution.log_prob(z.reshape(-1, *self.distribution.event_shape))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Probed:
     """A model as the probes see it: everything is a function of flat latents ``z (n, k)``."""
 
@@ -237,7 +237,7 @@ def prior_of(
         if shape
         else ("z",)
     )
-    where = device or prior.sample().device
+    where = device or prior.mean.device
     low, high, fills = _box(prior, shape)
     support: Any = prior.support
     states = _listed(prior, shape) if support.is_discrete else None

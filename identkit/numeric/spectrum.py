@@ -9,6 +9,10 @@ a weight of 1e-12 is weak, not absent. Between "rounding" and "clear" lies a zon
 
 from __future__ import annotations
 
+import functools
+import importlib
+import re
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +20,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from identkit.numeric.laws import has_fisher
 from identkit.numeric.probed import Probed
@@ -25,6 +30,7 @@ _NUMBERS = 1 << 24  # numbers in one batch of Jacobians and of the tangents behi
 _DENSE = 256  # latents up to which every singular value is computed; beyond, a random sketch of this size
 _OVERSAMPLED = 16
 _COLUMNS = 1 << 13  # of all Jacobians together, so that time does not grow with the square of k
+_FEW = 4  # draws beyond _DENSE
 # Rounding of a Jacobian's column is a small multiple of eps; what stands this much higher is no rounding.
 _ROUNDING = 64
 _CLEAR = 1e4
@@ -86,7 +92,7 @@ def spectrum(p: Probed, *, draws: int = DRAWS, seed: int = 0) -> Spectrum:
     if p.prior.states is not None:
         raise ValueError("prior should be continuous for a spectrum, got one on finitely many states")
     k = p.prior.size
-    z = p.prior.sample(min(draws, max(4, _COLUMNS // k)), seed)
+    z = p.prior.sample(min(draws, _COLUMNS // k if k <= _DENSE else _FEW), seed)
     function = _coordinates(p)
     with torch.no_grad():
         width = function(z[:1]).shape[1]
@@ -128,16 +134,26 @@ def jacobians(
     n, k = z.shape
     basis = torch.eye(k, dtype=z.dtype, device=z.device) if directions is None else directions
     r = basis.shape[1]
+    _load_forward_mode()
     points = z.repeat_interleave(r, dim=0)
     tangents = basis.mT.repeat(n, 1)
     try:
-        with torch.no_grad():
-            pushed = torch.func.jvp(function, (points,), (tangents,))[1]
+        with torch.no_grad(), forward_ad.dual_level():
+            values = function(forward_ad.make_dual(points, tangents))
+            pushed = forward_ad.unpack_dual(values).tangent
     except (NotImplementedError, RuntimeError) as refused:
-        if "forward AD" not in str(refused) and "derivative" not in str(refused):
+        if not re.search("forward[- ](mode )?AD", str(refused)):
             raise
         return _reverse(function, z) @ basis
-    return pushed.reshape(n, r, -1).mT
+    return torch.zeros(n, values.shape[1], r).to(z) if pushed is None else pushed.reshape(n, r, -1).mT
+
+
+@functools.cache
+def _load_forward_mode() -> None:
+    """Import torch's rules for forward derivatives, whose own use of torch.jit.script warns of its deprecation."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        importlib.import_module("torch._decomp.decompositions_for_jvp")
 
 
 def _reverse(function: Callable[[Tensor], Tensor], z: Float[Tensor, "n k"]) -> Float[Tensor, "n p k"]:
@@ -186,7 +202,7 @@ def _shared(triangles: Float[Tensor, "n r k"], eps: float) -> Float[Tensor, "k s
 
 def _sketch(
     function: Callable[[Tensor], Tensor], row: Float[Tensor, "1 k"], omega: Float[Tensor, "k l"]
-) -> Float[Tensor, "l k"]:
+) -> Float[Tensor, "r k"]:
     """``QᵀJ`` with Q a basis of the range of JΩ (Halko, Martinsson & Tropp 2011); or J itself where that is no smaller.
 
     ``JΩ`` has J's rank with probability one unless that exceeds the sketch's size; then nothing was gained, and the
