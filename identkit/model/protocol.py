@@ -69,6 +69,23 @@ class Estimate:
 
 
 @runtime_checkable
+class Bounded(Protocol):
+    """A map that vouches for its own Lipschitz constants, so that proofs go through it (theory/T5).
+
+    ``m‖z − z′‖ ≤ ‖f(z) − f(z′)‖ ≤ L‖z − z′‖`` for all z, z′ of its domain, in Euclidean norms over all axes but the
+    first, computed from the present weights with roundings outward.
+    """
+
+    def lower_lipschitz(self) -> float | None:
+        """m > 0, or None where the map cannot bound itself from below (never a positive number for nothing)."""
+        ...
+
+    def upper_lipschitz(self) -> float | None:
+        """L < ∞, or None."""
+        ...
+
+
+@runtime_checkable
 class GenerativeModel(Protocol):
     """A prior over latents and a likelihood of data: ``p(x | z; θ) p(z)``."""
 

@@ -1,0 +1,410 @@
+"""What each torch operation is on real numbers, in the steps of a `Program` (`lowering`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from identkit.numeric.translator import Translator, Unknown, Value
+
+T = Translator
+
+
+def _function(name: str, *numbers: float) -> Callable[..., Value]:
+    return lambda t, x: t.function(name, x, *numbers)
+
+
+def _add(t: T, one: Any, two: Any, alpha: float = 1) -> Value:
+    return t.add(one, t.multiply(two, alpha) if alpha != 1 else two)
+
+
+def _subtract(t: T, one: Any, two: Any, alpha: float = 1) -> Value:
+    return t.add(one, t.multiply(two, -alpha))
+
+
+def _divide(t: T, one: Any, two: Any, rounding_mode: str | None = None) -> Value:
+    if rounding_mode is not None:
+        raise Unknown("division with rounding")
+    return t.multiply(one, t.reciprocal(two))
+
+
+def _power(t: T, base: Any, exponent: Any) -> Value:
+    if isinstance(exponent, Tensor) and exponent.numel() == 1:
+        exponent = exponent.item()
+    if not isinstance(exponent, int | float):
+        raise Unknown("a power that varies")
+    return t.function("power", base, exponent)
+
+
+def _affine(t: T, bias: Any, one: Any, two: Any, beta: float = 1, alpha: float = 1) -> Value:
+    product = t.matmul(one, two)
+    return _add(t, product if alpha == 1 else t.multiply(product, alpha), bias, beta)
+
+
+def _vector(t: T, matrix: Any, vector: Any) -> Value:
+    column = t.reshaped(vector, *t.value(vector).shape, 1)
+    product = t.matmul(matrix, column)
+    return t.reshaped(product, *product.shape[:-1])
+
+
+def _dot(t: T, one: Any, two: Any) -> Value:
+    return t.total(t.multiply(one, two), None)
+
+
+def _sum(t: T, x: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Value:
+    return t.total(x, dim, keepdim)
+
+
+def _mean(t: T, x: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Value:
+    total = t.total(x, dim, keepdim)
+    count = math.prod(t.value(x).shape) // max(1, math.prod(total.shape))
+    return t.multiply(total, t.reciprocal(float(count)))
+
+
+def _variance(t: T, x: Any, dim: Any = None, correction: float = 1, keepdim: bool = False) -> Value:
+    centred = _subtract(t, x, _mean(t, x, dim, True))
+    total = t.total(t.function("power", centred, 2), dim, keepdim)
+    count = math.prod(t.value(x).shape) // max(1, math.prod(total.shape))
+    return t.multiply(total, t.reciprocal(float(count - correction)))
+
+
+def _norm(t: T, x: Any, p: float = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Value:
+    if p == 2:
+        return t.function("power", t.total(t.function("power", x, 2), dim, keepdim), 0.5)
+    if p == 1:
+        return t.total(t.function("leaky", x, -1), dim, keepdim)
+    raise Unknown("norm")
+
+
+# --- activations ---------------------------------------------------------------------------------------------
+
+
+def _softplus(t: T, x: Any, beta: float = 1, threshold: float = 20) -> Value:
+    if beta == 1:
+        return t.function("softplus", x)
+    return t.multiply(t.function("softplus", t.multiply(x, beta)), t.reciprocal(beta))
+
+
+def _gelu(t: T, x: Any, approximate: str = "none") -> Value:
+    if approximate == "none":
+        return t.multiply(x, t.function("normal_cdf", x))
+    cubed = t.multiply(t.function("power", x, 3), 0.044715)
+    inner = t.multiply(t.add(x, cubed), math.sqrt(2 / math.pi))
+    return t.multiply(t.multiply(x, 0.5), t.add(t.function("tanh", inner), 1.0))
+
+
+def _elu(t: T, x: Any, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Value:
+    return t.function("elu", x, alpha, scale, input_scale)
+
+
+def _hardtanh(t: T, x: Any, min_val: float = -1, max_val: float = 1) -> Value:
+    return _clamp(t, x, min_val, max_val)
+
+
+def _clamp(t: T, x: Any, min: Any = None, max: Any = None) -> Value:
+    if min is not None:
+        x = _maximum(t, x, min)
+    return t.value(x) if max is None else _minimum(t, x, max)
+
+
+def _maximum(t: T, one: Any, two: Any) -> Value:
+    """``b + relu(a − b)``."""
+    return t.add(two, t.function("leaky", _subtract(t, one, two), 0))
+
+
+def _minimum(t: T, one: Any, two: Any) -> Value:
+    return _subtract(t, two, t.function("leaky", _subtract(t, two, one), 0))
+
+
+def _step(at_zero: float, swapped: bool = False) -> Callable[..., Value]:
+    """Comparisons as 0 or 1."""
+
+    def rule(t: T, one: Any, two: Any) -> Value:
+        difference = _subtract(t, two, one) if swapped else _subtract(t, one, two)
+        return t.function("step", difference, at_zero)
+
+    return rule
+
+
+def _complement(t: T, x: Any) -> Value:
+    return t.add(1.0, t.negative(x))
+
+
+def _where(t: T, condition: Any, one: Any, two: Any) -> Value:
+    if isinstance(condition, Tensor):
+        return t.move(torch.where, (condition, *t.together(one, two)[0]), {})
+    return t.select(condition, one, two)
+
+
+# --- normalisation and softmax ---------------------------------------------------------------------------------
+
+
+def _logsumexp(t: T, x: Any, dim: Any, keepdim: bool = False) -> Value:
+    return t.function("log", t.total(t.function("exp", x), dim, keepdim))
+
+
+def _log_softmax(t: T, x: Any, dim: int, half_to_float: bool = False) -> Value:
+    return _subtract(t, x, _logsumexp(t, x, [dim], True))
+
+
+def _softmax(t: T, x: Any, dim: int, half_to_float: bool = False) -> Value:
+    exponentials = t.function("exp", x)
+    return t.multiply(exponentials, t.reciprocal(t.total(exponentials, [dim], True)))
+
+
+def _along(t: T, x: Any, given: Any) -> Value:
+    """A number for each channel, the second axis of x."""
+    channels = t.value(given)
+    return t.reshaped(channels, 1, *channels.shape, *[1] * (len(t.value(x).shape) - 2))
+
+
+def _batch_norm(
+    t: T, x: Any, weight: Any, bias: Any, mean: Any, variance: Any, *rest: Any
+) -> tuple[Value, None, None]:
+    """With fixed statistics an affine map of each channel."""
+    training, eps = (rest[0], rest[2]) if len(rest) == 3 else (False, rest[1])
+    if training:
+        raise Unknown("batch statistics")
+    scale = t.function("power", t.add(variance, eps), -0.5)
+    if weight is not None:
+        scale = t.multiply(scale, weight)
+    result = t.multiply(_subtract(t, x, _along(t, x, mean)), _along(t, x, scale))
+    return (result if bias is None else t.add(result, _along(t, x, bias))), None, None
+
+
+def _layer_norm(t: T, x: Any, shape: Any, weight: Any, bias: Any, eps: float) -> tuple[Value, None, None]:
+    axes = list(range(-len(shape), 0))
+    scale = t.function("power", t.add(_variance(t, x, axes, 0, True), eps), -0.5)
+    result = t.multiply(_subtract(t, x, _mean(t, x, axes, True)), scale)
+    result = result if weight is None else t.multiply(result, weight)
+    return (result if bias is None else t.add(result, bias)), None, None
+
+
+# --- convolutions: windows are moves, then a product -------------------------------------------------------------
+
+
+def _convolution(
+    t: T,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    transposed: bool,
+    output_padding: list[int],
+    groups: int,
+) -> Value:
+    value, kernel = t.value(x), t.value(weight)
+    flat = len(stride) == 1
+    if len(stride) > 2 or value.shape[0] != 1:
+        raise Unknown("convolution")
+    if flat:  # one axis is two, the first of length 1
+        value, kernel = (t.reshaped(v, *v.shape[:2], 1, v.shape[2]) for v in (value, kernel))
+        stride, padding, dilation = [1, *stride], [0, *padding], [1, *dilation]
+        output_padding = [0, *output_padding]
+    convolve = _transposed if transposed else _direct
+    result = convolve(t, value, kernel, stride, padding, dilation, output_padding, groups)
+    if flat:
+        result = t.reshaped(result, 1, result.shape[1], result.shape[3])
+    return result if bias is None else t.add(result, _along(t, result, bias))
+
+
+def _windows(
+    shape: tuple[int, ...], kernel: tuple[int, ...], stride: Any, padding: Any, dilation: Any
+) -> Tensor:
+    """Where each window of an image (C, H, W) reads: places from 1, 0 for padding, (C·kernel, windows)."""
+    places = torch.arange(1, math.prod(shape) + 1, dtype=torch.float64).reshape(1, *shape)
+    return functional.unfold(places, kernel, dilation, padding, stride)[0].long()
+
+
+def _read(places: Tensor, index: Tensor) -> Tensor:
+    """Elements by number from 1; 0 reads the zero of the padding."""
+    return functional.pad(places.flatten(), (1, 0))[index]
+
+
+def _direct(t: T, x: Value, w: Value, stride: Any, padding: Any, dilation: Any, _: Any, groups: int) -> Value:
+    outs, ins, *kernel = w.shape
+    _, channels, *image = x.shape
+    index = _windows((channels, *image), tuple(kernel), stride, padding, dilation)
+    columns = t.through(x, lambda places: _read(places, index))
+    count = index.shape[1]
+    size = [
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, p, d, k, s in zip(image, padding, dilation, kernel, stride, strict=True)
+    ]
+    product = t.matmul(
+        t.reshaped(w, groups, outs // groups, ins * math.prod(kernel)),
+        t.reshaped(columns, groups, ins * math.prod(kernel), count),
+    )
+    return t.reshaped(product, 1, outs, *size)
+
+
+def _transposed(
+    t: T, x: Value, w: Value, stride: Any, padding: Any, dilation: Any, more: Any, groups: int
+) -> Value:
+    """The adjoint of a convolution from its output's image to x: each window's product is added where it was read."""
+    ins, outs, *kernel = w.shape
+    _, channels, *image = x.shape
+    size = [
+        (n - 1) * s - 2 * p + d * (k - 1) + m + 1
+        for n, s, p, d, k, m in zip(image, stride, padding, dilation, kernel, more, strict=True)
+    ]
+    count = math.prod(image)
+    weights = t.through(
+        t.reshaped(w, groups, ins // groups, outs * math.prod(kernel)), lambda p: p.transpose(1, 2)
+    )
+    columns = t.matmul(weights, t.reshaped(x, groups, channels // groups, count))
+    reads = _windows((outs * groups, *size), tuple(kernel), stride, padding, dilation)[:, :count].flatten()
+    # Sort the entries of `columns` by the pixel they go to, and pad each pixel's list to one length with zeros.
+    order = torch.argsort(reads, stable=True)
+    pixels = reads[order]
+    order, pixels = order[pixels > 0], pixels[pixels > 0] - 1
+    total = outs * groups * math.prod(size)
+    often = torch.bincount(pixels, minlength=total)
+    first = often.cumsum(0) - often
+    table = torch.zeros(total, max(1, int(often.max())), dtype=torch.int64)
+    table[pixels, torch.arange(len(pixels)) - first[pixels]] = order + 1
+    spread = t.through(columns, lambda places: _read(places, table))
+    return t.reshaped(t.total(spread, [1]), 1, outs * groups, *size)
+
+
+def _average(
+    t: T,
+    x: Any,
+    kernel: list[int],
+    stride: Any = (),
+    padding: Any = (0, 0),
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: Any = None,
+) -> Value:
+    value = t.value(x)
+    if ceil_mode or divisor_override is not None or not count_include_pad or value.shape[0] != 1:
+        raise Unknown("average pooling")
+    _, channels, *image = value.shape
+    kernel = list(kernel) * (2 // len(kernel))
+    stride, padding = list(stride) or kernel, list(padding) * (2 // len(padding))
+    index = _windows((channels, *image), tuple(kernel), stride, padding, [1, 1])
+    index = index.reshape(channels, math.prod(kernel), -1).transpose(1, 2)
+    windows = t.through(value, lambda places: _read(places, index))
+    size = [(n + 2 * p - k) // s + 1 for n, p, k, s in zip(image, padding, kernel, stride, strict=True)]
+    mean = t.multiply(t.total(windows, [2]), t.reciprocal(float(math.prod(kernel))))
+    return t.reshaped(mean, 1, channels, *size)
+
+
+# --- what autograd leaves in the graph of a gradient, ∇φ -----------------------------------------------------------
+
+
+def _tanh_backward(t: T, gradient: Any, result: Any) -> Value:
+    return t.multiply(gradient, _complement(t, t.function("power", result, 2)))
+
+
+def _sigmoid_backward(t: T, gradient: Any, result: Any) -> Value:
+    return t.multiply(gradient, t.multiply(result, _complement(t, result)))
+
+
+def _softplus_backward(t: T, gradient: Any, x: Any, beta: float, threshold: float) -> Value:
+    return t.multiply(gradient, t.function("sigmoid", t.multiply(x, beta)))
+
+
+def _threshold_backward(t: T, gradient: Any, x: Any, threshold: float) -> Value:
+    return t.multiply(gradient, t.function("step", _subtract(t, x, threshold), 0))
+
+
+def _leaky_relu_backward(t: T, gradient: Any, x: Any, slope: float, _: bool) -> Value:
+    steps = t.function("step", x, 0)
+    return t.multiply(gradient, t.add(t.multiply(steps, 1 - slope), slope))
+
+
+def _elu_backward(
+    t: T, gradient: Any, alpha: float, scale: float, inner: float, is_result: bool, x: Any
+) -> Value:
+    if is_result or (alpha, scale, inner) != (1, 1, 1):
+        raise Unknown("elu_backward")
+    # min(1, eˣ) = exp(−relu(−x))
+    return t.multiply(gradient, t.function("exp", t.negative(t.function("leaky", t.negative(x), 0))))
+
+
+def _same(t: T, x: Any, dtype: Any = None, **_: Any) -> Any:
+    """Another floating dtype of the same real numbers."""
+    if isinstance(x, Tensor):
+        return x if dtype is None else x.to(dtype)
+    if dtype is not None and not dtype.is_floating_point:
+        raise Unknown("values rounded to integers")
+    return x
+
+
+RULES: dict[str, Callable[..., Any]] = {
+    **{
+        name: _function(name)
+        for name in ("exp", "expm1", "log", "tanh", "sigmoid", "sin", "cos", "erf", "atan", "sinh")
+    },
+    "add": _add,
+    "sub": _subtract,
+    "rsub": lambda t, one, two, alpha=1: _subtract(t, two, one, alpha),
+    "mul": lambda t, one, two: t.multiply(one, two),
+    "div": _divide,
+    "neg": lambda t, x: t.negative(x),
+    "reciprocal": lambda t, x: t.reciprocal(x),
+    "addcmul": lambda t, x, one, two, value=1: _add(t, x, t.multiply(one, two), value),
+    "addcdiv": lambda t, x, one, two, value=1: _add(t, x, _divide(t, one, two), value),
+    "pow": _power,
+    "square": lambda t, x: t.function("power", x, 2),
+    "sqrt": lambda t, x: t.function("power", x, 0.5),
+    "rsqrt": lambda t, x: t.function("power", x, -0.5),
+    "abs": lambda t, x: t.function("leaky", x, -1),
+    "log1p": lambda t, x: t.function("log", t.add(x, 1.0)),
+    "mm": lambda t, one, two: t.matmul(one, two),
+    "bmm": lambda t, one, two: t.matmul(one, two),
+    "addmm": _affine,
+    "baddbmm": _affine,
+    "mv": _vector,
+    "dot": _dot,
+    "sum": _sum,
+    "mean": _mean,
+    "var": _variance,
+    "linalg_vector_norm": lambda t, x, p=2, dim=None, keepdim=False, dtype=None: _norm(t, x, p, dim, keepdim),
+    "norm": _norm,
+    "relu": _function("leaky", 0),
+    "leaky_relu": lambda t, x, slope=0.01: t.function("leaky", x, slope),
+    "elu": _elu,
+    "softplus": _softplus,
+    "gelu": _gelu,
+    "silu": lambda t, x: t.multiply(x, t.function("sigmoid", x)),
+    "mish": lambda t, x: t.multiply(x, t.function("tanh", t.function("softplus", x))),
+    "log_sigmoid_forward": lambda t, x: (t.negative(t.function("softplus", t.negative(x))), None),
+    "hardtanh": _hardtanh,
+    "clamp": _clamp,
+    "clamp_min": lambda t, x, low: _clamp(t, x, low),
+    "clamp_max": lambda t, x, high: _clamp(t, x, None, high),
+    "maximum": _maximum,
+    "minimum": _minimum,
+    "gt": _step(0),
+    "ge": _step(1),
+    "lt": _step(0, swapped=True),
+    "le": _step(1, swapped=True),
+    "logical_not": _complement,
+    "bitwise_not": _complement,
+    "where": _where,
+    "logsumexp": _logsumexp,
+    "_log_softmax": _log_softmax,
+    "_softmax": _softmax,
+    "native_batch_norm": _batch_norm,
+    "_native_batch_norm_legit_no_training": _batch_norm,
+    "native_layer_norm": _layer_norm,
+    "convolution": _convolution,
+    "avg_pool2d": _average,
+    "tanh_backward": _tanh_backward,
+    "sigmoid_backward": _sigmoid_backward,
+    "softplus_backward": _softplus_backward,
+    "threshold_backward": _threshold_backward,
+    "leaky_relu_backward": _leaky_relu_backward,
+    "elu_backward": _elu_backward,
+    "_to_copy": _same,
+}
