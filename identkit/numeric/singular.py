@@ -89,7 +89,7 @@ def has_full_column_rank(matrix: Interval) -> bool:
 def rank_modulo(matrix: Float[Tensor, "p k"]) -> int:
     """The rank of a matrix of floats modulo a prime, which its exact rank is at least.
 
-    >>> rank_modulo(torch.tensor([[0.1, 0.2], [1.0, 2.0]], dtype=torch.float64))
+    >>> rank_modulo(torch.tensor([[0.1, 0.3], [1.0, 3.0]], dtype=torch.float64))  # the floats 0.1 and 0.3
     2
     """
     rows, columns = matrix.shape

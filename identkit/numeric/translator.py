@@ -281,7 +281,7 @@ def _refuse_kind(node: fx.Node) -> None:
 
 def _refuse_writing(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Moves that would not be moves: sums into a place, values rounded into whole numbers, places filled with others."""
-    if name == "index_put" and ((len(args) > 3 and args[3]) or kwargs.get("accumulate")):
+    if name == "index_put" and (any(args[3:]) or kwargs.get("accumulate")):
         raise Unknown("accumulation")
     if name in _INTO and isinstance(args[0], Tensor) and not args[0].is_floating_point():
         raise Unknown("values rounded to integers")
