@@ -107,7 +107,8 @@ class Prior:
 
     def log_prob(self, z: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
         """``log p(z)`` in nats, −∞ outside the support."""
-        return self.distribution.log_prob(z.reshape(-1, *self.distribution.event_shape))
+        shape = self.distribution.batch_shape + self.distribution.event_shape
+        return self.distribution.log_prob(z.reshape(len(z), *shape)).reshape(len(z), -1).sum(1)
 
 
 @dataclass(frozen=True, repr=False)
