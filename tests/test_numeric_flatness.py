@@ -18,7 +18,7 @@ def unit(f):
     return td.Normal(f, 1.0)
 
 
-def linear(x=DATA):
+def linear(x: torch.Tensor | None = DATA):
     return probed(lambda z: z @ WEIGHTS.mT, TWO, unit, x)
 
 

@@ -107,8 +107,14 @@ class Prior:
 
     def log_prob(self, z: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
         """``log p(z)`` in nats, −∞ outside the support."""
-        shape = self.distribution.batch_shape + self.distribution.event_shape
-        return self.distribution.log_prob(z.reshape(len(z), *shape)).reshape(len(z), -1).sum(1)
+        law = self.distribution
+        placed = z.reshape(len(z), *law.batch_shape, *law.event_shape)
+        support: Any = law.support
+        inside = support.check(placed).reshape(len(z), -1).all(1)
+        possible = torch.where(
+            inside.reshape(-1, *[1] * (placed.ndim - 1)), placed, self.sample(1).reshape(placed[:1].shape)
+        )
+        return law.log_prob(possible).reshape(len(z), -1).sum(1).where(inside, -math.inf)
 
 
 @dataclass(frozen=True, repr=False)

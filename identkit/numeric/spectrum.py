@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.nn.functional import pad
 
 from identkit.numeric.laws import has_fisher
 from identkit.numeric.probed import Probed
@@ -50,6 +51,10 @@ class Spectrum:
     """Whether no direction lay between rounding and what is clearly more; elsewhere the rank is no claim."""
     moves: Bool[Tensor, "n k"]
     """Which latents the null directions at a draw move."""
+    silent: Bool[Tensor, "n k"]
+    """Which latents have a derivative of exactly zero: ignored there, or saturated beyond what the precision holds."""
+    seen: Float[Tensor, "n k k"]
+    """Rows that span the directions the law sees at each draw, without rounding; the others are null."""
     shared_null: Float[Tensor, "k s"]
     """Orthonormal directions that are null at every draw: translations that the law ignores."""
     fisher: bool
@@ -99,21 +104,21 @@ def spectrum(p: Probed, *, draws: int = DRAWS, seed: int = 0) -> Spectrum:
     fisher = p.decode is not None and has_fisher(p.law(z[:1]))
     size = max(1, _NUMBERS // (k * max(width, 8 * k))) if k <= _DENSE else 1
     omega = _omega(z, seed)
-    values, ranks, clear, moves, triangles = [], [], [], [], []
-    for rows in z.split(size):
-        dense = k <= _DENSE or width <= omega.shape[1]
-        jacobian = jacobians(function, rows) if dense else _sketch(function, rows, omega).unsqueeze(0)
-        read = _read(jacobian, p.eps)
-        for kept, found in zip((values, ranks, clear, moves, triangles), read, strict=True):
-            kept.append(found)
-    shared = _shared(torch.cat(triangles), p.eps)
+    dense = k <= _DENSE or width <= omega.shape[1]
+    read = [
+        _read(jacobians(function, rows) if dense else _sketch(function, rows, omega).unsqueeze(0), p.eps)
+        for rows in z.split(size)
+    ]
+    values, rank, clear, moves, silent, seen = (torch.cat(parts) for parts in zip(*read, strict=True))
     return Spectrum(
         z=z,
-        singular_values=torch.cat(values),
-        rank=torch.cat(ranks),
-        clear=torch.cat(clear),
-        moves=torch.cat(moves),
-        shared_null=shared,
+        singular_values=values,
+        rank=rank,
+        clear=clear,
+        moves=moves,
+        silent=silent,
+        seen=seen,
+        shared_null=_shared(seen, p.eps),
         fisher=fisher,
     )
 
@@ -167,37 +172,35 @@ def _coordinates(p: Probed) -> Callable[[Tensor], Tensor]:
     return p.log_likelihood if p.decode is None else p.fisher_coordinates
 
 
-def _read(jacobian: Float[Tensor, "n p k"], eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Singular values, rank, whether it is clear, the latents that null directions move, and R of J = QR."""
+def _read(
+    jacobian: Float[Tensor, "n p k"], eps: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The fields of `Spectrum` from `singular_values` to `seen` at some of the draws."""
+    k = jacobian.shape[2]
     _, triangle = torch.linalg.qr(jacobian, mode="r")
     norms = triangle.norm(dim=1, keepdim=True)
     largest = norms.amax(2, keepdim=True)
-    unit = triangle / torch.where(norms > 0, norms, 1)
-    _, scaled, right = torch.linalg.svd(unit, full_matrices=True)
-    k = jacobian.shape[2]
-    scaled = torch.nn.functional.pad(scaled, (0, k - scaled.shape[1]))
+    _, scaled, right = torch.linalg.svd(triangle / torch.where(norms > 0, norms, 1), full_matrices=True)
+    scaled = pad(scaled, (0, k - scaled.shape[1]))
     rounding = _ROUNDING * eps * k**0.5
     rank = (scaled > rounding).sum(1)
     # A column far below the others may be what cancellation left of nothing: no claim.
     faint = ((norms > 0) & (norms < _CLEAR * eps * largest)).any(2).squeeze(1)
     clear = ~((scaled > rounding) & (scaled < _CLEAR * rounding)).any(1) & ~faint
-    null = torch.arange(k, device=rank.device) >= rank.unsqueeze(1)
+    inside = (torch.arange(k, device=rank.device) < rank.unsqueeze(1)).unsqueeze(2)
     # Right singular vectors are those of the scaled matrix; a null vector v of it is a null vector v/norm of J.
-    moves = ((right.abs() > 1e-8) & null.unsqueeze(2)).any(1)
+    moves = ((right.abs() > 1e-8) & ~inside).any(1)
     values = torch.linalg.svdvals(triangle)
-    values = torch.nn.functional.pad(values, (0, k - values.shape[1]))
-    return values, rank, clear, moves, triangle
+    seen = right * inside * norms / largest.clamp(min=torch.finfo(norms.dtype).tiny)
+    return pad(values, (0, k - values.shape[1])), rank, clear, moves, (norms == 0).squeeze(1), seen
 
 
-def _shared(triangles: Float[Tensor, "n r k"], eps: float) -> Float[Tensor, "k s"]:
+def _shared(seen: Float[Tensor, "n k k"], eps: float) -> Float[Tensor, "k s"]:
     """Directions that every Jacobian sends to zero."""
-    n, r, k = triangles.shape
-    scale = triangles.flatten(1).norm(dim=1).clamp(min=torch.finfo(triangles.dtype).tiny)
-    _, stacked = torch.linalg.qr((triangles / scale[:, None, None]).reshape(n * r, k), mode="r")
-    _, values, right = torch.linalg.svd(stacked, full_matrices=True)
-    values = torch.nn.functional.pad(values, (0, k - len(values)))
-    largest = values.max() if len(values) else values.new_zeros(())
-    return right[values <= _ROUNDING * eps * k**0.5 * largest].mT
+    n, k, _ = seen.shape
+    _, stacked = torch.linalg.qr(seen.reshape(n * k, k), mode="r")
+    _, values, right = torch.linalg.svd(stacked)
+    return right[values <= _ROUNDING * eps * k**0.5 * values.max()].mT
 
 
 def _sketch(
