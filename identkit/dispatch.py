@@ -15,11 +15,20 @@ def check(
     data: Mapping[Any, Any] | None = None,
     about: str | None = None,
     pooled: bool = False,
+    prior: Any = None,
+    likelihood: Any = None,
+    x: Any = None,
+    seed: int = 0,
 ) -> Verdict:
     """Which latents does the likelihood see, which parameters do the data determine? (theory/T1–T3, T6)
 
+    A model with symbols is proved. A network or a function without them is probed, with bounds where its architecture
+    allows one.
+
     Args:
-        model: a `Model`, its text, or anything with ``.symbolic()`` such as `GaussianMixture`.
+        model: a `Model`, its text, or anything with ``.symbolic()`` such as `GaussianMixture`; or a decoder together
+            with `prior` and `likelihood`, a function ``(x, z) → log p(x | z)`` with `prior` and `x`, or a model
+            with `prior` and either `decoder` and `likelihood`, or ``log_likelihood(x, z)``.
         at: values by symbol or name; what is not named is generic (almost every value). In the latent question
             they fix parameters; otherwise they are the point whose fibre is asked for.
         data: observed values by name, numbers or exact constant expressions as text; then the answer is about
@@ -27,9 +36,14 @@ def check(
         about: "latents" at fixed parameters, "parameters" with the latents integrated out, or "joint"; latents if
             there are any, else parameters.
         pooled: whether the rows of `data` share their latents.
+        prior: a torch distribution of one latent, for what is probed.
+        likelihood: turns what the decoder returns for n latents into n laws of a datum, a torch distribution.
+        x: data, first axis over rows: what a log density is asked about, and the histories of a model of sequences.
+        seed: of the sampling in a probe.
 
     Raises:
-        ValueError: for an unknown name, a value outside its domain, or incomplete data.
+        ValueError: for an unknown name, a value outside its domain, or incomplete data; for a decoder whose output is
+            not finite, or no function of each latent alone (dropout, batch normalisation).
         TypeError: for something that is not a model.
 
     >>> check("z ~ Normal(0, 1); observe x ~ Normal(w*z, 1)", at={"w": 0}).latents
@@ -41,6 +55,21 @@ def check(
         if values is not None and not isinstance(values, Mapping):
             raise TypeError(
                 f"{argument} should be a mapping from names to values, got {type(values).__name__}"
+            )
+    if not has_symbols(model):
+        for argument, given in (("at", at), ("data", data), ("pooled", pooled or None)):
+            if given is not None:
+                raise ValueError(f"{argument} goes with a model that has symbols, got {type(model).__name__}")
+        if about not in (None, "latents"):
+            raise ValueError(f"about should be 'latents' for a model without symbols, got {about!r}")
+        from identkit.numeric.checker import check_numeric
+
+        return check_numeric(model, prior=prior, likelihood=likelihood, x=x, seed=seed)
+    for argument, given in (("prior", prior), ("likelihood", likelihood), ("x", x)):
+        if given is not None:
+            raise ValueError(
+                f"{argument} goes with a decoder or a density; this {type(model).__name__} declares its own, and takes "
+                "data="
             )
     model = as_symbolic(model)
     about = about or ("latents" if model.latents else "parameters")
@@ -80,6 +109,13 @@ def remedies(model: Any, verdict: Verdict, seconds: float = 20.0) -> list[dict[s
     from identkit.symbolic.remedy import remedies as search
 
     return search(as_symbolic(model), verdict, seconds)
+
+
+def has_symbols(model: Any) -> bool:
+    """Whether a model is proved about: a text, a `Model`, or an object with ``.symbolic()``."""
+    from identkit.model.model import Model
+
+    return isinstance(model, str | Model) or callable(getattr(model, "symbolic", None))
 
 
 def as_symbolic(model: Any) -> Any:

@@ -1,0 +1,93 @@
+"""The verdict on given data, where only ``log p(x | z)`` is known: one number a datum, so the ladder is coarser (T2).
+
+A witness settles INFORMED: two latents inside the support that differ in one coordinate and between which ℓ moves far
+beyond its rounding, and gradients of ℓ that leave no direction out. That nothing moves is never seen by sampling.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from identkit.numeric import bounds
+from identkit.numeric.flatness import flatness
+from identkit.numeric.found import Found
+from identkit.numeric.probed import Probed
+from identkit.numeric.spectrum import jacobians
+from identkit.numeric.states import check_states_on_data
+from identkit.verdict import Level, overall
+
+_DRAWS = 512
+_CLEAR = 1e6  # roundings by which ℓ has to move
+_SPANNED = 1e-7  # smallest singular value of gradients of norm 1
+
+
+def check_density(p: Probed, seed: int = 0) -> Found:
+    """Levels of latents on the data of p, all rows together as `verdict.overall` has it."""
+    found = Found(p.prior.names)
+    if p.prior.states is not None:
+        rows = check_states_on_data(p)
+        for name in found.names:
+            found.settle([name], overall([row.levels[name] for row in rows]))
+        found.proofs += [proof for row in rows for proof in row.proofs]
+        found.assumptions += dict.fromkeys(text for row in rows for text in row.assumptions)
+        return found
+    still = bounds.constant(p)
+    if still is not None:
+        found.settle(found.names, Level.CONSTANT, still)
+        return found
+    ignored = bounds.ignored(p)
+    if ignored is not None:
+        found.settle(ignored.names, Level.CONSTANT, ignored)
+    null = bounds.null_directions(p)
+    if null is not None:
+        found.settle(null.names, Level.PARTIAL, null)
+        found.invariances += null.invariances
+    moved, spanned = _moved(p, seed), _spanned(p, seed)
+    for j, name in enumerate(found.names):
+        if bool(moved[j]) and bool(spanned[j]):
+            found.settle([name], Level.INFORMED)
+    if found.open:
+        try:
+            found.assumptions.append(str(flatness(p, seed=seed)).replace("\n", "; "))
+        except ValueError as refused:
+            found.assumptions.append(f"how flat it is was not measured: {refused}")
+    else:
+        found.assumptions.append(
+            f"gaps in ℓ are taken from float arithmetic, {_CLEAR:g} times its rounding or more"
+        )
+    return found
+
+
+def _moved(p: Probed, seed: int) -> Bool[Tensor, " k"]:
+    """Whether on every datum ℓ moves along each coordinate alone, between two points of the support."""
+    z, other = p.prior.sample(_DRAWS, seed), p.prior.sample(_DRAWS, seed + 1)
+    with torch.no_grad():
+        base = p.log_likelihood(z)
+        found = []
+        for j in range(p.prior.size):
+            there = z.clone()
+            there[:, j] = other[:, j]
+            inside = torch.isfinite(p.prior.log_prob(there))
+            values = p.log_likelihood(torch.where(inside.unsqueeze(1), there, z))
+            rounding = _CLEAR * p.eps * (1 + torch.maximum(base.abs(), values.abs()))
+            found.append(((values - base).abs() > rounding).any(0).all())
+    return torch.stack(found)
+
+
+def _spanned(p: Probed, seed: int) -> Bool[Tensor, " k"]:
+    """Which coordinates no direction that every gradient of ℓ is orthogonal to moves, on every datum."""
+    z = p.prior.sample(max(_DRAWS // 4, 4 * p.prior.size), seed)
+    gradients: Float[Tensor, "n m k"] = jacobians(p.log_likelihood, z)
+    spanned = torch.ones(p.prior.size, dtype=torch.bool, device=z.device)
+    for rows in gradients.unbind(1):
+        norms = rows.norm(dim=1, keepdim=True)
+        unit = (rows / torch.where(norms > 0, norms, 1))[norms.squeeze(1) > 0]
+        if len(unit) == 0:
+            return torch.zeros_like(spanned)
+        _, values, right = torch.linalg.svd(unit, full_matrices=True)
+        values = torch.nn.functional.pad(values, (0, len(right) - len(values)))
+        null = right[values <= _SPANNED * len(unit) ** 0.5]
+        spanned &= ~(null.abs() > _SPANNED).any(0)
+    return spanned

@@ -1,0 +1,213 @@
+"""Finite priors: every state's law, or log density on the data, is compared with every other's, so nothing is sampled.
+
+Two states with one law are merged (theory/T2): the latents in which they differ are PARTIAL, and CONSTANT where no
+change of them alone is ever seen. The certificate of the rest is the smallest distance between two laws, in units of
+their rounding (theory/T5).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from identkit.numeric.found import Found
+from identkit.numeric.merged import merged, state_name
+from identkit.numeric.probed import Probed
+from identkit.verdict import Certificate, Invariance, Level
+
+_NEAR = 1e-6  # nats: states closer than this are reported
+_SHOWN = 16  # merged groups that are shown
+_LISTED = 4  # states of a group, and near pairs, that are named
+_DISTINCT = 1e4  # roundings by which two laws have to differ to be called different
+_ROUNDING = 32  # of the largest value of a number over all states
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class StatesCompared(Certificate):
+    """Which states of a finite prior have one law, to the last bit, and how far apart all others are."""
+
+    numbers: Callable[[Float[Tensor, "s k"]], Float[Tensor, "s q"]]
+    """State → the numbers that are equal exactly where two states are indistinguishable."""
+    states: Float[Tensor, "s k"]
+    groups: tuple[tuple[int, ...], ...]
+    """Indices into `states`, every one in one group."""
+
+    @property
+    def kind(self) -> str:
+        """How it is proved."""
+        return "all states compared"
+
+    @property
+    def statement(self) -> str:
+        """What is proved."""
+        merged = sum(len(group) > 1 for group in self.groups)
+        same = f"{merged} group{'s' * (merged != 1)} of states with equal laws, " if merged else ""
+        return (
+            f"All {len(self.states)} states compared: {same}and {len(self.groups)} different laws, the closest two "
+            f"{self.distance():.3g} times their rounding apart."
+        )
+
+    def distance(self) -> float:
+        """The smallest distance between laws of two groups, in units of rounding; ∞ for one group."""
+        with torch.no_grad():
+            values = self.numbers(self.states[[group[0] for group in self.groups]])
+        return _closest(values / rounding(values))
+
+    def verify(self) -> bool:
+        """Whether states of one group agree to the last bit, and those of two groups differ far beyond rounding."""
+        listed = sorted(index for group in self.groups for index in group)
+        if listed != list(range(len(self.states))):
+            return False
+        with torch.no_grad():
+            values = self.numbers(self.states)
+        same = all(bool((values[list(group)] == values[group[0]]).all()) for group in self.groups)
+        return same and self.distance() > _DISTINCT
+
+
+def rounding(values: Float[Tensor, "s q"]) -> Float[Tensor, " q"]:
+    """How far a number may be off: a few roundings of the largest that it takes at any state."""
+    largest = values.abs().amax(0)
+    return _ROUNDING * torch.finfo(values.dtype).eps * torch.where(largest > 0, largest, 1)
+
+
+def _closest(units: Float[Tensor, "s q"]) -> float:
+    """The smallest distance between two rows, by their largest difference.
+
+    Rows are sorted by their widest column; two that are further apart there than the best pair so far, are further
+    apart altogether.
+    """
+    if len(units) < 2:
+        return math.inf
+    spread = units.amax(0) - units.amin(0)
+    order = units[:, spread.argmax()].argsort()
+    rows, key = units[order], units[order, spread.argmax()]
+    best = math.inf
+    for step in range(1, len(rows)):
+        if float((key[step:] - key[:-step]).amin()) >= best:
+            break
+        best = min(best, float((rows[step:] - rows[:-step]).abs().amax(1).amin()))
+    return best
+
+
+def check_states(p: Probed, seed: int = 0) -> Found:
+    """Levels of finite latents by their laws.
+
+    States of prior probability zero do not count. Laws that agree but for rounding are merged and say so; then nothing
+    is certified.
+    """
+    states = _possible(p)
+    found = Found(p.prior.names)
+    partition = merged(p, _NEAR, seed)
+    label = torch.empty(sum(map(len, partition.groups)), dtype=torch.long)
+    for number, group in enumerate(partition.groups):
+        label[list(group)] = number
+    label = label[states.kept]
+    if not bool(states.kept.all()):
+        found.assumptions.append(f"{int((~states.kept).sum())} states of prior probability 0 are left out")
+    compared = StatesCompared(p.parameters, states.values, _groups(label))
+    levels, proof = _levels(p.prior.names, compared, label)
+    _settle(found, levels, compared, proof)
+    for group in [group for group in compared.groups if len(group) > 1][:_SHOWN]:
+        found.invariances.append(_merging(p, states.values[list(group)]))
+    for one, two, nats in partition.near[:_LISTED]:
+        pair = " and ".join(state_name(p.prior, states.all[index]) for index in (one, two))
+        found.assumptions.append(f"{pair} differ by {nats:.3g} nats only")
+    return found
+
+
+def check_states_on_data(p: Probed) -> list[Found]:
+    """Levels of finite latents on each datum, by its log density in every state; GLOBAL is INFORMED there."""
+    states = _possible(p)
+    assert p.x is not None
+    rows = []
+    for row in range(len(p.x)):
+
+        def numbers(z: Tensor, row: int = row) -> Tensor:
+            return p.log_likelihood(z)[:, row : row + 1]
+
+        with torch.no_grad():
+            label = numbers(states.values)[:, 0].unique(return_inverse=True)[1].cpu()
+        compared = StatesCompared(numbers, states.values, _groups(label))
+        found = Found(p.prior.names)
+        levels, proof = _levels(p.prior.names, compared, label)
+        on_data = {n: Level.INFORMED if level is Level.GLOBAL else level for n, level in levels.items()}
+        _settle(found, on_data, compared, proof)
+        rows.append(found)
+    return rows
+
+
+@dataclass(frozen=True)
+class _States:
+    """The states of positive prior probability among all."""
+
+    all: Float[Tensor, "s k"]
+    kept: Bool[Tensor, " s"]
+
+    @property
+    def values(self) -> Float[Tensor, "r k"]:
+        return self.all[self.kept.to(self.all.device)]
+
+
+def _possible(p: Probed) -> _States:
+    assert p.prior.states is not None
+    return _States(p.prior.states, torch.isfinite(p.prior.log_prob(p.prior.states)).cpu())
+
+
+def _settle(
+    found: Found, levels: dict[str, Level], compared: StatesCompared, proof: StatesCompared | None
+) -> None:
+    for name, level in levels.items():
+        found.settle([name], level, proof)
+    if proof is None:
+        found.assumptions.append(
+            "some states are told apart, or not, by rounding alone (the closest two that are told apart by "
+            f"{compared.distance():.3g} times that): no certificate"
+        )
+
+
+def _merging(p: Probed, group: Float[Tensor, "r k"]) -> Invariance:
+    shown = " ~ ".join(state_name(p.prior, state) for state in group[:_LISTED])
+    moved = (group != group[0]).any(0).tolist()
+    return Invariance(
+        kind="merged states",
+        about=tuple(name for name, differs in zip(p.prior.names, moved, strict=True) if differs),
+        map=shown + (" ~ …" if len(group) > _LISTED else ""),
+    )
+
+
+def _groups(label: Int[Tensor, " s"]) -> tuple[tuple[int, ...], ...]:
+    return tuple(
+        tuple(torch.nonzero(label == number).squeeze(1).tolist()) for number in label.unique().tolist()
+    )
+
+
+def _levels(
+    names: tuple[str, ...], compared: StatesCompared, label: Int[Tensor, " s"]
+) -> tuple[dict[str, Level], StatesCompared | None]:
+    """CONSTANT where a change of the latent alone is never seen; PARTIAL where merged states differ in it.
+
+    Without a certificate only merged states are worth a level: PARTIAL, but for rounding.
+    """
+    states, labels = compared.states, label.unique().tolist()
+    proof = compared if compared.verify() else None
+    levels = {}
+    for j, name in enumerate(names):
+        rest = torch.cat([states[:, :j], states[:, j + 1 :]], 1)
+        context = (
+            rest.unique(dim=0, return_inverse=True)[1].cpu() if rest.shape[1] else torch.zeros_like(label)
+        )
+        contexts = [context == number for number in context.unique().tolist()]
+        ignored = all(len(label[here].unique()) == 1 for here in contexts)
+        alone = any(int(here.sum()) > 1 for here in contexts)
+        if len(labels) == 1 or (ignored and alone):
+            levels[name] = Level.CONSTANT if proof is not None else Level.UNKNOWN
+        elif any(len(states[label == number, j].unique()) > 1 for number in labels):
+            levels[name] = Level.PARTIAL
+        else:
+            levels[name] = Level.GLOBAL if proof is not None else Level.UNKNOWN
+    return levels, proof
