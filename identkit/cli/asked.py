@@ -107,6 +107,21 @@ def data_to_prove(model: Any, data: str) -> dict[str, Any]:
     }
 
 
+def data_to_probe(data: str) -> list[tuple[float, ...]]:
+    """Rows of a table without gaps, for a model that names no observations.
+
+    Raises:
+        ValueError, OSError: see `identkit.tables.read_csv`; an empty cell.
+    """
+    from identkit.tables import read_csv
+
+    table = read_csv(data)
+    if table.missing is not None:
+        row, column = table.missing
+        raise ValueError(f"{data}, row {row}, column {column} is empty, and a probe needs every value")
+    return [tuple(value for value in row if value is not None) for row in table.rows]
+
+
 def data_to_verify(model: Any, data: str) -> tuple[Any, Any]:
     """Data (n, d) as a float64 tensor with its mask, None where nothing is missing.
 
@@ -224,7 +239,8 @@ def _declared(path: Path, name: str) -> Any:
         if found is None:
             known = ", ".join(n for n in vars(module) if not n.startswith("_")) or "nothing"
             raise ValueError(f"{path} should define {name!r}; it defines {known[:200]}")
-        return found() if callable(found) and not hasattr(found, "symbolic") else found
+        made = any(hasattr(found, attribute) for attribute in ("symbolic", "prior"))
+        return found() if callable(found) and not made else found
     except (ValueError, TypeError):
         raise
     except (Exception, SystemExit) as error:

@@ -20,6 +20,7 @@ from identkit import __version__
 from identkit.cli import asked, shown, written
 
 if TYPE_CHECKING:
+    from identkit.cli.proving import Answer
     from identkit.theorem import TheoremCheck
 
 DONE, FAILED, BAD_INPUT, UNDECIDED, INTERRUPTED, UNREAD = 0, 1, 2, 3, 130, 141
@@ -141,10 +142,17 @@ def check(
 
     Exit status: 0 decided, 3 undecided, 2 bad input.
     """
-    from identkit.cli.proving import prove
-    from identkit.dispatch import as_symbolic
+    from identkit.cli.proving import probe, prove
+    from identkit.dispatch import as_symbolic, has_symbols
 
     question = asked.question(model, at)
+    if not has_symbols(question.model):
+        for option, typed in (("--at", at), ("--pooled", pooled or None), ("--about", about)):
+            if typed is not None and typed != "latents":
+                raise ValueError(f"{option} goes with a model that has symbols, and {model} has none")
+        with shown.waiting("probing"):
+            probed = probe(question.model, None if data is None else asked.data_to_probe(data), time_limit)
+        return _told(probed, as_json)
     values, given = question.at, None if data is None else asked.data_to_prove(question.model, data)
     if question.case is not None:
         case = question.case
@@ -165,6 +173,10 @@ def check(
             pooled=pooled,
             seconds=time_limit,
         )
+    return _told(answer, as_json)
+
+
+def _told(answer: Answer, as_json: bool) -> int:
     verdict = answer.verdict
     if as_json:
         print(json.dumps(answer.json, allow_nan=False))

@@ -10,10 +10,12 @@ from identkit.dispatch import check, remedies
 from identkit.model.model import Model
 from identkit.symbolic.limited import OutOfTime, within
 from identkit.symbolic.parameters import check_fibre
-from identkit.verdict import Level, Verdict
+from identkit.verdict import Certificate, Level, Verdict
 
 _FOR_REMEDIES = 4.0
 """Seconds that the search for remedies may take at most."""
+_FOR_PROBES = 8 * 2**30
+"""Bytes of address space, of which torch reserves far more than it uses."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,24 @@ class Answer:
         """Whether the certificate was checked again and holds."""
         certificate = self.json["certificate"]
         return certificate is not None and certificate["verified"]
+
+
+@dataclass(frozen=True)
+class _Reported(Certificate):
+    """What the child said of a certificate that holds the network itself, and so cannot leave the child."""
+
+    told: tuple[str, str, bool]
+
+    @property
+    def kind(self) -> str:
+        return self.told[0]
+
+    @property
+    def statement(self) -> str:
+        return self.told[1]
+
+    def verify(self) -> bool:
+        return self.told[2]
 
 
 def prove(
@@ -68,6 +88,32 @@ def prove(
         return answer
     late = f"the search was stopped after {seconds:g} s; more time may settle more (--time-limit)"
     return _with_assumption(answer, late)
+
+
+def probe(model: Any, x: Any, seconds: float) -> Answer:
+    """The verdict on a model without symbols, all of it or nothing within the limits.
+
+    Raises:
+        ValueError, TypeError: as `check` does.
+    """
+
+    def task(tell: Callable[[Answer], None]) -> Answer:
+        import torch
+
+        torch.set_num_threads(1)  # threads of the parent are not there after a fork
+        answer = _answer(check(model, x=x))
+        certificate = answer.verdict.certificate
+        if certificate is None:
+            return answer
+        told = _Reported((certificate.kind, certificate.statement, answer.verified))
+        return replace(answer, verdict=replace(answer.verdict, certificate=told))
+
+    try:
+        return within(task, seconds, _FOR_PROBES)[0]
+    except OutOfTime as reason:
+        raise ValueError(
+            f"the check was stopped: {reason}; more time may settle it (--time-limit)"
+        ) from reason
 
 
 def _known(about: str, model: Model) -> Model:

@@ -21,7 +21,7 @@ from torch import Tensor
 from identkit.numeric import bounds
 from identkit.numeric.collision import Collisions, collisions
 from identkit.numeric.flatness import along
-from identkit.numeric.found import Found
+from identkit.numeric.found import Found, translations
 from identkit.numeric.generators import generators
 from identkit.numeric.on_data import check_density
 from identkit.numeric.probed import Probed, probed
@@ -90,8 +90,8 @@ def _prove(found: Found, p: Probed) -> None:
         ]
     null = bounds.null_directions(p)
     if null is not None:
-        found.settle(null.names, Level.PARTIAL, null)
-        found.invariances += null.invariances
+        found.settle(null.moves, Level.PARTIAL, null)
+        found.invariances += translations(null, p)
     if found.open:
         injective = bounds.injective(p)
         if injective is not None:
@@ -101,12 +101,7 @@ def _prove(found: Found, p: Probed) -> None:
 def _probe(found: Found, p: Probed, seed: int) -> None:
     """What ranks and collisions say of the latents that nothing was proved about."""
     ranks = spectrum(p, seed=seed)
-    analytic = bounds.analytic(p)
-    deficient = ~ranks.full_rank & ranks.clear
-    if bool(deficient.any()) and not (analytic and bool(ranks.full_rank.any())):
-        dead = bounds.dead_region(p, ranks.z[deficient])
-        if dead is not None:
-            found.settle(dead.names, Level.PARTIAL, dead)
+    analytic = bounds.analytic(p) is not None
     met = collisions(p, seed=seed)
     if not any(level is Level.PARTIAL for level in found.levels.values()) or found.open:
         _by_rank(found, p, ranks, met, analytic)

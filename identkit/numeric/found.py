@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 
+from identkit.numeric.certificates import NullDirections
 from identkit.numeric.probed import Probed
 from identkit.verdict import Certificate, Invariance, Level, Verdict, overall
+
+_READABLE = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,3 +80,28 @@ class Found:
             method="numeric",
             seconds=seconds,
         )
+
+
+def translations(null: NullDirections, p: Probed) -> list[Invariance]:
+    """The directions that the law ignores, as generators of translations."""
+    return [
+        Invariance(
+            kind="translation",
+            about=tuple(name for name, value in zip(p.prior.names, direction, strict=True) if value),
+            generator=_field(p.prior.names, direction),
+            preserves_prior=False,
+        )
+        for direction in null.directions
+    ]
+
+
+def _field(names: tuple[str, ...], direction: Sequence[Fraction]) -> str:
+    """``d/dz[1] - 1/2*d/dz[2]``; a fraction too long to read is shown as a decimal."""
+    terms = []
+    for name, value in zip(names, direction, strict=True):
+        if value:
+            size = abs(value)
+            shown = str(size) if size.denominator <= _READABLE else f"{float(size):.6g}"
+            terms.append(f"{'-' if value < 0 else '+'} {'' if size == 1 else shown + '*'}d/d{name}")
+    text = " ".join(terms)
+    return text[2:] if text.startswith("+ ") else text.replace("- ", "-", 1)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from identkit.numeric import bounds
 from identkit.numeric.flatness import flatness
-from identkit.numeric.found import Found
+from identkit.numeric.found import Found, translations
 from identkit.numeric.probed import Probed
 from identkit.numeric.spectrum import jacobians
 from identkit.numeric.states import check_states_on_data
@@ -42,8 +42,8 @@ def check_density(p: Probed, seed: int = 0) -> Found:
         found.settle(ignored.names, Level.CONSTANT, ignored)
     null = bounds.null_directions(p)
     if null is not None:
-        found.settle(null.names, Level.PARTIAL, null)
-        found.invariances += null.invariances
+        found.settle(null.moves, Level.PARTIAL, null)
+        found.invariances += translations(null, p)
     moved, spanned = _moved(p, seed), _spanned(p, seed)
     for j, name in enumerate(found.names):
         if bool(moved[j]) and bool(spanned[j]):
