@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from identkit.classical.mixtures.fit import shares
+from identkit.classical.mixtures.fit import shares_of
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 _EPS = torch.finfo(torch.float64).eps
 _SYMMETRY_TOLERANCE = 1e-12  # of a correlation: what the rounding of a product A C Aᵀ leaves
-_BLOCK = 2**19
 
 
 def check_covariance_type(covariance_type: str) -> None:
@@ -82,13 +83,53 @@ def refuse_covariances(covariances: Float[Tensor, "*shape"], covariance_type: st
             )
 
 
+class Parameters(NamedTuple):
+    """What a fit climbs in."""
+
+    weights: Float[Tensor, " k"]
+    means: Float[Tensor, "k d"]
+    covariances: Float[Tensor, "*shape"]
+    """In the shape of their type."""
+
+
+class Moments(NamedTuple):
+    """Sums over the data, weighed by the responsibilities r of each component, about a point m of each."""
+
+    mass: Float[Tensor, " k"]
+    """``Σ r``."""
+    first: Float[Tensor, "k d"]
+    """``Σ r (x − m)``."""
+    second: Float[Tensor, "k d *d"]
+    """``Σ r (x − m)(x − m)ᵀ``; only its diagonal where covariances are diagonal or spherical."""
+
+    @classmethod
+    def none(cls, points: Float[Tensor, "k d"], matrices: bool) -> Moments:
+        """Give the sums over no data."""
+        second = torch.diag_embed(points) if matrices else points
+        return cls(torch.zeros_like(points[:, 0]), torch.zeros_like(points), torch.zeros_like(second))
+
+    def add(self, apart: Float[Tensor, "k n d"], mass: Float[Tensor, "k n"]) -> None:
+        """Add data ``x − m`` with their responsibilities, in place."""
+        self.mass.add_(mass.sum(1))
+        self.first.add_((mass[:, None, :] @ apart)[:, 0])
+        if self.second.ndim == 3:
+            self.second.baddbmm_((apart * mass[:, :, None]).mT, apart)
+        else:
+            self.second.add_((mass[:, None, :] @ apart.square())[:, 0])
+
+    @property
+    def diagonal(self) -> Float[Tensor, "k d"]:
+        """``Σ r (x − m)²``, column by column."""
+        return self.second.diagonal(dim1=1, dim2=2) if self.second.ndim == 3 else self.second
+
+
 def maximised(
-    x: Float[Tensor, "n d"],
-    mass: Float[Tensor, "n k"],
+    moments: Moments,
+    about: Float[Tensor, "k d"],
+    old: Parameters | None,
     covariance_type: str,
-    least: Float[Tensor, " d"],
-    old: tuple[Tensor, Tensor] | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+    least: Float[Tensor, "*d"],
+) -> Parameters:
     """Give the weights, means and covariances that maximise the expected log-likelihood (the M-step).
 
     ``π_k = N_k/n``, ``μ_k = Σ r x/N_k``, ``C_k = Σ r (x − μ_k)(x − μ_k)ᵀ/N_k``, subject to ``C_k ⪰ diag(least)``: where
@@ -97,58 +138,36 @@ def maximised(
     Source: Dempster, Laird & Rubin 1977; Ingrassia & Rocci 2007 (constrained eigenvalues).
 
     Args:
-        x: data, float64.
-        mass: responsibilities, rows summing to one.
+        moments: of the data about the points below.
+        about: a point near the new mean of each component: what is far from it costs digits.
+        old: the current parameters, kept by components without data.
         covariance_type: one of the four.
-        least: least variances; 0 for none.
-        old: the current means and covariances, kept by components without data.
+        least: least variances, (d,) or one for spherical covariances; 0 for none.
 
     Raises:
         ValueError: a covariance is singular, which only `least` of 0 lets happen.
     """
-    weights, held = shares(mass)
-    total = mass.sum(0)[:, None].clamp(min=1e-300)
-    centre = x.mean(0)
-    means = centre + mass.T @ (x - centre) / total
-    if old is not None:
-        means = torch.where(held[:, None], means, old[0])
-    matrices = covariance_type in ("full", "tied")
-    shift, moment = _moments(x, mass, means, matrices)
-    # The means above are rounded at the size of the data; the shift corrects them to the size of the component.
-    shift = torch.where(held[:, None], shift / total, 0.0)
-    means = means + shift
-    if matrices:
-        covariances = moment / total[:, :, None] - shift[:, :, None] * shift[:, None, :]
+    weights, held = shares_of(moments.mass)
+    total = moments.mass[:, None].clamp(min=1e-300)
+    shift = moments.first / total
+    means = about + shift
+    if moments.second.ndim == 3:
+        covariances = moments.second / total[:, :, None] - shift[:, :, None] * shift[:, None, :]
+        if covariance_type == "tied":
+            covariances = torch.tensordot(weights, covariances, 1)
+        covariances = _at_least(covariances, least)
     else:
-        covariances = moment / total - shift.square()
-    if covariance_type == "tied":
-        covariances = (weights[:, None, None] * covariances).sum(0)
-    elif covariance_type == "spherical":
-        covariances = covariances.mean(1)
-    floor = least.mean() if covariance_type == "spherical" else least
-    covariances = _at_least(covariances, floor) if matrices else covariances.clamp(min=floor)
-    if old is not None and covariance_type != "tied":
-        kept = held.reshape(-1, *[1] * (covariances.ndim - 1))
-        covariances = torch.where(kept, covariances, old[1])
+        covariances = moments.second / total - shift.square()
+        if covariance_type == "spherical":
+            covariances = covariances.mean(1)
+        covariances = covariances.clamp(min=least)
+    if old is not None and not bool(held.all()):
+        means = torch.where(held[:, None], means, old.means)
+        if covariance_type != "tied":
+            kept = held.reshape(-1, *[1] * (covariances.ndim - 1))
+            covariances = torch.where(kept, covariances, old.covariances)
     _refuse_shrunk(covariances, covariance_type)
-    return weights, means, covariances
-
-
-def _moments(x: Tensor, mass: Tensor, means: Tensor, matrices: bool) -> tuple[Tensor, Tensor]:
-    """``Σ r (x − μ_k)`` and ``Σ r (x − μ_k)(x − μ_k)ᵀ``, or its diagonal, each component centred on its own mean."""
-    count, d = means.shape
-    shift = x.new_zeros(count, d)
-    moment = x.new_zeros(count, d, d) if matrices else x.new_zeros(count, d)
-    size = max(256, _BLOCK // (count * d))
-    for first in range(0, len(x), size):
-        apart = x[None, first : first + size] - means[:, None, :]
-        weighed = apart * mass[first : first + size].T[:, :, None]
-        shift += weighed.sum(1)
-        if matrices:
-            moment.baddbmm_(weighed.mT, apart)
-        else:
-            moment += (weighed * apart).sum(1)
-    return shift, moment
+    return Parameters(weights, means, covariances)
 
 
 def _at_least(covariances: Tensor, least: Tensor) -> Tensor:

@@ -12,18 +12,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from identkit.classical.arrays import rows, shaped
-from identkit.classical.em import Convergence
+from identkit.classical.em import Convergence, maximise
 from identkit.classical.gaussian_mixture.covariances import (
+    Parameters,
     as_full,
     check_covariance_type,
-    maximised,
     refuse_covariances,
     shape_of,
 )
+from identkit.classical.gaussian_mixture.em import Climb
 from identkit.classical.gaussian_mixture.ratio import Gaussians, ratio_by_difference, ratio_by_segment
 from identkit.classical.gaussian_mixture.whitening import Heights, Whitening
 from identkit.classical.mixtures.finite import FiniteMixture, probabilities
-from identkit.classical.mixtures.fit import climb, seeded_masses
+from identkit.classical.mixtures.fit import seeded_masses
 from identkit.classical.mixtures.information import integrated
 from identkit.model import families
 from identkit.model.model import Model
@@ -168,16 +169,15 @@ class GaussianMixture(FiniteMixture):
                 f"got {len(start.means)} in {start.means.shape[1]} of type {start.covariance_type!r}"
             )
 
-        def next_(model: GaussianMixture | None, mass: Tensor) -> GaussianMixture:
-            old = None if model is None else (model.means, model.covariances)
-            return cls._of(*maximised(x, mass, covariance_type, floor * variances, old), covariance_type)
-
-        starts = (
-            [next_(None, mass) for mass in seeded_masses(x, count, restarts, generator)]
-            if start is None
-            else [start._at(x)]
-        )
-        return climb(x, starts, next_, tolerance, iterations)
+        climb = Climb(x, covariance_type, floor * variances)
+        if start is None:
+            starts = [climb.begun(mass) for mass in seeded_masses(x, count, restarts, generator)]
+        else:
+            here = start._at(x)
+            starts = [Parameters(here.weights, here.means - climb.centre, here.covariances)]
+        best, convergence = maximise(starts, climb.step, tolerance, iterations)
+        model = cls._of(best.weights, best.means + climb.centre, best.covariances, covariance_type)
+        return model._with(convergence)
 
     def mutual_information(self) -> Estimate:
         """Evaluate ``I(k; x) = E KL(r ‖ π)`` in nats: by quadrature in one dimension, else by simulation.
@@ -196,7 +196,7 @@ class GaussianMixture(FiniteMixture):
     def _of(
         cls, weights: Tensor, means: Tensor, covariances: Tensor, covariance_type: str
     ) -> GaussianMixture:
-        """A mixture of parameters known to be right: EM makes one in every iteration."""
+        """A mixture of parameters known to be right: those of a fit."""
         model = object.__new__(cls)
         for name, value in (
             ("weights", weights),

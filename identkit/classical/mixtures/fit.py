@@ -51,12 +51,19 @@ def climb(x: Tensor, starts: Sequence[Any], maximised: Maximised, tolerance: flo
 
 
 def shares(mass: Float[Tensor, "n components"]) -> tuple[Tensor, Tensor]:
-    """Give each component's share of the data, and which components hold any.
+    """Give each component's share of the data, and which components hold any: `shares_of` of their sums."""
+    return shares_of(mass.sum(0))
+
+
+def shares_of(totals: Float[Tensor, " components"]) -> tuple[Tensor, Tensor]:
+    """Give the shares of components that hold so much of the data each, and which hold any.
 
     A component whose share falls below 1e-14 is empty: it gets weight 0 and keeps its other parameters.
     """
-    share = mass.sum(0) / len(mass)
+    share = totals / totals.sum()
     held = share > _EMPTY
+    if bool(held.all()):
+        return share, held
     share = torch.where(held, share, 0.0)
     return share / share.sum(), held
 
