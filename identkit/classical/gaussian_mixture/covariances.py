@@ -12,6 +12,8 @@ from identkit.classical.mixtures.fit import shares_of
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 _EPS = torch.finfo(torch.float64).eps
+_FAR = 1 - 2.0**-20
+"""A mean that moves by a thousand of its component's new standard deviations leaves ten digits of its covariance."""
 _SYMMETRY_TOLERANCE = 1e-12  # of a correlation: what the rounding of a product A C Aᵀ leaves
 
 
@@ -95,40 +97,69 @@ class Parameters(NamedTuple):
 class Moments(NamedTuple):
     """Sums over the data, weighed by the responsibilities r of each component, about a point m of each."""
 
+    covariance_type: str
     mass: Float[Tensor, " k"]
     """``Σ r``."""
     first: Float[Tensor, "k d"]
     """``Σ r (x − m)``."""
-    second: Float[Tensor, "k d *d"]
-    """``Σ r (x − m)(x − m)ᵀ``; only its diagonal where covariances are diagonal or spherical."""
+    second: Float[Tensor, "*shape"]
+    """``Σ r (x − m)(x − m)ᵀ``, or of it what the type asks for: the sum over components, the diagonal, the trace."""
 
     @classmethod
-    def none(cls, points: Float[Tensor, "k d"], matrices: bool) -> Moments:
+    def none(cls, covariance_type: str, points: Float[Tensor, "k d"]) -> Moments:
         """Give the sums over no data."""
-        second = torch.diag_embed(points) if matrices else points
-        return cls(torch.zeros_like(points[:, 0]), torch.zeros_like(points), torch.zeros_like(second))
+        second = points.new_zeros(shape_of(covariance_type, *points.shape))
+        return cls(covariance_type, torch.zeros_like(points[:, 0]), torch.zeros_like(points), second)
 
     def add(self, apart: Float[Tensor, "k n d"], mass: Float[Tensor, "k n"]) -> None:
         """Add data ``x − m`` with their responsibilities, in place."""
         self.mass.add_(mass.sum(1))
         self.first.add_((mass[:, None, :] @ apart)[:, 0])
-        if self.second.ndim == 3:
+        if self.covariance_type == "full":
             self.second.baddbmm_((apart * mass[:, :, None]).mT, apart)
-        else:
+        elif self.covariance_type == "tied":
+            self.second.addmm_((apart * mass[:, :, None]).flatten(0, 1).mT, apart.flatten(0, 1))
+        elif self.covariance_type == "diag":
             self.second.add_((mass[:, None, :] @ apart.square())[:, 0])
+        else:
+            self.second.add_((mass * apart.square().sum(2)).sum(1))
 
     @property
-    def diagonal(self) -> Float[Tensor, "k d"]:
-        """``Σ r (x − m)²``, column by column."""
-        return self.second.diagonal(dim1=1, dim2=2) if self.second.ndim == 3 else self.second
+    def shift(self) -> Float[Tensor, "k d"]:
+        """From the points m to the means of the components; 0 where one holds nothing."""
+        return self.first / self.mass[:, None].clamp(min=1e-300)
+
+    @property
+    def by_shift(self) -> Float[Tensor, "*shape"]:
+        """What the second moments about m have more than those about the means."""
+        shift, first = self.shift, self.first
+        if self.covariance_type == "full":
+            return shift[:, :, None] * first[:, None, :]
+        if self.covariance_type == "tied":
+            return shift.mT @ first
+        return shift * first if self.covariance_type == "diag" else (shift * first).sum(1)
+
+    @property
+    def far(self) -> bool:
+        """Whether some m is so far from its mean that the covariances would keep too few digits."""
+        most, own = self.second, self.by_shift
+        if self.covariance_type in ("full", "tied"):
+            most, own = most.diagonal(dim1=-2, dim2=-1), own.diagonal(dim1=-2, dim2=-1)
+        return bool((own > _FAR * most).any())
+
+    @property
+    def covariances(self) -> Float[Tensor, "*shape"]:
+        """The second moments about the means, divided by what each holds: ``Σ r``, n for tied, d·Σ r for spherical."""
+        apart = self.second - self.by_shift
+        if self.covariance_type == "tied":
+            return apart / self.mass.sum()
+        columns = self.first.shape[1] if self.covariance_type == "spherical" else 1
+        held = columns * self.mass.clamp(min=1e-300)
+        return apart / held.reshape(-1, *[1] * (apart.ndim - 1))
 
 
 def maximised(
-    moments: Moments,
-    about: Float[Tensor, "k d"],
-    old: Parameters | None,
-    covariance_type: str,
-    least: Float[Tensor, "*d"],
+    moments: Moments, about: Float[Tensor, "k d"], old: Parameters | None, least: Float[Tensor, "*d"]
 ) -> Parameters:
     """Give the weights, means and covariances that maximise the expected log-likelihood (the M-step).
 
@@ -139,27 +170,19 @@ def maximised(
 
     Args:
         moments: of the data about the points below.
-        about: a point near the new mean of each component: what is far from it costs digits.
+        about: m, near the new mean of each component.
         old: the current parameters, kept by components without data.
-        covariance_type: one of the four.
         least: least variances, (d,) or one for spherical covariances; 0 for none.
 
     Raises:
         ValueError: a covariance is singular, which only `least` of 0 lets happen.
     """
+    covariance_type = moments.covariance_type
     weights, held = shares_of(moments.mass)
-    total = moments.mass[:, None].clamp(min=1e-300)
-    shift = moments.first / total
-    means = about + shift
-    if moments.second.ndim == 3:
-        covariances = moments.second / total[:, :, None] - shift[:, :, None] * shift[:, None, :]
-        if covariance_type == "tied":
-            covariances = torch.tensordot(weights, covariances, 1)
+    means, covariances = about + moments.shift, moments.covariances
+    if covariance_type in ("full", "tied"):
         covariances = _at_least(covariances, least)
     else:
-        covariances = moments.second / total - shift.square()
-        if covariance_type == "spherical":
-            covariances = covariances.mean(1)
         covariances = covariances.clamp(min=least)
     if old is not None and not bool(held.all()):
         means = torch.where(held[:, None], means, old.means)
