@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -94,8 +96,12 @@ class Parameters(NamedTuple):
     """In the shape of their type."""
 
 
-class Moments(NamedTuple):
-    """Sums over the data, weighed by the responsibilities r of each component, about a point m of each."""
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Sums over the data, weighed by the responsibilities r of each component, about a point m of each.
+
+    First everything is added, then the rest is read off.
+    """
 
     covariance_type: str
     mass: Float[Tensor, " k"]
@@ -124,12 +130,12 @@ class Moments(NamedTuple):
         else:
             self.second.add_((mass * apart.square().sum(2)).sum(1))
 
-    @property
+    @cached_property
     def shift(self) -> Float[Tensor, "k d"]:
         """From the points m to the means of the components; 0 where one holds nothing."""
         return self.first / self.mass[:, None].clamp(min=1e-300)
 
-    @property
+    @cached_property
     def by_shift(self) -> Float[Tensor, "*shape"]:
         """What the second moments about m have more than those about the means."""
         shift, first = self.shift, self.first

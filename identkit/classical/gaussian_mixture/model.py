@@ -22,7 +22,7 @@ from identkit.classical.gaussian_mixture.covariances import (
 )
 from identkit.classical.gaussian_mixture.em import Climb
 from identkit.classical.gaussian_mixture.ratio import Gaussians, ratio_by_difference, ratio_by_segment
-from identkit.classical.gaussian_mixture.whitening import Heights, Whitening
+from identkit.classical.gaussian_mixture.whitening import Heights, Whitening, close_enough
 from identkit.classical.mixtures.finite import FiniteMixture, probabilities
 from identkit.classical.mixtures.fit import seeded_masses
 from identkit.classical.mixtures.information import integrated
@@ -30,8 +30,6 @@ from identkit.model import families
 from identkit.model.model import Model
 from identkit.model.protocol import Estimate
 
-_CLOSE_ENOUGH = {torch.float64: 2.0**-33, torch.float32: 2.0**-9}
-"""Up to this bound on the error of ℓ the quick road is kept, by the precision of the data; more from 16 columns on."""
 _INFORMATIVE = 2.0**-6
 """From this KL on, in nats, Σ r log(r/π) loses no digits that matter."""
 _SDS = 12.0
@@ -278,10 +276,20 @@ class GaussianMixture(FiniteMixture):
         kept: dict[torch.dtype, Whitening] = vars(self).setdefault("_whitenings", {})
         if block.dtype not in kept:
             kept[block.dtype] = Whitening.of(self._spread_out(self._log_prior), self._all, block.dtype)
-        heights = kept[block.dtype].heights(block)
+        whitening, single = kept[block.dtype], block.dtype == torch.float32
+        if single and whitening.hopeless:
+            heights, doubtful = self._heights(block.double())
+            return Heights(*(part.to(block.dtype) for part in heights)), doubtful
+        heights = whitening.heights(block)
         # Negated, so that overflow (NaN) counts as doubtful.
-        enough = _CLOSE_ENOUGH[block.dtype] * max(1.0, block.shape[1] / 16)
-        return heights, ~(heights.rounding <= enough)
+        doubtful = ~(heights.rounding <= close_enough(block.shape[1], block.dtype))
+        if single and bool(doubtful.any()):
+            # What is more than single precision can sum takes the same road in double precision.
+            again, further = self._heights(block[doubtful].double())
+            for whole, part in zip(heights, again, strict=True):
+                whole[doubtful] = part.to(whole.dtype)
+            doubtful[doubtful.clone()] = further
+        return heights, doubtful
 
     def _log_posterior(self, block: Tensor) -> Tensor:
         if self._silent:

@@ -37,6 +37,8 @@ class Gaussians:
         """A few roundings, times the condition of the correlation matrices: scaling an axis costs nothing."""
         scale = self.covariances.diagonal(dim1=1, dim2=2).sqrt()
         correlation = self.covariances / (scale[:, :, None] * scale[:, None, :])
+        if not bool(correlation.tril(-1).any()):
+            return 8 * (self.means.shape[1] + 1) * _EPS
         eigenvalues = torch.linalg.eigvalsh(correlation)
         condition = (eigenvalues[:, -1] / eigenvalues[:, 0].clamp(min=_EPS)).max().item()
         return 8 * (self.means.shape[1] + 1) * condition * _EPS
