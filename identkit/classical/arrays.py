@@ -129,3 +129,19 @@ def positive(value: Any, name: str) -> float:
     if not 0 < number < math.inf:
         raise ValueError(f"{name} should be positive, got {number}")
     return number
+
+
+def thin_product(
+    left: Float[Tensor, "n d"], right: Float[Tensor, "d k"], out: Float[Tensor, "n k"]
+) -> Float[Tensor, "n k"]:
+    """Write ``left @ right`` into `out`, for many rows and few columns.
+
+    On a processor by numpy, whose OpenBLAS takes a third of the time of torch's MKL where k is small (8 or 16).
+
+    >>> thin_product(torch.ones(3, 2), torch.ones(2, 1), torch.empty(3, 1)).T
+    tensor([[2., 2., 2.]])
+    """
+    if left.device.type == "cpu" and out.is_contiguous():
+        np.dot(left.numpy(), right.numpy(), out=out.numpy())
+        return out
+    return torch.mm(left, right, out=out)

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from identkit.classical.arrays import thin_product
 from identkit.classical.gaussian_mixture.ratio import Gaussians
 
 _COUNTED = {torch.float64: 40.0, torch.float32: 20.0}
@@ -111,9 +112,12 @@ class Whitening:
         assert self.lines is not None and self.squares is not None
         d = x.shape[1]
         apart = x - self.centre
-        y = apart @ self.lines
+        y = thin_product(apart, self.lines, apart.new_empty(len(x), self.lines.shape[1]))
         apart.square_()
-        y.addmm_(apart if len(self.squares) == d else apart.sum(1, keepdim=True), self.squares)
+        if len(self.squares) == d:
+            y += thin_product(apart, self.squares, torch.empty_like(y))
+        else:
+            y.addmm_(apart.sum(1, keepdim=True), self.squares)
         reach = y[:, -1].double().sqrt_().add_(self.far)
         values = y[:, :-1] + (self.constants - self.offsets.view(d, -1).square().sum(0))
         return self._bounded(values, reach.square_() * unit_of(d, x.dtype), d)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from identkit.classical.arrays import latents, rows
+from identkit.classical.arrays import latents, rows, thin_product
 from identkit.classical.placed import Placed
 from identkit.model import families
 from identkit.model.model import Model
@@ -169,13 +169,13 @@ class LinearGaussian(Placed):
         offset = -here._centre if near else centre.to(torch.float64) - here._centre
         bias = offset @ pull if here._prior_mean is None else offset @ pull + here._prior_mean
         pull, bias = pull.to(x.dtype), bias.to(x.dtype)
-        size = max(1, _BLOCK // max(1, x.shape[1]))
+        size = max(1, _BLOCK // 2 // max(1, x.shape[1]))
         buffer = x.new_empty(0 if near else min(size, len(x)), x.shape[1])
         for first in range(0, len(x), size):
             block, to = x[first : first + size], mean[first : first + size]
             if not near:
                 block = torch.sub(block, centre, out=buffer[: len(block)])
-            torch.addmm(bias, block, pull, out=to)
+            thin_product(block, pull, to).add_(bias)
             # NaN and infinities go through a product: where the result is finite, so were the data.
             if not math.isfinite(to.sum().item()):
                 self._rows(given)
