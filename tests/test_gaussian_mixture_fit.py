@@ -14,6 +14,8 @@ from numpy.testing import assert_allclose
 from sklearn.mixture import GaussianMixture as ScikitMixture
 
 from identkit.classical.gaussian_mixture import GaussianMixture
+from identkit.classical.gaussian_mixture.covariances import Parameters
+from identkit.classical.gaussian_mixture.em import Climb
 from identkit.classical.mixtures import FiniteMixture
 
 KINDS = ("full", "tied", "diag", "spherical")
@@ -172,6 +174,52 @@ def test_a_fit_reaches_scikit_learns_likelihood_from_the_same_start(kind: str) -
     # And from its own starts it finds no worse an optimum.
     found = GaussianMixture.fit(x, 3, kind, restarts=2).convergence
     assert found is not None and found.log_likelihood > convergence.log_likelihood - 1e-2
+
+
+@pytest.mark.parametrize("kind", ["tied", "diag", "spherical"])
+def test_squares_multiplied_out_are_the_differences(kind: str) -> None:
+    model = GaussianMixture(*parameters(kind), kind)
+    x, _ = model.sample(700, torch.Generator().manual_seed(1))
+    climb = Climb(x, kind, x.new_zeros(3))
+    now = Parameters(model.weights, model.means - climb.centre, model.covariances)
+    squares, evidence = climb._by_squares(now)
+    differences, other = climb._by_differences(now, now.means)
+    assert_allclose(evidence, other, rtol=1e-13)
+    assert_allclose(evidence, model.log_evidence(x).sum().item(), rtol=1e-13)
+    assert_allclose(squares.mass, differences.mass, rtol=1e-11)
+    assert_allclose(squares.shift, differences.shift, atol=1e-11)
+    assert_allclose(squares.covariances, differences.covariances, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_start_a_billion_deviations_away_is_left_in_one_step(kind: str) -> None:
+    weights, means, covariances = parameters(kind)
+    x, _ = GaussianMixture(weights, means, covariances, kind).sample(400, torch.Generator().manual_seed(1))
+    # All components alike, so that each of them is given all of the data.
+    alike = covariances if kind == "tied" else np.repeat(covariances[:1], 3, 0)
+    start = GaussianMixture(weights, 1e9 + np.zeros_like(means), alike, kind)
+    fitted = GaussianMixture.fit(x, 3, kind, start=start)
+    spread = torch.from_numpy(np.cov(x.numpy().T, bias=True))
+    wanted = {"diag": spread.diagonal().expand(3, 3), "spherical": spread.trace().expand(3) / 3}.get(
+        kind, spread
+    )
+    assert_allclose(fitted.means, x.mean(0).expand(3, 3), rtol=1e-6)
+    assert_allclose(fitted.covariances, wanted.expand_as(fitted.covariances), rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["diag", "spherical"])
+@pytest.mark.parametrize("precision", [torch.float64, torch.float32])
+def test_many_columns_take_the_road_of_products(kind: str, precision: torch.dtype) -> None:
+    rng = np.random.default_rng(0)
+    covariances = rng.uniform(0.5, 2, size=(5, 300) if kind == "diag" else 5)
+    model = GaussianMixture([0.2] * 5, rng.normal(size=(5, 300)) / 20, covariances, kind)
+    x = model.sample(300, torch.Generator().manual_seed(1))[0].to(precision)
+    assert not bool(model._heights(x)[1].any())
+    accurate = FiniteMixture._log_posterior(model, x)
+    single = precision == torch.float32
+    assert_allclose(
+        model.posterior(x).logits, accurate, rtol=1e-5 if single else 1e-9, atol=1e-3 if single else 1e-9
+    )
 
 
 def test_a_fit_far_from_the_origin() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,10 @@ class Sequences:
     def beyond(self) -> Array:
         """(n, T): the steps after each end."""
         return np.arange(self.observed.shape[1]) >= self.lengths[:, None]
+
+    def some(self, rows: slice) -> Sequences:
+        """Some of the sequences, as long a table."""
+        return replace(self, x=self.x[rows], observed=self.observed[rows], lengths=self.lengths[rows])
 
     def answer(self, value: Array) -> Tensor:
         """A result as a tensor, where the data were and in their precision."""

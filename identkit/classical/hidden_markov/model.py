@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -40,6 +41,8 @@ from identkit.model.model import Model
 from identkit.model.protocol import Estimate, Flatness
 
 _ENUMERATED = 4096
+_AT_ONCE = 2**18
+"""How many numbers the pairs of states of the sequences that are worked on may be."""
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -258,21 +261,21 @@ class HiddenMarkov:
 
         ``KL(q(z_1)‖π) + Σ_t E_Q KL(q(z_t | z_{t−1})‖A)``: exactly 0 where the states agree on the data.
         """
-        data, messages = self._messages(x, lengths)
-        return path_kl(messages).to(data.dtype)
+        data = sequences(x, self.emission, self.length, lengths)
+        return self._by_sequences(data, path_kl).to(data.dtype)
 
     def kl_per_latent(self, x: Any, lengths: Any = None) -> Float[Tensor, "n t"]:
         """Evaluate ``KL(p(z_t | x) ‖ p(z_t))`` of each step, in nats."""
-        return marginal_kl(self._messages(x, lengths)[1])
+        return self._by_sequences(sequences(x, self.emission, self.length, lengths), marginal_kl)
 
     def kl_conditional(self, x: Any, lengths: Any = None) -> Float[Tensor, "n t"]:
         """Evaluate ``E_Q KL(p(z_t | rest, x) ‖ p(z_t | rest))`` of each step, in nats (theory/T3)."""
-        return conditional_kl(self._messages(x, lengths)[1])
+        return self._by_sequences(sequences(x, self.emission, self.length, lengths), conditional_kl)
 
     def kl_error(self, x: Any, lengths: Any = None) -> Float[Tensor, " n"]:
         """Bound the absolute error of the three KLs, in nats; positive. The argument is at `error_bound`."""
-        messages = self._messages(x, lengths)[1]
-        return error_bound(messages, path_kl(messages))
+        data = sequences(x, self.emission, self.length, lengths)
+        return self._by_sequences(data, lambda messages: error_bound(messages, path_kl(messages)))
 
     def flatness(self, x: Any, lengths: Any = None) -> Flatness:
         """Give the moments of ``ℓ = Σ_t log b_{z_t}(x_t)`` under the prior chain, by recursions of its own.
@@ -392,11 +395,13 @@ class HiddenMarkov:
     def _steps(self, data: Sequences) -> Steps:
         return Steps(data.x, data.observed, data.lengths, self.emission.stepwise)
 
-    def _swept(self, data: Sequences, future: bool = False) -> Swept:
+    def _swept(self, data: Sequences, future: bool = False, before: int = 0) -> Swept:
         swept = sweep(*self._chain, self._steps(data), future=future)
         impossible = np.flatnonzero(~(swept.log_evidence > -np.inf))
         if len(impossible):
-            raise ValueError(f"x should be possible, but no path can show sequence {impossible[0] + 1}")
+            raise ValueError(
+                f"x should be possible, but no path can show sequence {before + impossible[0] + 1}"
+            )
         swept.probs[data.beyond] = 0.0
         return swept
 
@@ -425,9 +430,15 @@ class HiddenMarkov:
             error[data.observed] = errors.amax(1).cpu().numpy()
         return ratio, error
 
-    def _messages(self, x: Any, lengths: Any) -> tuple[Sequences, Messages]:
-        data = sequences(x, self.emission, self.length, lengths)
-        swept = self._swept(data, future=True)
+    def _by_sequences(self, data: Sequences, evaluate: Callable[[Messages], Tensor]) -> Tensor:
+        """Evaluate some sequences at a time: what is between data and answers is K² times as large as they are."""
+        n, length = data.observed.shape
+        size = max(1, _AT_ONCE // max(1, length * len(self.initial) ** 2))
+        starts = range(0, max(n, 1), size)
+        return torch.cat([evaluate(self._messages(data.some(slice(i, i + size)), i)) for i in starts])
+
+    def _messages(self, data: Sequences, before: int = 0) -> Messages:
+        swept = self._swept(data, True, before)
         ratio, error = self._ratio(data)
         flat = is_flat(ratio)
         initial, transition = self._chain
@@ -435,4 +446,4 @@ class HiddenMarkov:
         if flat.any():
             onward[flat] = flat_messages(transition, ratio[flat])
         tables = (initial, transition, ratio, error, swept.probs, onward, flat, data.lengths)
-        return data, Messages(*[data.exact(table) for table in tables])
+        return Messages(*[data.exact(table) for table in tables])

@@ -1,0 +1,100 @@
+"""What the exact posteriors cost beside their peers: processor time of one thread, and memory at its peak."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+
+FIT = """
+import sys, time, warnings
+import numpy as np, torch
+from sklearn.mixture import GaussianMixture as Peer
+from identkit.classical.gaussian_mixture import GaussianMixture
+
+warnings.simplefilter("ignore")
+kind, n, d, k = sys.argv[1], *map(int, sys.argv[2:])
+rng = np.random.default_rng(0)
+covariances = {
+    "full": np.tile(np.eye(d), (k, 1, 1)), "tied": np.eye(d), "diag": np.ones((k, d)), "spherical": np.ones(k)
+}[kind]
+weights, means = np.full(k, 1 / k), 2 * rng.normal(size=(k, d))
+start = GaussianMixture(weights, means, covariances, kind)
+x = start.sample(n, torch.Generator().manual_seed(0))[0].numpy()
+ours = lambda: GaussianMixture.fit(x, k, kind, start=start, tolerance=0.0, iterations=30, floor=0.0).convergence
+theirs = lambda: Peer(
+    k, covariance_type=kind, reg_covar=0, tol=0, max_iter=30,
+    weights_init=weights, means_init=means, precisions_init=covariances,
+).fit(x).n_iter_
+def seconds(task, iterations):
+    best = float("inf")
+    for _ in range(7):
+        begun = time.process_time()
+        done = iterations(task())
+        best = min(best, (time.process_time() - begun) / done)
+    return best
+print(seconds(ours, lambda found: found.iterations) / seconds(theirs, int))
+"""
+
+PEAK = """
+import sys
+from pathlib import Path
+import numpy as np, torch
+from identkit.classical.gaussian_mixture import GaussianMixture
+from identkit.classical.hidden_markov import GaussianEmission, HiddenMarkov
+from identkit.classical.linear_gaussian import FactorAnalysis
+
+def memory(what):
+    return int(Path("/proc/self/status").read_text().split(what)[1].split()[0]) * 1024
+
+torch.set_num_threads(1)
+rng = np.random.default_rng(0)
+mixture = GaussianMixture([0.2, 0.3, 0.5], rng.normal(size=(3, 8)), np.ones((3, 8)), "diag")
+factors = FactorAnalysis(rng.normal(size=(16, 3)), np.ones(16))
+chain = HiddenMarkov([0.5, 0.5], [[0.9, 0.1], [0.2, 0.8]], GaussianEmission([0.0, 1.0], [1.0, 1.0]), 10)
+model, n = {"mixture": (mixture, 400_000), "factors": (factors, 200_000), "chain": (chain, 60_000)}[sys.argv[1]]
+some = model.sample(1000, torch.Generator().manual_seed(0))[0]
+x = some.repeat(n // 1000, 1)
+ask = getattr(model, sys.argv[2])
+ask(x[: n // 20])  # what is loaded and kept once
+Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
+before = memory("VmRSS:")
+answer = ask(x)
+print((memory("VmHWM:") - before - answer.nbytes) / 1e6, 0.3 * (x.nbytes + answer.nbytes) / 1e6)
+"""
+
+
+def alone(program: str, *arguments: str) -> list[float]:
+    """What a program prints, in a process of its own with one thread."""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env={**os.environ, **ONE_THREAD},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [float(word) for word in done.stdout.split()]
+
+
+@pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
+@pytest.mark.parametrize("shape", [("300", "2", "3"), ("20000", "8", "8")])
+def test_a_fit_takes_no_more_time_than_scikit_learns(kind: str, shape: tuple[str, ...]) -> None:
+    (ratio,) = alone(FIT, kind, *shape)
+    assert ratio < 1.5  # about 1 and 0.3; a neighbour's load moves both
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux alone tells the peak")
+@pytest.mark.parametrize("model", ["mixture", "factors", "chain"])
+@pytest.mark.parametrize(
+    "method", ["kl_to_prior", "kl_per_latent", "kl_conditional", "kl_error", "log_evidence"]
+)
+def test_memory_beyond_input_and_output_is_a_fixed_chunk(model: str, method: str) -> None:
+    beyond, allowed = alone(PEAK, model, method)
+    assert beyond < allowed + 60  # MB; the chunk
