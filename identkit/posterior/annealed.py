@@ -8,17 +8,18 @@ error is read off their spread, and what they cannot agree on is said not to hav
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.distributions as td
 from jaxtyping import Bool, Float
-from scipy.special import stdtrit
 from torch import Tensor
 
-from identkit.posterior.hamiltonian import Kernel, LogLikelihood, Particles, Target, moved
+from identkit.posterior.conditional import conditional_information
+from identkit.posterior.hamiltonian import Kernel, LogLikelihood, Particles, Target, box, moved
 from identkit.posterior.tempering import Climb, Plan, adapted, climbed, reached, start
-from identkit.posterior.unbounded import Unbounded, unbounded
+from identkit.posterior.unbounded import unbounded
 
 _LEAST_ERROR = 1e-12
 _DISAGREE = 1.0  # standard deviation of log p(x) between populations, nats
@@ -37,6 +38,10 @@ class Annealed:
     kl: Float[Tensor, " n"]
     """KL(p(z | x) ‖ p(z)) of all latents together."""
     kl_error: Float[Tensor, " n"]
+    kl_conditional: Float[Tensor, "n k"] | None
+    """E_Q KL(p(z_j | z_−j, x) ‖ p(z_j | z_−j)): zero iff ℓ ignores z_j (theory/T3); None where it was not asked for, or
+    the prior's latents are dependent and not Gaussian."""
+    kl_conditional_error: Float[Tensor, "n k"] | None
     effective_draws: Float[Tensor, " n"]
     """How many independent posterior draws would disagree as much as the populations do."""
     acceptance: Float[Tensor, " n"]
@@ -69,19 +74,10 @@ class Annealed:
         """The posterior standard deviations."""
         return (self.weights[:, :, None] * (self.samples - self.mean).square()).sum(0).sqrt()
 
-    def interval(self, level: float = 0.99) -> Float[Tensor, "n 2"]:
-        """Two-sided Student intervals of `kl`, with R − 1 degrees of freedom, cut off at 0."""
-        half = student(level, self.populations - 1) * self.kl_error
-        return torch.stack([(self.kl - half).clamp(min=0.0), self.kl + half], dim=1)
-
-
-def student(level: float, degrees: int) -> float:
-    """How many standard errors a two-sided Student interval reaches on either side.
-
-    >>> round(student(0.95, 7), 4)
-    2.3646
-    """
-    return float(stdtrit(degrees, (1 + level) / 2))
+    @property
+    def degrees(self) -> int:
+        """Degrees of freedom of the standard errors, for Student's t."""
+        return self.populations - 1
 
 
 def annealed(
@@ -97,6 +93,7 @@ def annealed(
     final: int = 8,
     leaps: int = 5,
     rungs: int = 1000,
+    lines: int = 16,
     rows_at_once: int = 1 << 15,
 ) -> Annealed:
     """Estimate log p(x) and ``KL(p(z | x) ‖ p(z)) = E_Q ℓ − log p(x)`` of each datum, for up to some 64 latents.
@@ -116,11 +113,13 @@ def annealed(
             It is the interface of `quadrature.integrate`.
         n: number of data.
         seed: of all randomness; torch's own state of chance is left as it was.
-        particles: in each population; by default the larger of 128 and 4k.
+        particles: in each population; by default the larger of 256 and 4k.
         populations: independent repeats R, at least 4.
         ladder: conditional effective sample size kept from one temperature to the next, as a fraction.
         moves: Hamiltonian moves at each temperature. final: at the posterior. leaps: leapfrog steps to a move.
         rungs: temperatures at most.
+        lines: posterior draws of each datum through which `kl_conditional` is integrated, a multiple of `populations`;
+            0 leaves it out.
         rows_at_once: rows with which `log_likelihood` is called, at most.
 
     Raises:
@@ -133,8 +132,12 @@ def annealed(
     (True, True)
     """
     place = unbounded(prior)
-    particles = max(128, 4 * place.size) if particles is None else particles
-    _counts(n=n, particles=particles, populations=populations, moves=moves, final=final, leaps=leaps, rungs=rungs)
+    particles = max(256, 4 * place.size) if particles is None else particles
+    _counts(
+        n=n, particles=particles, populations=populations, moves=moves, final=final, leaps=leaps, rungs=rungs
+    )
+    if lines % populations or not 0 <= lines <= populations * particles:
+        raise ValueError(f"lines should be a multiple of the {populations} populations, got {lines}")
     if not 0 < ladder < 1:
         raise ValueError(f"ladder should lie between 0 and 1, got {ladder}")
     counted = [0]
@@ -144,17 +147,47 @@ def annealed(
         return log_likelihood(rows, z) - centre[rows]
 
     centre = torch.zeros(n, dtype=torch.float64, device=place.device)
-    target = Target(place, centred, rows_at_once)
     generator = torch.Generator(place.device).manual_seed(seed)
     rows = torch.arange(n, device=place.device).repeat(populations)
     u = place.coordinates(place.sample(particles * len(rows), seed)).reshape(particles, len(rows), place.size)
+    target = Target(place, centred, *box(u), rows_at_once)
     first = target.particles(u, rows)
     # ℓ counts from its prior mean: where it is flat, what is left is flat as well, without rounding.
     centre, first = _centred(first, n)
     plan = Plan(moves, final, leaps, ladder, rungs)
     climb, kernel = climbed(target, start(first, leaps), rows, plan, generator)
     last, pieces, acceptance = _dwell(target, climb, rows, kernel, plan, generator)
-    return _summary(place, climb, last, pieces, acceptance, centre, n, populations, plan, counted[0])
+    # Each datum's populations count by their evidence; one that failed does not count.
+    height, share = _pooled(climb, pieces, populations, n)
+    z = place.latents(last.u.reshape(-1, place.size)).reshape(particles, populations, n, place.size).detach()
+    conditional, conditional_error = None, None
+    if lines and (place.independent or place.gaussian is not None):
+        some = torch.randperm(particles, generator=generator, device=place.device)[: lines // populations]
+        along = conditional_information(place, centred, z[some].reshape(-1, n, place.size), seed + 1)
+        each, slack = (table.reshape(len(some), populations, n, -1).mean(0) for table in along)
+        conditional, sampling = _jackknifed(lambda keep: _mean(share[keep], each[keep]), populations)
+        conditional_error = torch.hypot(sampling, _mean(share, slack))
+    kl, kl_error = _jackknifed(
+        lambda keep: _mean(share[keep], height[keep]) - _evidence(share[keep]), populations
+    )
+    found, found_error = _jackknifed(lambda keep: _evidence(share[keep]), populations)
+    health = _health(climb, share, pieces, acceptance, particles * plan.final)
+    return Annealed(
+        log_evidence=centre + found,
+        log_evidence_error=found_error,
+        kl=kl,
+        kl_error=kl_error,
+        kl_conditional=conditional,
+        kl_conditional_error=conditional_error,
+        effective_draws=health.effective,
+        acceptance=health.acceptance,
+        mixing=health.mixing,
+        reasons=tuple(_reasons(health, kl, i) for i in range(n)),
+        samples=z.transpose(0, 1).reshape(-1, n, place.size),
+        weights=(share.softmax(0) / particles).repeat_interleave(particles, dim=0),
+        populations=populations,
+        evaluations=counted[0],
+    )
 
 
 def _counts(**counts: int) -> None:
@@ -202,100 +235,80 @@ def _statistics(now: Particles) -> Tensor:
     return torch.cat([now.likelihood[:, :, None], now.u, now.u.square()], dim=2)
 
 
-def _summary(
-    place: Unbounded,
-    climb: Climb,
-    last: Particles,
-    pieces: Tensor,
-    acceptance: Tensor,
-    centre: Tensor,
-    n: int,
-    populations: int,
-    plan: Plan,
-    evaluations: int,
-) -> Annealed:
-    arrived = reached(climb).reshape(populations, n)
-    evidence = climb.log_evidence.reshape(populations, n)
-    means, variances = pieces.unbind(1)  # (2, lanes, statistics) each
-    # Where a single rung led from prior to posterior, E_Q ℓ and log p(x) are taken from the same draws: their errors
-    # cancel in the difference, and a posterior close to the prior has a KL with a small *relative* error.
-    height = torch.where(climb.rungs == 1, climb.mean, means[:, :, 0].mean(0)).reshape(populations, n)
-    ok = arrived & torch.isfinite(height)
-    share = torch.where(ok, evidence, -math.inf)
-    kl, kl_error = _jackknifed(share, height)
-    found, found_error = _jackknifed(share, torch.zeros_like(height))
-    between, mixing = _spread(means, variances, populations, n)
-    effective = 1 / between.clamp(min=1 / (last.u.shape[0] * plan.final * populations))
-    lowest = acceptance.reshape(populations, n).amin(0)
-    disagreement = share.std(0)
-    reasons = tuple(
-        _reasons(
-            bool(ok[:, i].all()),
-            float(disagreement[i]),
-            float(lowest[i]),
-            float(effective[i]),
-            float(mixing[i]),
-            float(kl[i]),
-        )
-        for i in range(n)
-    )
-    s, _, k = last.u.shape
-    z = place.latents(last.u.reshape(-1, k)).reshape(s, populations, n, k).transpose(0, 1).reshape(-1, n, k)
-    weights = (share.softmax(0) / s).repeat_interleave(s, dim=0)
-    return Annealed(
-        log_evidence=centre - found,
-        log_evidence_error=found_error,
-        kl=kl,
-        kl_error=kl_error,
-        effective_draws=effective,
-        acceptance=lowest,
-        mixing=mixing,
-        reasons=reasons,
-        samples=z.detach(),
-        weights=weights,
-        populations=populations,
-        evaluations=evaluations,
-    )
+def _pooled(climb: Climb, pieces: Tensor, populations: int, n: int) -> tuple[Tensor, Tensor]:
+    """E_Q ℓ and log p(x), −∞ for a population that failed, (R, n) each.
 
-
-def _jackknifed(evidence: Tensor, height: Tensor) -> tuple[Tensor, Tensor]:
-    """``Σ_r Z_r h_r / Σ_r Z_r − log mean_r Z_r`` of each datum from (R, n) tables, and its jackknife standard error."""
-    count = len(evidence)
-
-    def estimate(keep: Tensor) -> Tensor:
-        share, value = evidence[keep], torch.where(evidence[keep] > -math.inf, height[keep], 0.0)
-        total = share.logsumexp(0)
-        return (torch.exp(share - total) * value).sum(0) - (total - math.log(len(share)))
-
-    everyone = torch.arange(count, device=evidence.device)
-    without = torch.stack([estimate(everyone[everyone != r]) for r in range(count)])
-    error = ((count - 1) / count * (without - without.mean(0)).square().sum(0)).sqrt()
-    return estimate(everyone), error.clamp(min=_LEAST_ERROR)
-
-
-def _spread(means: Tensor, variances: Tensor, populations: int, n: int) -> tuple[Tensor, Tensor]:
-    """One over the effective draws of all populations together, and the largest split R̂, for each datum.
-
-    With B the variance of means between populations and W that within, a mean of R of them has variance B/R, which
-    W/B·R independent draws would have; R̂ = √(1 + B/W), here between halves of populations (Vehtari et al. 2021).
+    Where a single rung led from prior to posterior, both are taken from the same draws: their errors cancel in the
+    difference, and a posterior close to the prior has a KL with a small *relative* error.
     """
-    means = means.reshape(2, populations, n, -1)
-    within = variances.reshape(2, populations, n, -1).mean((0, 1))
+    height = torch.where(climb.rungs == 1, climb.mean, pieces[:, 0, :, 0].mean(0))
+    share = torch.where(reached(climb) & torch.isfinite(height), climb.log_evidence, -math.inf)
+    return height.nan_to_num().reshape(populations, n), share.reshape(populations, n)
+
+
+def _mean(share: Float[Tensor, "r n"], values: Float[Tensor, "r n *rest"]) -> Tensor:
+    """``Σ_r Z_r v_r / Σ_r Z_r``."""
+    weights = share.softmax(0)
+    return (weights.reshape(*weights.shape, *[1] * (values.ndim - 2)) * values).sum(0)
+
+
+def _evidence(share: Float[Tensor, "r n"]) -> Float[Tensor, " n"]:
+    """``log mean_r Z_r``."""
+    return share.logsumexp(0) - math.log(len(share))
+
+
+def _jackknifed(estimate: Callable[[Tensor], Tensor], populations: int) -> tuple[Tensor, Tensor]:
+    """A function of all populations, and its standard error from leaving each of them out once."""
+    everyone = torch.arange(populations)
+    without = torch.stack([estimate(everyone[everyone != r]) for r in range(populations)])
+    spread = (without - without.mean(0)).square().sum(0) * (populations - 1) / populations
+    return estimate(everyone), spread.sqrt().clamp(min=_LEAST_ERROR)
+
+
+@dataclass(frozen=True)
+class _Health:
+    """What tells whether the populations of each datum may be believed."""
+
+    arrived: Bool[Tensor, " n"]
+    disagreement: Float[Tensor, " n"]
+    acceptance: Float[Tensor, " n"]
+    effective: Float[Tensor, " n"]
+    mixing: Float[Tensor, " n"]
+
+
+def _health(climb: Climb, share: Tensor, pieces: Tensor, acceptance: Tensor, draws: int) -> _Health:
+    """Compare the populations.
+
+    With B the variance of means between populations and W that within, a mean over R populations has variance B/R, as
+    R·W/B independent draws would have; R̂ = √(1 + B/W), here between halves of populations (Vehtari et al. 2021,
+    Rank-normalization, folding, and localization).
+    """
+    populations, n = share.shape
+    means, variances = pieces.reshape(2, 2, populations, n, -1).unbind(1)
+    within = variances.mean((0, 1))
     still = within <= 1e-24 * (1 + means.square().mean((0, 1)))
     scale = torch.where(still, 1.0, within)
-    between = torch.where(still, 0.0, means.mean(0).var(0) / scale)
+    between = torch.where(still, 0.0, means.mean(0).var(0) / scale).mean(1)
     halves = torch.where(still, 0.0, means.reshape(2 * populations, n, -1).var(0) / scale)
-    return between.mean(1) / populations, (1 + halves.amax(1)).sqrt()
+    return _Health(
+        (share > -math.inf).all(0),
+        share.std(0),
+        acceptance.reshape(populations, n).amin(0),
+        populations / between.clamp(min=1 / draws),
+        (1 + halves.amax(1)).sqrt(),
+    )
 
 
-def _reasons(
-    arrived: bool, disagreement: float, acceptance: float, effective: float, mixing: float, kl: float
-) -> tuple[str, ...]:
-    if not arrived or not math.isfinite(kl):
+def _reasons(health: _Health, kl: Tensor, i: int) -> tuple[str, ...]:
+    """In words, why datum i's numbers should not be believed."""
+    if not bool(health.arrived[i]) or not math.isfinite(float(kl[i])):
         return ("a population did not reach the posterior within its rungs",)
+    apart, accepted, effective, mixing = (
+        float(table[i]) for table in (health.disagreement, health.acceptance, health.effective, health.mixing)
+    )
     tests = (
-        (disagreement > _DISAGREE, f"populations disagree about log p(x) by {disagreement:.2g} nats"),
-        (acceptance < _ACCEPTED, f"only {acceptance:.0%} of the moves at the posterior were accepted"),
+        (apart > _DISAGREE, f"populations disagree about log p(x) by {apart:.2g} nats"),
+        (accepted < _ACCEPTED, f"only {accepted:.0%} of the moves at the posterior were accepted"),
         (effective < _DRAWS, f"only {effective:.0f} effective posterior draws"),
         (mixing > _MIXED, f"populations disagree about the posterior's moments (R̂ = {mixing:.2f})"),
     )

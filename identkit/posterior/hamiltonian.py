@@ -18,8 +18,11 @@ from identkit.posterior.unbounded import Unbounded
 LogLikelihood = Callable[[Tensor, Tensor], Tensor]
 """rows (m,) and z (m, k) → ``log p(x[row] | z)``, (m,), nats, differentiable in z."""
 
-_LONGEST = math.pi / 2  # of a trajectory: a quarter of the period of a normal law, which forgets where it began
+_LONGEST = (
+    math.pi / 2
+)  # of a trajectory: a quarter of the period of a normal law, which forgets where it began
 _JITTER = 0.3  # of the step, so that no trajectory resonates
+_ASTRAY = 10.0  # ranges of the prior's draws
 _FLOOR = 1e-13  # of a covariance's eigenvalues, relative to the largest
 
 
@@ -68,12 +71,22 @@ class Particles:
         return self.map(taken)
 
 
+def box(u: Float[Tensor, "s lanes k"]) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
+    """Bounds far beyond draws u from the prior: ten times their range on either side."""
+    flat = u.reshape(-1, u.shape[-1])
+    low, high = flat.amin(0), flat.amax(0)
+    return low - _ASTRAY * (high - low), high + _ASTRAY * (high - low)
+
+
 @dataclass(frozen=True)
 class Target:
     """A prior in unbounded coordinates and the log-likelihood of n data."""
 
     prior: Unbounded
     log_likelihood: LogLikelihood
+    low: Float[Tensor, " k"]
+    high: Float[Tensor, " k"]
+    """A trajectory that leaves ``[low, high]`` has gone astray: ℓ is not asked there, where it may not be a number."""
     rows_at_once: int
 
     def particles(self, u: Float[Tensor, "s lanes k"], rows: Int[Tensor, " lanes"]) -> Particles:
@@ -90,11 +103,14 @@ class Target:
         ]
         prior, likelihood, *slopes = (torch.cat(column) for column in zip(*parts, strict=True))
         shape = u.shape[:2]
-        return Particles(u, prior.reshape(shape), likelihood.reshape(shape), *(s.reshape(u.shape) for s in slopes))
+        return Particles(
+            u, prior.reshape(shape), likelihood.reshape(shape), *(s.reshape(u.shape) for s in slopes)
+        )
 
     def _evaluated(self, u: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         with torch.enable_grad():
-            leaf = u.detach().requires_grad_(True)
+            inside = ((u >= self.low) & (u <= self.high)).all(1)
+            leaf = torch.where(inside[:, None], u, (self.low + self.high) / 2).requires_grad_(True)
             z = self.prior.latents(leaf)
             prior = self.prior.log_density(leaf, z)
             likelihood = self.log_likelihood(rows, z)
@@ -108,8 +124,6 @@ class Target:
             if likelihood.requires_grad:
                 (slope,) = torch.autograd.grad(likelihood.sum(), leaf)
         likelihood = likelihood.detach().to(torch.float64)
-        inside = torch.isfinite(u).all(1) & torch.isfinite(prior)
-        # Where a trajectory left all bounds, whatever came back counts as impossible.
         likelihood = torch.where(inside, likelihood, -math.inf)
         wrong = torch.isnan(likelihood) | (likelihood == math.inf)
         if bool(wrong.any()):
@@ -139,7 +153,11 @@ class Kernel:
 
 
 def moved(
-    target: Target, particles: Particles, rows: Int[Tensor, " lanes"], kernel: Kernel, generator: torch.Generator
+    target: Target,
+    particles: Particles,
+    rows: Int[Tensor, " lanes"],
+    kernel: Kernel,
+    generator: torch.Generator,
 ) -> tuple[Particles, Float[Tensor, "s lanes"]]:
     """Move every particle once, and give the probability with which each move was accepted.
 
@@ -169,7 +187,9 @@ def moved(
     def chosen(new: Tensor, old: Tensor) -> Tensor:
         return torch.where(accepted if new.ndim == 2 else accepted[:, :, None], new, old)
 
-    return Particles(**{name: chosen(value, getattr(particles, name)) for name, value in vars(now).items()}), chance
+    return Particles(
+        **{name: chosen(value, getattr(particles, name)) for name, value in vars(now).items()}
+    ), chance
 
 
 def metric_root(

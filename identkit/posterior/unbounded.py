@@ -52,7 +52,9 @@ class Unbounded:
     def log_density(self, u: Float[Tensor, "n k"], z: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
         """``log p(u) = log p(z) + log |dz/du|`` at ``z = T(u)``, nats."""
         stretch = self.bijection.log_abs_det_jacobian(u.reshape(-1, *self.shape), z.reshape(-1, *self.shape))
-        return self._over_latents(self.prior.log_prob(z.reshape(-1, *self.shape))) + self._over_latents(stretch)
+        return self._over_latents(self.prior.log_prob(z.reshape(-1, *self.shape))) + self._over_latents(
+            stretch
+        )
 
     def log_conditional(self, u: Float[Tensor, "n k"], j: int) -> Float[Tensor, " n"]:
         """``log p(u_j | u_−j)``, nats, for independent or Gaussian priors."""
