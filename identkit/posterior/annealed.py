@@ -38,10 +38,10 @@ class Annealed:
     kl: Float[Tensor, " n"]
     """KL(p(z | x) ‖ p(z)) of all latents together."""
     kl_error: Float[Tensor, " n"]
-    kl_conditional: Float[Tensor, "n k"] | None
-    """E_Q KL(p(z_j | z_−j, x) ‖ p(z_j | z_−j)): zero iff ℓ ignores z_j (theory/T3); None where it was not asked for, or
+    kl_conditional: Float[Tensor, "n k"]
+    """E_Q KL(p(z_j | z_−j, x) ‖ p(z_j | z_−j)): zero iff ℓ ignores z_j (theory/T3). NaN where it was not asked for, or
     the prior's latents are dependent and not Gaussian."""
-    kl_conditional_error: Float[Tensor, "n k"] | None
+    kl_conditional_error: Float[Tensor, "n k"]
     effective_draws: Float[Tensor, " n"]
     """How many independent posterior draws would disagree as much as the populations do."""
     acceptance: Float[Tensor, " n"]
@@ -123,7 +123,7 @@ def annealed(
         rows_at_once: rows with which `log_likelihood` is called, at most.
 
     Raises:
-        ValueError: a discrete prior, NaN or +∞ as ℓ, a wrong shape, a count out of range.
+        ValueError: a discrete prior, NaN or +∞ as ℓ, a wrong shape, no gradient, a count out of range.
 
     >>> x = torch.tensor([0.5, 2.0], dtype=torch.float64)
     >>> found = annealed(td.Normal(torch.zeros(1), 1.0),
@@ -144,7 +144,13 @@ def annealed(
 
     def centred(rows: Tensor, z: Tensor) -> Tensor:
         counted[0] += len(rows)
-        return log_likelihood(rows, z) - centre[rows]
+        values = log_likelihood(rows, z)
+        if values.shape != rows.shape:
+            raise ValueError(
+                f"log_likelihood should return one number for each of its {len(rows)} rows, "
+                f"got shape {tuple(values.shape)}"
+            )
+        return values - centre[rows]
 
     centre = torch.zeros(n, dtype=torch.float64, device=place.device)
     generator = torch.Generator(place.device).manual_seed(seed)
@@ -160,7 +166,7 @@ def annealed(
     # Each datum's populations count by their evidence; one that failed does not count.
     height, share = _pooled(climb, pieces, populations, n)
     z = place.latents(last.u.reshape(-1, place.size)).reshape(particles, populations, n, place.size).detach()
-    conditional, conditional_error = None, None
+    conditional, conditional_error = torch.full((2, n, place.size), math.nan, device=z.device, dtype=z.dtype)
     if lines and (place.independent or place.gaussian is not None):
         some = torch.randperm(particles, generator=generator, device=place.device)[: lines // populations]
         along = conditional_information(place, centred, z[some].reshape(-1, n, place.size), seed + 1)
@@ -171,7 +177,7 @@ def annealed(
         lambda keep: _mean(share[keep], height[keep]) - _evidence(share[keep]), populations
     )
     found, found_error = _jackknifed(lambda keep: _evidence(share[keep]), populations)
-    health = _health(climb, share, pieces, acceptance, particles * plan.final)
+    health = _health(share, pieces, acceptance, particles)
     return Annealed(
         log_evidence=centre + found,
         log_evidence_error=found_error,
@@ -276,7 +282,7 @@ class _Health:
     mixing: Float[Tensor, " n"]
 
 
-def _health(climb: Climb, share: Tensor, pieces: Tensor, acceptance: Tensor, draws: int) -> _Health:
+def _health(share: Tensor, pieces: Tensor, acceptance: Tensor, draws: int) -> _Health:
     """Compare the populations.
 
     With B the variance of means between populations and W that within, a mean over R populations has variance B/R, as
@@ -294,7 +300,7 @@ def _health(climb: Climb, share: Tensor, pieces: Tensor, acceptance: Tensor, dra
         (share > -math.inf).all(0),
         share.std(0),
         acceptance.reshape(populations, n).amin(0),
-        populations / between.clamp(min=1 / draws),
+        populations / between.clamp(min=1 / draws),  # no more than there are
         (1 + halves.amax(1)).sqrt(),
     )
 

@@ -93,7 +93,7 @@ class Target:
         """Densities and slopes at u, lane by lane for datum ``rows[lane]``.
 
         Raises:
-            ValueError: NaN or +∞ as log-likelihood, or a wrong shape.
+            ValueError: NaN or +∞ as log-likelihood, or one without a gradient.
         """
         flat, each = u.reshape(-1, u.shape[-1]), rows.expand(u.shape[:2]).reshape(-1)
         size = self.rows_at_once
@@ -114,15 +114,14 @@ class Target:
             z = self.prior.latents(leaf)
             prior = self.prior.log_density(leaf, z)
             likelihood = self.log_likelihood(rows, z)
-            if likelihood.shape != rows.shape:
-                raise ValueError(
-                    f"log_likelihood should return one number for each of its {len(rows)} rows, "
-                    f"got shape {tuple(likelihood.shape)}"
-                )
             (prior_slope,) = torch.autograd.grad(prior.sum(), leaf, retain_graph=True)
             slope = torch.zeros_like(u)
             if likelihood.requires_grad:
                 (slope,) = torch.autograd.grad(likelihood.sum(), leaf)
+            elif not _constant(likelihood, rows):
+                raise ValueError(
+                    "log_likelihood should be differentiable in z: its result carries no gradient"
+                )
         likelihood = likelihood.detach().to(torch.float64)
         likelihood = torch.where(inside, likelihood, -math.inf)
         wrong = torch.isnan(likelihood) | (likelihood == math.inf)
@@ -133,6 +132,17 @@ class Target:
                 f"z = {z[i].tolist()[:5]}"
             )
         return prior.detach(), likelihood, prior_slope, slope.to(torch.float64)
+
+
+def _constant(values: Tensor, rows: Tensor) -> bool:
+    """Whether the values of each row are all the same."""
+    count = int(rows.max()) + 1
+    ends = (
+        values.new_zeros(count).scatter_reduce(0, rows, values, end, include_self=False)
+        for end in ("amin", "amax")
+    )
+    low, high = ends
+    return torch.equal(low, high)
 
 
 @dataclass(frozen=True)
