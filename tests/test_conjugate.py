@@ -550,10 +550,6 @@ def test_a_fit_that_runs_away_says_so() -> None:
             lambda: DirichletMultinomial(1, [1, 1]).log_likelihood([[1, 0]], [[0.5, 0.6]]),
             "z should sum to one",
         ),
-        (
-            lambda: DirichletMultinomial(2, [1, 1, 1]).symbolic(),
-            "should be checked in coordinates that are free",
-        ),
         (lambda: BetaBinomial.fit([0, 0], 5), "x should show every outcome, got outcome 0 never"),
         (lambda: BetaBinomial.fit([0, 1], 1), "trials should be at least 2"),
         (lambda: GammaPoisson.fit([0, 0]), "x should hold at least one event, got none"),

@@ -341,11 +341,27 @@ class GapOnData(Claim):
 
     def holds(self, model: Model) -> bool:
         domains = all_domains(model)
-        if not _differ_in(self.latent, self.one, self.other) or not _inside(domains, self.one, self.other):
+        if not self._apart(model) or not _inside(domains, self.one, self.other):
             return False
         if model.domains and not _generic(model, (model.log_likelihood(),)):
             return False
         return any(balls.excludes_zero(self.gap(model, precision)) for precision in balls.PRECISIONS)
+
+    def _apart(self, model: Model) -> bool:
+        """Whether the points differ as they should: in the latent alone, which on a simplex rescales its companions."""
+        group = next(
+            (st.symbols for st in model.latents if on_simplex(st.family) and self.latent in st.symbols), ()
+        )
+        if not on_simplexes(model, self.one, self.other):
+            return False
+        if not group:
+            return _differ_in(self.latent, self.one, self.other)
+        rest = [s for s in group if s != self.latent]
+        scaled = {self.one[s] * self.other[rest[0]] - self.other[s] * self.one[rest[0]] for s in rest}
+        same = set(self.one) == set(self.other) and all(
+            self.one[s] == self.other[s] for s in self.one if s not in group
+        )
+        return same and scaled == {sympy.S.Zero} and self.one[self.latent] != self.other[self.latent]
 
     def gap(self, model: Model, precision: int = 128) -> arb:
         """``ℓ(one) − ℓ(other)`` in nats, as a ball."""
@@ -368,7 +384,7 @@ class ExcludedByData(GapOnData):
 
     def holds(self, model: Model) -> bool:
         domains = all_domains(model)
-        if not _differ_in(self.latent, self.one, self.other) or not _inside(domains, self.one, self.other):
+        if not self._apart(model) or not _inside(domains, self.one, self.other):
             return False
         possible = _log_likelihood(model, self.data, self.one, 192)[0].is_finite()
         return possible and not model.domains and impossible(model, self.data, self.other)
@@ -444,13 +460,27 @@ class SpanOnData(Claim):
         return f"the gradients of the data's log-likelihood span {self.rank} directions"
 
     def holds(self, model: Model) -> bool:
-        if not _inside(all_domains(model), *self.points):
+        if not _inside(all_domains(model), *self.points) or not on_simplexes(model, *self.points):
             return False
         slopes = [
             _log_likelihood(model, self.data, {**point, **self.state}, 256, self.latents)[1:]
             for point in self.points
         ]
-        return certified_rank(slopes) >= self.rank
+        return certified_rank(along_simplexes(model, self.latents, slopes)) >= self.rank
+
+
+def along_simplexes(
+    model: Model, latents: Sequence[Symbol], slopes: Sequence[Sequence[arb]]
+) -> list[list[arb]]:
+    """Slopes in directions that keep every sum of a prior that has one: the last coordinate gives way to the others."""
+    groups = [st.symbols for st in model.latents if on_simplex(st.family)]
+    last = {symbol: group[-1] for group in groups for symbol in group}
+    place = {symbol: i for i, symbol in enumerate(latents)}
+    moving = [symbol for symbol in latents if last.get(symbol) != symbol]
+    return [
+        [row[place[s]] - row[place[last[s]]] if s in last else row[place[s]] for s in moving]
+        for row in slopes
+    ]
 
 
 def certified_rank(rows: Sequence[Sequence[arb]]) -> int:
@@ -620,6 +650,16 @@ def _point(domains: Mapping[Symbol, Set], attempt: int, scale: int) -> dict[Symb
         else:
             point[symbol] = -step if (attempt + place) % 2 else step
     return point
+
+
+def on_simplexes(model: Model, *points: Mapping[Symbol, Expr]) -> bool:
+    """Whether the latents that a prior makes add up to something do so at these points."""
+    bound = [st for st in model.latents if on_simplex(st.family)]
+    return all(
+        all(s in point for s in st.symbols) and sympy.Add(*[point[s] for s in st.symbols]) == st.family.total
+        for st in bound
+        for point in points
+    )
 
 
 def _differ_in(latent: Symbol, one: Mapping[Symbol, Expr], other: Mapping[Symbol, Expr]) -> bool:

@@ -254,15 +254,17 @@ def analyse(model: Model) -> Findings:
     if equations:
         return _undecided(model, f"an equation ties {equations}, so that they are no generic numbers")
     bound = [symbol.name for st in model.latents if on_simplex(st.family) for symbol in st.symbols]
-    if bound:
+    finite = [s for s in model.latent_symbols if is_finite(model.support(s))]
+    rest = [s for s in model.latent_symbols if s not in finite]
+    if bound and finite:
         return _undecided(
             model, f"{', '.join(bound)} add up to a constant, so that each is a function of the others"
         )
-    finite = [s for s in model.latent_symbols if is_finite(model.support(s))]
-    rest = [s for s in model.latent_symbols if s not in finite]
     law = conditional_law(model)
     if not finite:
         found = _continuous(model, law, rest, {})
+        if bound:
+            found = _on_simplex(model, found)
         _refuse_one_value(found, rest, [model])
         return found
     count = 1
@@ -276,6 +278,43 @@ def analyse(model: Model) -> Findings:
     if not rest:
         return _finite(model, law, finite, states)
     return _mixed(model, law, finite, rest, states)
+
+
+def _on_simplex(model: Model, found: Findings) -> Findings:
+    """What holds of a law on the whole box of the latents and stays true where some of them add up to a constant.
+
+    A formula that recovers a latent from the law does, if it divides by no latent; that the law ignores all coordinates
+    of a draw does. A direction in which the law is constant leads out of the simplex.
+    """
+    latents = set(model.latent_symbols)
+    groups = [set(st.symbols) for st in model.latents if on_simplex(st.family)]
+    kept: list[Claim] = []
+    levels = dict.fromkeys(found.levels, Level.UNKNOWN)
+    known: set[Symbol] = set()
+    for claim in found.claims:
+        if isinstance(claim, Recovered) and set(claim.known) <= known:
+            inside = claim.formula.xreplace(dict(claim.summary))
+            if not sympy.fraction(sympy.together(inside))[1].free_symbols & latents:
+                kept.append(claim)
+                known.add(claim.latent)
+                levels[claim.latent.name] = Level.GLOBAL
+        elif isinstance(claim, Ignored):
+            whole = {s for s in claim.latents if all(g <= set(claim.latents) for g in groups if s in g)}
+            if whole:
+                kept.append(Ignored(tuple(s for s in claim.latents if s in whole), claim.state))
+                levels.update({s.name: Level.CONSTANT for s in whole})
+    open_ = [name for name, level in levels.items() if level is Level.UNKNOWN]
+    bound = ", ".join(s.name for st in model.latents if on_simplex(st.family) for s in st.symbols)
+    reason = f"{bound} add up to a constant, so that each is a function of the others"
+    return replace(
+        found,
+        levels=levels,
+        claims=kept,
+        invariances=[],
+        identifiable=[],
+        at_least=[],
+        tried=[reason] if open_ else [],
+    )
 
 
 def _refuse_one_value(found: Findings, latents: Sequence[Symbol], held: Sequence[Model]) -> None:

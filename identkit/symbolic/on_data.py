@@ -27,6 +27,7 @@ from identkit.symbolic.certificates import (
     FlatOnData,
     GapOnData,
     SpanOnData,
+    along_simplexes,
     certified_rank,
 )
 from identkit.symbolic.checker import analyse, refuse_or_assume
@@ -195,17 +196,18 @@ class LikelihoodOnData:
             null_directions([e.subs(list(state.items())) for e in kappa], self._rest) if self._rest else []
             for state in self._states
         ]
+        self._simplexes = [st for st in model.latents if on_simplex(st.family)]
+        self._tied = {symbol for statement in self._simplexes for symbol in statement.symbols}
         self._doubt = self._why_no_gap_counts()
-        self._tied = {
-            s for statement in model.latents if on_simplex(statement.family) for s in statement.symbols
-        }
         others = {s: d for s, d in all_domains(model).items() if s not in self._finite}
-        self._bases = list(points(others, 4, seed=1))
+        self._bases = [self._placed(point) for point in points(others, 4, seed=1)]
         self._moves = list(points({s: others[s] for s in self._rest}, 4, seed=2))
 
     def _why_no_gap_counts(self) -> str:
         held = [self.model.given(state) if state else self.model for state in self._states]
-        if not held or not all(takes_every_value(model, s) for model in held for s in self._rest):
+        if not held or not all(
+            takes_every_value(model, s) for model in held for s in self._rest if s not in self._tied
+        ):
             return "which values the prior allows was not decided, so a gap along {} may lie outside"
         if tied(self.model):
             return "a gap along {} at parameter values that may break an equation between them"
@@ -214,6 +216,16 @@ class LikelihoodOnData:
         if self.model.domains and (whole or not analytic(density, domains, of=self.model.domains)):
             return "a gap along {} at one parameter value; kinks or whole numbers may hide it at others"
         return ""
+
+    def _placed(self, point: Mapping[Symbol, Rational], moved: Symbol | None = None) -> dict[Symbol, Any]:
+        """The point with draws that add up to something scaled to do so; a latent just `moved` stays where it is."""
+        found = dict(point)
+        for statement in self._simplexes:
+            others = [s for s in statement.symbols if s != moved]
+            room = statement.family.total - (found[moved] if moved in statement.symbols else 0)
+            share = room / sympy.Add(*[found[s] for s in others])
+            found.update({s: found[s] * share for s in others})
+        return found
 
     def on(self, rows: Sequence[Row]) -> OnRow:
         """Levels on one data set: one row, or several that share their latents."""
@@ -286,11 +298,11 @@ class LikelihoodOnData:
         return None
 
     def _pairs(self, latent: Symbol) -> Iterable[tuple[dict[Symbol, Any], dict[Symbol, Any], int, int]]:
-        """Points that differ in one latent alone, with the places of their states."""
+        """Points that differ in one latent alone, with the places of their states; on a simplex its companions make room."""
         for base, move in zip(self._bases, self._moves, strict=True):
             if latent in self._rest:
                 for place in range(len(self._states)):
-                    yield base, {**base, latent: move[latent]}, place, place
+                    yield base, self._placed({**base, latent: move[latent]}, latent), place, place
             else:
                 for place, state in enumerate(self._states):
                     for second in range(place + 1, len(self._states)):
@@ -329,10 +341,10 @@ class LikelihoodOnData:
             return
         for place in range(len(self._states)):
             ignored = [d for d in self._ignored[place] if set(d) <= set(latents)]
-            wanted = len(latents) - len(ignored)
+            wanted = len(latents) - len(self._simplexes) - len(ignored)
             places = self._spread(len(latents))
             slopes = [self._values(place, rows, point, 128)[1:] for point in places]
-            if certified_rank(slopes) >= wanted:
+            if certified_rank(along_simplexes(self.model, latents, slopes)) >= wanted:
                 state = self._states[place]
                 span = SpanOnData(tuple(map(_frozen, rows)), tuple(latents), state, tuple(places), wanted)
                 found.claims.append(span)
@@ -344,7 +356,7 @@ class LikelihoodOnData:
 
     def _spread(self, size: int) -> list[dict[Symbol, Rational]]:
         base, move = self._bases[0], self._moves[0]
-        steps = [{**base, latent: move[latent]} for latent in self._continuous]
+        steps = [self._placed({**base, latent: move[latent]}, latent) for latent in self._continuous]
         return [base, *steps, *self._bases[1:]]
 
 

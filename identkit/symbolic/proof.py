@@ -36,6 +36,7 @@ from identkit.symbolic.support import (
     State,
     is_discrete,
     is_finite,
+    on_simplex,
     supported_states,
     takes_every_value,
     varies,
@@ -267,7 +268,9 @@ class Weighed:
     def _possible(self, gap: GapOnData, group: Data) -> bool:
         """Whether a gap is one of this data set, between points of the prior's support."""
         ends = [frozenset((s, point[s]) for s in self._finite) for point in (gap.one, gap.other)]
-        every = all(takes_every_value(self._model, s) for s in self._rest)
+        # Inside a simplex every point is possible; that the gap's are inside one is part of its own check.
+        bound = {s for st in self._model.latents if on_simplex(st.family) for s in st.symbols}
+        every = all(takes_every_value(self._model, s) for s in self._rest if s not in bound)
         return gap.data == group and every and set(ends) <= set(self._states or ())
 
     def _spans(self, group: Data) -> bool:
@@ -284,7 +287,8 @@ class Weighed:
                 ),
                 default=0,
             )
-            if rank < len(continuous) - self._unseen(state, continuous):
+            sums = sum(on_simplex(st.family) for st in self._model.latents)
+            if rank < len(continuous) - sums - self._unseen(state, continuous):
                 return False
         return True
 

@@ -16,6 +16,12 @@ def _beta_binomial(trials: int) -> Any:
     return BetaBinomial(trials, 2.0, 3.0)
 
 
+def _dirichlet_multinomial(trials: int) -> Any:
+    from identkit.classical.conjugate import DirichletMultinomial
+
+    return DirichletMultinomial(trials, [0.5, 1.0, 2.0])
+
+
 def _gamma_poisson(exposure: float) -> Any:
     from identkit.classical.conjugate import GammaPoisson
 
@@ -62,6 +68,22 @@ def _hierarchical_normal() -> Any:
 
 
 CASES = (
+    Case(
+        name="dirichlet-multinomial-nine-trials",
+        model=lambda: _dirichlet_multinomial(9),
+        source="by hand: the means n p of a multinomial law are injective in p for n > 0",
+        levels={"p[1]": "GLOBAL", "p[2]": "GLOBAL", "p[3]": "GLOBAL"},
+        level="GLOBAL",
+        note="Nine trials over three categories: the posterior is Dirichlet(a + x).",
+    ),
+    Case(
+        name="dirichlet-multinomial-no-trials",
+        model=lambda: _dirichlet_multinomial(0),
+        source="by hand: with no trials the law is a point mass at zero, whatever p",
+        levels={"p[1]": "CONSTANT", "p[2]": "CONSTANT", "p[3]": "CONSTANT"},
+        level="CONSTANT",
+        note="No trials: the posterior is the prior.",
+    ),
     Case(
         name="beta-binomial-five-trials",
         model=lambda: _beta_binomial(5),

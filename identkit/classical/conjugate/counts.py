@@ -420,17 +420,17 @@ class DirichletMultinomial(_Proportions):
         return counts, p
 
     def symbolic(self) -> Model:
-        """Refuse: the checker has no levels for latents that add up to one, each a function of the others.
+        """Give the model of one row in SymPy: ``p ~ Dirichlet(a); x ~ Multinomial(n, p)``, in exact rationals.
 
-        Two categories are a `BetaBinomial`, which it can judge.
-
-        Raises:
-            ValueError: always.
+        ``Multinomial(0, p)`` is one law whatever p: it is written without it.
         """
-        raise ValueError(
-            "a Dirichlet-multinomial model should be checked in coordinates that are free: its probabilities add up to "
-            "one, so that each is a function of the others; two categories are a BetaBinomial"
-        )
+        size = len(self.concentrations)
+        shapes = [families.exact(a) for a in self.concentrations.tolist()]
+        model = Model("Dirichlet-multinomial")
+        p = model.latent("p", families.Dirichlet(*shapes), shape=size)
+        chances = list(p) if self.trials else [1, *[0] * (size - 1)]
+        model.observe("x", families.Multinomial(self.trials, *chances), shape=size)
+        return model
 
     @property
     def _columns(self) -> int:
