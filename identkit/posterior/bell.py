@@ -24,16 +24,24 @@ Densities = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 PriorOf = Callable[[tuple[int, ...], Tensor], Tensor]
 """columns and t (m, k) → log prior density (m,) of the latents in those columns, the others integrated out."""
 
+_Grid = tuple[Tensor, tuple[Tensor, Tensor], Tensor]
+
 # Steps and reaches in standard deviations, and in so many dimensions the error not worth adaptive quadrature.
 _GRIDS = ((0.6, 7.8), (0.45, 9.45), (0.4, 14.0))
 _WIDE = (0.25, 18.0)
-_FINE = (0.25, 10.0)
+_FINE = ((0.25, 10.0), (0.15, 9.0))
 """In three dimensions, for what is crooked or has several peaks."""
+# Correlations so weak that the grid may as well stand upright: then one serves every order of the axes.
+_UPRIGHT = 0.2
 _ACCEPTED = {1: 1e-11, 2: 1e-9}
 _ACCEPTED_BEYOND = 1e-7
+# Where the finest grid leaves more than that open, three dimensions have nothing better to offer in seconds.
+_STATED_BEYOND = 1e-4
 _PILOTS = 2
 _NODES_AT_ONCE = 1 << 18
 _COVERED = 1e-12
+# Millions of nodes lighter than this still weigh nothing that a mean would show.
+_WEIGHTY = 1e-17
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,15 @@ class Bells:
     """Bounds on the absolute errors of `value`."""
     mean: Tensor
     """(n, r) of what `report` makes of t."""
+    mean_error: Tensor
+    """How far the two grids half a step apart leave `mean` open, twice over."""
     sd: Tensor
+    origin: Tensor
+    """(n, k) where each latent's marginal density begins to be tabulated, at equal steps;"""
+    spacing: Tensor
+    """(n, k) the steps;"""
+    marginal: Tensor
+    """(n, k, m) and the densities of t_j there, with zeros appended."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +72,7 @@ class _Problem:
     densities: Densities
     prior: PriorOf
     report: Callable[[Tensor, Tensor], Tensor]
+    curves: bool
 
 
 def bells(
@@ -64,6 +81,7 @@ def bells(
     axes: Sequence[Tensor],
     n: int,
     report: Callable[[Tensor, Tensor], Tensor] = lambda rows, t: t,
+    curves: bool = False,
 ) -> Bells:
     """Integrate n posteriors of a few latents on the real line, as far as they are smooth and have one peak.
 
@@ -79,6 +97,7 @@ def bells(
         axes: for each latent the points of a grid on which to look for peaks.
         n: number of data.
         report: rows and t (m, k) → the functions whose posterior mean and sd are wanted, (m, r).
+        curves: whether to tabulate the marginal densities; without them `Bells.marginal` is (n, k, 0).
 
     >>> normal = torch.distributions.Normal(torch.zeros((), dtype=torch.float64), 1.0)
     >>> found = bells(
@@ -88,7 +107,7 @@ def bells(
     >>> found.good, round(found.value[0, 1].item(), 12), round((0.25 - 0.5 + math.log(2)) / 2, 12)
     (tensor([True]), 0.22157359028, 0.22157359028)
     """
-    problem = _Problem(densities, prior, report)
+    problem = _Problem(densities, prior, report, curves)
     peaked = peaks(lambda rows, t: torch.add(*densities(rows, t)), axes, n)
     step, reach = _grids(len(axes))[-1]
     size = max(1, _NODES_AT_ONCE // (2 * round(reach / step) + 1) ** len(axes))
@@ -115,46 +134,95 @@ def _settled(problem: _Problem, rows: Tensor, peaked: Peaked) -> Bells:
     error = torch.full_like(value, math.inf)
     accepted = _ACCEPTED.get(k, _ACCEPTED_BEYOND)
     width = problem.report(rows[:1], mean[:1]).shape[1]
-    moments = torch.zeros(2, len(rows), width, dtype=torch.float64)
+    moments = torch.zeros(3, len(rows), width, dtype=torch.float64)
+    most = max(len(_line(step, reach, 0.0)) for step, reach in _grids(k))
+    curves = torch.zeros(len(rows), k, 2 * most if problem.curves else 0, dtype=torch.float64)
+    origin, spacing = mean.clone(), covariance.diagonal(dim1=1, dim2=2).sqrt()
+    covariance = _upright(covariance)
     for step, reach in _grids(k):
         open_ = torch.nonzero(good & (error > accepted * (1 + value.abs())).any(1))[:, 0]
         if len(open_):
             place = (rows[open_], mean[open_], covariance[open_])
-            value[open_], error[open_], moments[:, open_] = _measured(problem, *place, step, reach)
-    good &= (error <= accepted * (1 + value.abs())).all(1)
-    return Bells(good, value, error, *moments)
+            value[open_], error[open_], moments[:, open_], found = _measured(problem, *place, step, reach)
+            if problem.curves:
+                curves[open_] = torch.nn.functional.pad(found, (0, 2 * most - found.shape[-1]))
+            sd = covariance[open_].diagonal(dim1=1, dim2=2).sqrt()
+            origin[open_] = mean[open_] + _line(step, reach, 0.0)[0] * sd
+            spacing[open_] = step / 2 * sd
+    stated = accepted if k in _ACCEPTED else _STATED_BEYOND
+    good &= (error <= stated * (1 + value.abs())).all(1)
+    return Bells(good, value, error, *moments, origin, spacing, curves)
+
+
+def _upright(covariance: Tensor) -> Tensor:
+    """The covariances (r, k, k), those of weak correlations without these."""
+    spread = covariance.diagonal(dim1=1, dim2=2)
+    scale = (spread[:, :, None] * spread[:, None, :]).sqrt()
+    off = (covariance / scale).abs() - torch.eye(covariance.shape[1], dtype=torch.float64)
+    return torch.where(
+        (off < _UPRIGHT).flatten(1).all(1)[:, None, None], torch.diag_embed(spread), covariance
+    )
 
 
 def _grids(k: int) -> tuple[tuple[float, float], ...]:
-    return (*_GRIDS, _WIDE if k in _ACCEPTED else _FINE)
+    return (*_GRIDS, _WIDE) if k in _ACCEPTED else (*_GRIDS, *_FINE)
 
 
 def _measured(
     problem: _Problem, rows: Tensor, mean: Tensor, covariance: Tensor, step: float, reach: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The means of two grids half a step apart, which err in opposite directions, and what is left open."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The means of two grids half a step apart, which err in opposite directions, and what is left open.
+
+    Returns:
+        The informations, their errors, mean, its error and sd of the report, and the marginal densities on the
+        nodes of both grids together.
+    """
     k = mean.shape[1]
     tables, moments, error = [], [], torch.zeros(len(rows), 2 + 2 * k, dtype=torch.float64)
-    for offset in (0.0, 0.5):
+    curves = torch.zeros(len(rows), k, len(_line(step, reach, 0.0)), 2, dtype=torch.float64)
+    upright = bool((covariance == torch.diag_embed(covariance.diagonal(dim1=1, dim2=2))).all())
+    for half, offset in enumerate((0.0, 0.5)):
+        if upright:
+            grid = _grid(problem, rows, mean, covariance, range(k), step, reach, offset)
         table = torch.zeros(len(rows), 2 + 2 * k, dtype=torch.float64)
         for first in range(k):
             order = [*range(first, k), *range(first)]
-            t, logs, log_weight = _grid(problem, rows, mean, covariance, order, step, reach, offset)
+            if upright:
+                t, logs, log_weight = _turned(grid, order)
+            else:
+                t, logs, log_weight = _grid(problem, rows, mean, covariance, order, step, reach, offset)
             own, blur, weight = _informations(problem.prior, order, t, logs, log_weight)
             table[:, 2 + first], table[:, 2 + k + order[-1]] = own[:, 2], own[:, 3]
             error[:, 2 + first] += blur[:, 2]
             error[:, 2 + k + order[-1]] += blur[:, 3]
+            curves[:, first, :, half] = weight.flatten(2).sum(2) if k > 1 else weight
+            curves[:, first, :, half] /= log_weight[:, :1].exp()
             if first == 0:
                 table[:, :2] = own[:, :2]
                 error[:, :2] += blur[:, :2]
-                many = rows.repeat_interleave(weight[0].numel())
-                z = problem.report(many, t.reshape(-1, k)).reshape(len(rows), weight[0].numel(), -1)
+                z = _reported(problem, rows, t.reshape(len(rows), -1, k), weight.flatten(1))
                 centre = (weight.flatten(1)[..., None] * z).sum(1)
                 square = (weight.flatten(1)[..., None] * (z - centre[:, None]).square()).sum(1)
                 moments.append(torch.stack([centre, square.sqrt()]))
         tables.append(table)
     one, two = tables
-    return (one + two) / 2, error + 2 * (one - two).abs(), (moments[0] + moments[1]) / 2
+    middle, open_ = (moments[0] + moments[1]) / 2, 2 * (moments[0][0] - moments[1][0]).abs()
+    reported = torch.stack([middle[0], open_, middle[1]])
+    return (one + two) / 2, error + 2 * (one - two).abs(), reported, curves.flatten(2)
+
+
+def _reported(problem: _Problem, rows: Tensor, t: Tensor, weight: Tensor) -> Tensor:
+    """What `report` makes of the nodes t (r, N, k), and 0 where all of them together have next to no mass, (r, N, …)."""
+    row, node = torch.nonzero(weight > _WEIGHTY, as_tuple=True)
+    found = problem.report(rows[row], t[row, node])
+    answer = torch.zeros(*weight.shape, found.shape[1], dtype=torch.float64)
+    answer[row, node] = found
+    return answer
+
+
+def _line(step: float, reach: float, offset: float) -> Tensor:
+    """Nodes at equal steps, in standard deviations from the mean."""
+    return step * (torch.arange(-round(reach / step), round(reach / step) + 1, dtype=torch.float64) + offset)
 
 
 def _grid(
@@ -166,12 +234,11 @@ def _grid(
     step: float,
     reach: float,
     offset: float,
-) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
+) -> _Grid:
     """Nodes (r, N, …, N, k) with axes in the given order, log p and ℓ there, and the log weight of each, (r,)."""
     k, order = mean.shape[1], list(order)
     factor = torch.linalg.cholesky(covariance[:, order][:, :, order])
-    line = step * (torch.arange(-round(reach / step), round(reach / step) + 1, dtype=torch.float64) + offset)
-    u = torch.stack(torch.meshgrid(*[line] * k, indexing="ij"), -1)
+    u = torch.stack(torch.meshgrid(*[_line(step, reach, offset)] * k, indexing="ij"), -1)
     nodes = torch.empty(len(rows), *u.shape, dtype=torch.float64)
     nodes[..., order] = torch.einsum("rij,...j->r...i", factor, u) + mean[:, order].reshape(-1, *[1] * k, k)
     every = rows.repeat_interleave(u[..., 0].numel())
@@ -179,6 +246,14 @@ def _grid(
     logs = [v.nan_to_num(-math.inf, math.inf, -math.inf) for v in logs]
     log_steps = torch.log(step * factor.diagonal(dim1=1, dim2=2))
     return nodes, (logs[0], logs[1]), log_steps
+
+
+def _turned(grid: _Grid, order: Sequence[int]) -> _Grid:
+    """An upright grid with its axes in another order."""
+    nodes, (log_prior, height), log_steps = grid
+    dims = (0, *(1 + j for j in order))
+    turned = log_prior.permute(dims), height.permute(dims)
+    return nodes.permute(*dims, nodes.ndim - 1), turned, log_steps[:, list(order)]
 
 
 def _informations(
@@ -249,15 +324,20 @@ def _discrete(prior: Tensor, height: Tensor) -> Tensor:
     def grouped(axes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         if not axes:
             return prior, ratio
-        mass, change = (part.sum(axes, keepdim=True) for part in (prior, gap))
+        mass, change, after = (part.sum(axes, keepdim=True) for part in (prior, gap, posterior))
         share = change / torch.where(mass > 0, mass, 1.0)
-        return mass, torch.where(mass > 0, torch.log1p(share.clamp(min=-1.0)), 0.0)
+        # q − p serves where q is close to p; where little of p is left, 1 + share has lost the digits of q.
+        near = torch.log1p(share.clamp(min=-0.5))
+        own = torch.where(share > -0.5, near, torch.log(after) - torch.log(mass))
+        return mass, torch.where(mass > 0, own, 0.0)
 
     mass, own = grouped(dims[1:])
     marginal = kl_density(mass, torch.where(mass > 0, torch.exp(mass.log() + own), 0.0), own)
     _, rest = grouped(dims[-1:])
-    rest = torch.where(rest > -math.inf, rest, 0.0)
-    given = kl_density(prior * torch.exp(rest), posterior, torch.where(seen, ratio - rest, 0.0))
+    # Where the posterior has no mass at all its conditional there counts nothing.
+    some = seen & (rest > -math.inf)
+    tilted = torch.where(some, prior * torch.exp(rest), 0.0)
+    given = kl_density(tilted, posterior, torch.where(some, ratio - rest, 0.0))
     sums = [kl_density(prior, posterior, ratio), marginal, given]
     return torch.stack([part.flatten(1).sum(1) for part in sums], 1)
 

@@ -49,6 +49,10 @@ class Level(Protocol):
         ...
 
 
+class OverBudget(ValueError):
+    """A datum that takes more evaluations of ℓ than it may."""
+
+
 class Budget:
     """How many evaluations of ℓ each datum has had, and may have: a ridge too sharp is refused, not endured."""
 
@@ -61,11 +65,15 @@ class Budget:
         self.spent += torch.bincount(rows, minlength=len(self.spent))
         worst = int(self.spent.argmax())
         if int(self.spent[worst]) > self.limit:
-            raise ValueError(
-                f"the quadrature of datum {int(self.data[worst])} should need at most {self.limit:,} evaluations of "
-                "log p(x | z), its budget, and needs more: the posterior is too sharp, too crooked or has too "
-                "many peaks for this number of latents"
-            )
+            raise self.refusal(self.limit, worst)
+
+    def refusal(self, limit: int, row: int = 0) -> OverBudget:
+        """What to raise where a datum would take more than `limit` evaluations."""
+        return OverBudget(
+            f"the quadrature of datum {int(self.data[row])} should need at most {limit:,} evaluations of "
+            "log p(x | z), its budget, and needs more: the posterior is too sharp, too crooked or has too "
+            "many peaks for this number of latents"
+        )
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,9 @@ _CLIMBS = 80
 _STEPS = (1.0, 0.5, 0.2, 0.04, 0.004)
 _DEPTH = 40.0  # nats below the top that a second peak may have unheeded
 _CLOSE = 0.05  # standard deviations between two ends of climbs up one peak
-_NARROW = 0.35  # of the spread of all peaks together: less than that, equal steps would be too coarse
+# Of the spread of all peaks together: where one is narrower, equal steps would be too coarse. In three dimensions
+# `bell` has finer ones.
+_NARROW, _NARROW_IN_SPACE = 0.35, 0.2
 _LEVEL = 1e-9  # nats that a Newton step would still gain at the top
 
 Height = Callable[[Tensor, Tensor], Tensor]
@@ -182,4 +184,5 @@ def _united(t: Tensor, level: Tensor, bend: Tensor) -> tuple[Tensor, Tensor, boo
     narrowest = torch.linalg.eigvalsh(torch.linalg.solve(torch.linalg.cholesky(covariance), whitened.mT))[
         :, 0
     ]
-    return mean, covariance, bool((narrowest > _NARROW**2).all())
+    least = _NARROW_IN_SPACE if k == 3 else _NARROW
+    return mean, covariance, bool((narrowest > least**2).all())

@@ -9,91 +9,107 @@ import torch
 from torch import Tensor
 
 from identkit.model.protocol import Axis, Continuous
-from identkit.posterior.bell import Bells, Densities, bells
+from identkit.posterior.bell import Bells, Densities, PriorOf, bells
 from identkit.posterior.chart import Chart
 from identkit.posterior.nested import Base, Level
 from identkit.posterior.orders import chain
 
 _RINGS = 6  # of the engine's ten around each prior peak: those too far out for a coarse grid
 _LOOKS = 33  # at most, along each latent
-_MASS_SLACK = 1e-6
 _PRIOR_TOLERANCE = 1e-10
 _STEP, _REACH = 0.6, 9.0  # standard deviations
 _DEPTH = 30.0
 _POINTS_AT_ONCE = 1 << 18
 
-Slopes = Callable[[Tensor, Tensor], Tensor]
-
 
 def smooth(
     base: Base,
-    axes: Sequence[Axis],
+    charts: Sequence[Chart],
+    prior: PriorOf,
     grids: dict[int, Tensor],
     n: int,
-    gradient: Slopes | None,
-    independent: bool,
-) -> Bells | None:
+    report: Callable[[Tensor, Tensor], Tensor],
+    curves: bool = False,
+) -> Bells:
     """Settle by equispaced grids what can be.
 
     Args:
-        base: the model; it counts and checks the evaluations. axes: all continuous.
+        base: the model; it counts and checks the evaluations.
+        charts: of each latent, all of which are continuous.
+        prior: the marginals of its prior, as `prior_marginals` gives them.
         grids: for each latent where to begin looking.
-        gradient: as `integrate` takes it; the means reported are then those of z and of its squares, (n, 2k).
-        independent: the latents are known to be independent under a normalised prior.
-
-    Returns:
-        None where the prior itself is no bell: nothing is settled then.
+        n: number of data.
+        report: rows and z (m, k) → the functions whose posterior mean and sd are wanted, (m, r).
+        curves: as `bells` takes it; t is the chart's.
     """
-    charts = [Chart(axis.low, axis.high) for axis in axes if isinstance(axis, Continuous)]
-
-    def place(t: Tensor) -> Tensor:
-        return torch.stack([chart.point(t[:, j]) for j, chart in enumerate(charts)], 1)
-
-    def stretch(z: Tensor, columns: Sequence[int]) -> Tensor:
-        return torch.stack([charts[j].log_stretch(z[:, j]) for j in columns]).sum(0)
 
     def densities(rows: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        z = place(t)
+        z = placed(charts, t)
         if t.requires_grad:
-            prior, height = base.log_prior(z), base.log_likelihood(rows, z)
+            log_prior, height = base.log_prior(z), base.log_likelihood(rows, z)
         else:
             values = base.fold(rows, z).values
-            prior, height = values.log_prior, values.log_likelihood
-        return prior + stretch(z, range(len(charts))), height
+            log_prior, height = values.log_prior, values.log_likelihood
+        return log_prior + _stretch(charts, z), height
+
+    looks = [_inner(grids[j]) for j in range(len(charts))]
+    return bells(densities, prior, looks, n, lambda rows, t: report(rows, placed(charts, t)), curves)
+
+
+def prior_marginals(
+    base: Base, charts: Sequence[Chart], grids: dict[int, Tensor], independent: bool
+) -> tuple[PriorOf, float] | None:
+    """The marginals of a prior in the charts' t, normalised, and the log of its mass.
+
+    Args:
+        base: its prior counts, up to a factor. charts, grids: as `smooth` takes them.
+        independent: the latents are known to be independent.
+
+    Returns:
+        None where the prior is neither independent nor a bell.
+    """
+    k = len(charts)
+    axes = [Continuous(chart.low, chart.high) for chart in charts]
+    if independent:
+        factors, log_mass = _factors(base, charts, axes, grids)
+        return lambda columns, t: factors(columns, placed(charts, t)), log_mass
 
     def alone(rows: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        z = place(t)
-        prior = base.log_prior(z) if t.requires_grad else base.prior(z)
-        return prior + stretch(z, range(len(charts))), torch.zeros_like(prior)
+        z = placed(charts, t)
+        density = base.log_prior(z) if t.requires_grad else base.prior(z)
+        return density + _stretch(charts, z), torch.zeros_like(density)
 
-    def report(rows: Tensor, t: Tensor) -> Tensor:
-        z = place(t)
-        return z if gradient is None else torch.cat([z, gradient(rows, z).square()], 1)
-
-    looks = [_inner(grids[j]) for j in range(len(axes))]
-    if independent:
-        factors = _factors(base, charts, grids)
-        return bells(densities, lambda columns, t: factors(columns, place(t)), looks, n, report)
-    shape = _shape(alone, looks)
+    shape = _shape(alone, [_inner(grids[j]) for j in range(k)])
     if shape is None:
         return None
+    mean, covariance, log_mass = shape
     blank = Base(base.log_prior, lambda rows, z: torch.zeros(len(z), dtype=torch.float64), None, base.top)
 
     def prior_of(columns: tuple[int, ...], t: Tensor) -> Tensor:
-        others = [j for j in range(len(axes)) if j not in columns]
-        answer, wrong = _conditional(alone, shape, columns, others, t)
+        others = [j for j in range(k) if j not in columns]
+        answer, wrong = _conditional(alone, (mean, covariance), columns, others, t)
         if wrong.any():
-            z = place(t[wrong])
+            z = placed(charts, t[wrong])
             level: Level = chain(others, blank, axes, grids, _PRIOR_TOLERANCE)
             folded = level.fold(torch.zeros(len(z), dtype=torch.int64), z)
-            answer[wrong] = folded.values.log_prior + stretch(z, columns)
-        return answer
+            answer[wrong] = folded.values.log_prior + _stretch(charts, z, columns)
+        return answer - log_mass
 
-    return bells(densities, prior_of, looks, n, report)
+    return prior_of, log_mass
 
 
-def _shape(alone: Densities, looks: Sequence[Tensor]) -> tuple[Tensor, Tensor] | None:
-    """Mean and covariance of the prior of t, or None where it is no bell or not normalised."""
+def placed(charts: Sequence[Chart], t: Tensor) -> Tensor:
+    """The latents at t, (m, k)."""
+    return torch.stack([chart.point(t[:, j]) for j, chart in enumerate(charts)], 1)
+
+
+def _stretch(charts: Sequence[Chart], z: Tensor, columns: Sequence[int] | None = None) -> Tensor:
+    chosen = range(len(charts)) if columns is None else columns
+    return torch.stack([charts[j].log_stretch(z[:, j]) for j in chosen]).sum(0)
+
+
+def _shape(alone: Densities, looks: Sequence[Tensor]) -> tuple[Tensor, Tensor, float] | None:
+    """Mean and covariance of the prior of t and the log of its mass, or None where it is no bell."""
     k = len(looks)
     middle = torch.stack([look.median() for look in looks])
 
@@ -101,11 +117,13 @@ def _shape(alone: Densities, looks: Sequence[Tensor]) -> tuple[Tensor, Tensor] |
         away = t - middle
         return torch.cat([away, (away[:, :, None] * away[:, None, :]).flatten(1)], 1)
 
+    # The prior is the posterior here, of a ℓ that is zero: the KLs mean nothing and need no prior. A mass
+    # other than one goes into log p, which the grids take as it comes.
     found = bells(alone, lambda columns, t: torch.zeros(len(t), dtype=torch.float64), looks, 1, powers)
-    if not (bool(found.good) and abs(float(found.value[0, 0])) < _MASS_SLACK):
+    if not bool(found.good):
         return None
     mean, square = found.mean[0, :k], found.mean[0, k:].reshape(k, k)
-    return middle + mean, square - mean[:, None] * mean
+    return middle + mean, square - mean[:, None] * mean, float(found.value[0, 0])
 
 
 def _conditional(
@@ -146,26 +164,26 @@ def _inner(grid: Tensor) -> Tensor:
 
 
 def _factors(
-    base: Base, charts: Sequence[Chart], grids: dict[int, Tensor]
-) -> Callable[[Sequence[int], Tensor], Tensor]:
-    """Log prior densities of independent t_j, at z: joint densities that differ in z_j alone, normalised."""
+    base: Base, charts: Sequence[Chart], axes: Sequence[Axis], grids: dict[int, Tensor]
+) -> tuple[Callable[[Sequence[int], Tensor], Tensor], float]:
+    """Log densities of independent t_j, at z: joint densities that differ in z_j alone, normalised; the log mass."""
     centre = torch.stack([chart.point(grids[j].median()) for j, chart in enumerate(charts)])
-    axes = [Continuous(chart.low, chart.high) for chart in charts]
+    top = base.prior(centre[None])
 
     def alone(j: int, z: Tensor) -> Tensor:
         point = centre.repeat(len(z), 1)
         point[:, j] = z[:, j]
-        return base.prior(point) - base.prior(centre[None])
+        return base.prior(point) - top
 
     def mass(j: int) -> Tensor:
         one = Base(lambda z: alone(j, z), lambda rows, z: torch.zeros(len(z), dtype=torch.float64), None)
         level = chain([j], one, axes, grids, _PRIOR_TOLERANCE)
         return level.fold(torch.zeros(1, dtype=torch.int64), centre[None].clone()).values.log_prior
 
-    masses = [mass(j) for j in range(len(axes))]
+    masses = [mass(j) for j in range(len(charts))]
 
     def density(columns: Sequence[int], z: Tensor) -> Tensor:
         parts = [alone(j, z) - masses[j] + charts[j].log_stretch(z[:, j]) for j in columns]
         return torch.stack(parts).sum(0)
 
-    return density
+    return density, float(top + torch.stack(masses).sum(0))
