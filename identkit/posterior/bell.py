@@ -151,7 +151,8 @@ def _settled(problem: _Problem, rows: Tensor, peaked: Peaked) -> Bells:
             spacing[open_] = step / 2 * sd
     stated = accepted if k in _ACCEPTED else _STATED_BEYOND
     good &= (error <= stated * (1 + value.abs())).all(1)
-    return Bells(good, value, error, *moments, origin, spacing, curves)
+    centre, open_centre, sd = moments
+    return Bells(good, value, error, centre, open_centre, sd, origin, spacing, curves)
 
 
 def _upright(covariance: Tensor) -> Tensor:

@@ -222,7 +222,8 @@ class LikelihoodOnData:
         found = dict(point)
         for statement in self._simplexes:
             others = [s for s in statement.symbols if s != moved]
-            room = statement.family.total - (found[moved] if moved in statement.symbols else 0)
+            total = sympy.S.One if statement.family.total is None else statement.family.total
+            room = total - (found[moved] if moved in statement.symbols else 0)
             share = room / sympy.Add(*[found[s] for s in others])
             found.update({s: found[s] * share for s in others})
         return found
