@@ -6,6 +6,7 @@ import html
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -617,3 +618,63 @@ def test_check_answers_within_a_limit_of_memory_set_by_others():
     )
     assert ended.returncode == 0, ended.stderr
     assert "CONSTANT" in ended.stdout
+
+
+NETWORK = """
+import torch, torch.distributions as td
+from torch import nn
+
+class Autoencoder(nn.Module):
+    def __init__(self, outputs):
+        super().__init__()
+        torch.manual_seed(0)
+        self.prior = td.Normal(torch.zeros(2), torch.ones(2))
+        self.decoder = nn.Linear(2, outputs)
+
+    def likelihood(self, f):
+        return td.Normal(f, 0.1)
+
+wide, narrow = Autoencoder(3), Autoencoder(1)
+
+class Density:
+    prior = td.Normal(torch.zeros(2), torch.ones(2))
+
+    def log_likelihood(self, x, z):
+        return -((x[:, 0] - z[:, 0]) ** 2)
+
+density = Density()
+broken = Autoencoder(3)
+broken.decoder.weight.data[0, 0] = float("nan")
+"""
+
+
+@pytest.mark.parametrize(("name", "level"), [("wide", "GLOBAL"), ("narrow", "PARTIAL")])
+def test_check_a_network_from_a_file(say, tmp_path, name, level):
+    (tmp_path / "net.py").write_text(NETWORK)
+    status, out, _ = say("check", f"net.py:{name}", "--json")
+    found = json.loads(out)
+    assert status == 0 and found["level"] == level and found["method"] == "numeric"
+    assert found["certificate"]["verified"] is True
+
+
+def test_check_a_density_from_a_file_on_a_table(say, tmp_path):
+    (tmp_path / "net.py").write_text(NETWORK)
+    (tmp_path / "x.csv").write_text("x\n1.5\n-0.5\n")
+    status, out, _ = say("check", "net.py:density", "--data", "x.csv", "--json")
+    assert status == 0 and json.loads(out)["latents"] == {"z[1]": "INFORMED", "z[2]": "CONSTANT"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("net.py:wide", "--at", "w=1"), "--at goes with a model that has symbols"),
+        (("net.py:wide", "--about", "joint"), "--about goes with a model that has symbols"),
+        (("net.py:density",), "x should be given"),
+        (("net.py:broken",), "should be finite|satisfy the constraint"),
+    ],
+)
+def test_networks_that_cannot_be_checked_say_why_in_one_line(say, tmp_path, arguments, message):
+    (tmp_path / "net.py").write_text(NETWORK)
+    status, out, err = say("check", *arguments)
+    lines = [line for line in err.splitlines() if not line.startswith("warning")]
+    assert status == 2 and out == "" and re.search(message, err) and len(lines) == 1
