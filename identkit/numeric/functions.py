@@ -270,6 +270,15 @@ def _normal_cdf_range(over: Interval) -> Interval:
     return _clamped(outward(low - room[0], high + room[1], no, no), 0.0, 1.0)
 
 
+def _log_gamma_range(over: Interval) -> Interval:
+    """Rising from 2 on; below, known at points alone, where it may cancel: its zeros are 1 and 2."""
+    low, high = (torch.lgamma(end) for end in (over.low, over.high))
+    room = 1e-12
+    found = widened(low - room, high + room, 1e-12)
+    known = (over.low >= 2) | (over.is_point & (over.low > 0))
+    return Interval(torch.where(known, found.low, -math.inf), torch.where(known, found.high, math.inf))
+
+
 FUNCTIONS: Mapping[str, Elementwise] = {
     "exp": Elementwise(torch.exp, _exp_range, _exp_range),
     "expm1": Elementwise(torch.expm1, _exp_range),
@@ -334,6 +343,13 @@ FUNCTIONS: Mapping[str, Elementwise] = {
         torch.erf, lambda over: hull(_gauss(over, 1.0, 1.128379), _gauss(over, 1.0, 1.128380))
     ),
     "atan": Elementwise(torch.atan, _bell(lambda x: 1 / (1 + x * x), 1.0)),
+    "lgamma": Elementwise(
+        torch.lgamma,
+        lambda over: Interval(torch.full_like(over.low, -math.inf), torch.full_like(over.low, math.inf)),
+        _log_gamma_range,
+        injective=lambda over: over.low >= 2,
+        analytic=lambda over: over.low > 0,
+    ),
     "sinh": Elementwise(torch.sinh, lambda over: _cosh(over)),
     "sin": Elementwise(
         torch.sin,

@@ -14,6 +14,7 @@ import torch
 import torch.distributions as td
 from jaxtyping import Float
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 
 def parameters(law: td.Distribution) -> Float[Tensor, "n p"]:
@@ -88,7 +89,13 @@ def _read(law: td.Distribution, table: dict[type, _Reader]) -> Float[Tensor, "n 
 
 
 def _odds(law: Any) -> list[Tensor]:
-    """What was given: a property would compute logits from probabilities and hide that they are a linear map."""
+    """What was given: a property would compute logits from probabilities and hide that they are a linear map.
+
+    Most families keep it; where only the attributes tell, checks of the arguments may have computed the other one.
+    """
+    given = getattr(law, "_param", None)
+    if given is not None:
+        return [given]
     return [law.probs if "probs" in vars(law) else law.logits]
 
 
@@ -98,12 +105,15 @@ def _states(law: Any) -> list[Tensor]:
 
 
 def _counts(law: Any) -> list[Tensor]:
-    total = torch.as_tensor(law.total_count)
-    if not bool((total > 0).all()):
+    """The number of trials, and the odds where there are trials: without, every law is the same."""
+    given = _odds(law)[0]
+    total = torch.as_tensor(law.total_count).expand(law.batch_shape).to(given.dtype)
+    some = total > 0
+    if not isinstance(total, FakeTensor) and not bool(some.all()):  # a fake tensor, for recording, has no values
         raise ValueError(
             "likelihood should have a positive total_count: without trials every law is the same"
         )
-    return [total.expand(law.batch_shape).to(law._param.dtype), *_odds(law)]
+    return [total, given * some]
 
 
 def _covariance(law: Any) -> list[Tensor]:

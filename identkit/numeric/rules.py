@@ -36,9 +36,37 @@ def _divide(t: T, one: Any, two: Any, rounding_mode: str | None = None) -> Value
 def _power(t: T, base: Any, exponent: Any) -> Value:
     if isinstance(exponent, Tensor) and exponent.numel() == 1:
         exponent = exponent.item()
-    if not isinstance(exponent, int | float):
-        raise Unknown("a power that varies")
-    return t.function("power", base, exponent)
+    if isinstance(exponent, int | float):
+        return t.function("power", base, exponent)
+    if isinstance(base, int | float):
+        base = torch.tensor(base, dtype=torch.float64)
+    if isinstance(base, Tensor) and bool((base > 0).all()):
+        return t.function("exp", t.multiply(exponent, t.function("log", base)))
+    raise Unknown("a power of which both sides vary, or of a base that is not positive")
+
+
+def _xlogy(t: T, one: Any, two: Any) -> Value:
+    """``x log y``, and 0 where x is 0, whatever y."""
+    if not isinstance(one, Tensor):
+        raise Unknown("x log y with an x that varies")
+    if bool((one == 0).all()):
+        return t.together(torch.zeros_like(one, dtype=torch.float64), two)[0][0]
+    if bool((one == 0).any()):
+        # Put 1 under the logarithm where x is 0.
+        (factor, argument), _ = t.together(one, two)
+        blank = (one == 0).expand(factor.shape)
+        two = t.move(torch.where, (blank, t.together(torch.ones(factor.shape), argument)[0][0], argument), {}, True)
+        one = factor
+    return t.multiply(one, t.function("log", two))
+
+
+def _cross_entropy(
+    t: T, logits: Any, target: Any, weight: Any = None, pos_weight: Any = None, reduction: int = 1
+) -> Value:
+    """``softplus(f) − x f``, element by element."""
+    if weight is not None or pos_weight is not None or reduction != 0:
+        raise Unknown("a weighted or summed cross entropy")
+    return _subtract(t, t.function("softplus", logits), t.multiply(target, logits))
 
 
 def _affine(t: T, bias: Any, one: Any, two: Any, beta: float = 1, alpha: float = 1) -> Value:
@@ -137,7 +165,11 @@ def _complement(t: T, x: Any) -> Value:
 
 def _where(t: T, condition: Any, one: Any, two: Any) -> Value:
     if isinstance(condition, Tensor):
-        return t.move(torch.where, (condition, *t.together(one, two)[0]), {})
+        # A side that is nowhere taken, such as log 0, has no say.
+        if bool(condition.all()) or not bool(condition.any()):
+            taken = one if bool(condition.all()) else two
+            return t.together(taken, torch.zeros(condition.shape))[0][0]
+        return t.move(torch.where, (condition, *t.together(one, two)[0]), {}, indexed=True)
     return t.select(condition, one, two)
 
 
@@ -360,6 +392,9 @@ RULES: dict[str, Callable[..., Any]] = {
     "rsqrt": lambda t, x: t.function("power", x, -0.5),
     "abs": lambda t, x: t.function("leaky", x, -1),
     "log1p": lambda t, x: t.function("log", t.add(x, 1.0)),
+    "xlogy": _xlogy,
+    "lgamma": _function("lgamma"),
+    "binary_cross_entropy_with_logits": _cross_entropy,
     "mm": lambda t, one, two: t.matmul(one, two),
     "bmm": lambda t, one, two: t.matmul(one, two),
     "addmm": _affine,
