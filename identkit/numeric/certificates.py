@@ -114,10 +114,11 @@ class NullDirections(Certificate):
         if program is None or not self.directions or self.model.prior.states is not None:
             return False
         found = enclosure.ranges(program, support(self.model))
-        return _are_null(program, found, self.directions)
+        return are_null(program, found, self.directions)
 
 
-def _are_null(program: Program, found: enclosure.Ranges, directions: Sequence[Direction]) -> bool:
+def are_null(program: Program, found: enclosure.Ranges, directions: Sequence[Direction]) -> bool:
+    """Whether the law ignores each direction, exactly, on the box that `found` encloses."""
     rows = affine.seen_rows(program, found)
     vectors = [tuple(fmpq(value.numerator, value.denominator) for value in each) for each in directions]
     return all(any(vector) for vector in vectors) and all(

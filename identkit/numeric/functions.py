@@ -134,7 +134,12 @@ def _signed(over: Interval, found: Interval) -> Interval:
 def _power_slope(over: Interval, exponent: float) -> Interval:
     if exponent == 0:
         return _constant(over, 0.0)
-    return multiply(_constant(over, exponent), _power_range(over, exponent - 1))
+    found = multiply(_constant(over, exponent), _power_range(over, exponent - 1))
+    if exponent > 0:
+        return found
+    # Across the pole at 0 the mean value theorem says nothing.
+    pole = (over.low < 0) & (over.high > 0)
+    return Interval(torch.where(pole, -math.inf, found.low), torch.where(pole, math.inf, found.high))
 
 
 def _power_injective(over: Interval, exponent: float) -> Tensor:

@@ -109,7 +109,9 @@ def _counts(law: Any) -> list[Tensor]:
     given = _odds(law)[0]
     total = torch.as_tensor(law.total_count).expand(law.batch_shape).to(given.dtype)
     some = total > 0
-    if not isinstance(total, FakeTensor) and not bool(some.all()):  # a fake tensor, for recording, has no values
+    if not isinstance(total, FakeTensor) and not bool(
+        some.all()
+    ):  # a fake tensor, for recording, has no values
         raise ValueError(
             "likelihood should have a positive total_count: without trials every law is the same"
         )

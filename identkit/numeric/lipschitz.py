@@ -23,22 +23,118 @@ Constants = tuple[float, float]
 """(m, L): 0 ≤ m ≤ L ≤ ∞."""
 
 
-def lipschitz(program: Program, found: Ranges, seed: int = 0) -> list[Constants]:
+def lipschitz(program: Program, found: Ranges, seed: int = 0, until: int | None = None) -> list[Constants]:
     """Bound every step's differences by those of one step, on the box of `found`.
 
     Values that do not come from the seed are taken to be the same for z and z′; where they are not, the constants say
-    nothing.
+    nothing. A sum of two terms that both move is bounded by the best of three arguments: the lower constant of one less
+    the upper of the other; the same with one term for the seed, as in ``x + g(x)`` deep in a network; monotonicity,
+    ``⟨δ, δv⟩ ≥ μ‖δ‖²`` (`_monotone`), which gives m ≥ μ.
+
+    Args:
+        program: the program.
+        found: its ranges.
+        seed: the step whose elements are the variables.
+        until: the last step that is asked for; otherwise all.
     """
     result: list[Constants] = []
-    for number, step in enumerate(program.steps):
+    monotone: list[float | None] = []
+    for number, step in enumerate(program.steps[: None if until is None else until + 1]):
         if number == seed:
             result.append((1.0, 1.0))
-        elif number < seed or all(result[i][1] == 0 for i in step.inputs):
+            monotone.append(1.0)
+            continue
+        if number < seed or all(result[i][1] == 0 for i in step.inputs):
             result.append((0.0, 0.0))
-        else:
-            inputs = [result[i] for i in step.inputs]
-            result.append(_constants(step, inputs, [found[i] for i in step.inputs]))
+            monotone.append(None)
+            continue
+        over = [found[i] for i in step.inputs]
+        m, upper = _constants(step, [result[i] for i in step.inputs], over)
+        monotone.append(_monotone(program, found, number, seed, monotone))
+        m = max(m, monotone[-1] or 0.0)
+        if step.kind is Kind.ADD and all(result[i][1] > 0 for i in step.inputs) and seed not in step.inputs:
+            for term, other in (step.inputs, step.inputs[::-1]):
+                if not _passes_by(program, seed, term, other):
+                    inner = lipschitz(program, found, term, number)[number]
+                    m = max(m, rounded_down(_times(result[term][0], inner[0]), 2))
+                    upper = min(upper, rounded_up(_times(result[term][1], inner[1]), 2))
+        result.append((m, upper))
     return result
+
+
+def _passes_by(program: Program, source: int, gate: int, target: int) -> bool:
+    """Whether the target reads the source by a way that does not lead through the gate."""
+    pending, seen = [target], {gate}
+    while pending:
+        number = pending.pop()
+        if number == source and number != gate:
+            return True
+        if number not in seen:
+            seen.add(number)
+            pending.extend(program.steps[number].inputs)
+    return False
+
+
+def _monotone(
+    program: Program, found: Ranges, number: int, seed: int, known: Sequence[float | None]
+) -> float | None:
+    """``μ ≥ 0`` with ``⟨s − s′, v − v′⟩ ≥ μ‖s − s′‖²`` for the seed's s and a step's v of one size; None if none is known.
+
+    Sums add, positive factors multiply, and ``Mᵀφ(Ms + c)`` with φ non-decreasing has μ = 0: the gradient of a convex
+    function of one layer. (Gradients of deeper ones vouch for themselves by `Bounded`.)
+    """
+    step, inputs = program.steps[number], program.steps[number].inputs
+    if step.kind is Kind.ADD:
+        one, two = (
+            0.0 if known[i] is None and not _passes_by(program, seed, -1, i) else known[i] for i in inputs
+        )
+        return None if one is None or two is None else rounded_down(one + two, 2)
+    if step.kind is Kind.MULTIPLY:
+        for source, factor in (inputs, inputs[::-1]):
+            inner, by = known[source], found[factor]
+            if inner is not None and not _passes_by(program, seed, -1, factor):
+                same = bool((by.low == by.low[0]).all() and (by.high == by.high[0]).all())
+                if bool((by.low >= 0).all()) and (same or source == seed):
+                    return rounded_down(inner * float(by.low.min()), 2)
+    if step.kind is Kind.MATMUL and step.size == program.steps[seed].size:
+        return 0.0 if _is_gradient(program, found, number, seed) else None
+    return None
+
+
+def _is_gradient(program: Program, found: Ranges, number: int, seed: int) -> bool:
+    """Whether a step is ``Mᵀφ(Ms + c)``, element by element φ non-decreasing."""
+    outer = _linear_map(program, found, number)
+    if outer is None:
+        return False
+    source, matrix = outer
+    reads = lambda i: _passes_by(program, seed, -1, i)
+    while (step := program.steps[source]).kind in (Kind.FUNCTION, Kind.ADD):
+        if step.kind is Kind.ADD:
+            moving = [i for i in step.inputs if reads(i)]
+            if len(moving) != 1:
+                return False
+            source = moving[0]
+            continue
+        slope = FUNCTIONS[step.name].slope(found[step.inputs[0]], *step.numbers)
+        if not bool((slope.low >= 0).all()):
+            return False
+        source = step.inputs[0]
+    first = _linear_map(program, found, source)
+    return first is not None and first[0] == seed and torch.equal(matrix, first[1].T)
+
+
+def _linear_map(program: Program, found: Ranges, number: int) -> tuple[int, Tensor] | None:
+    """A step as an exactly known matrix (out, in) times another step."""
+    step = program.steps[number]
+    if step.kind is not Kind.MATMUL:
+        return None
+    batches, rows, inner, columns = step.dimensions
+    one, two = (found[i] for i in step.inputs)
+    if batches == 1 and columns == 1 and bool(one.is_point.all()):
+        return step.inputs[1], one.low.reshape(rows, inner)
+    if batches == 1 and rows == 1 and bool(two.is_point.all()):
+        return step.inputs[0], two.low.reshape(inner, columns).T
+    return None
 
 
 def _constants(step: Step, inputs: list[Constants], over: list[Interval]) -> Constants:

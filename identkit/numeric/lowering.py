@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, fx
 
 from identkit.numeric.probed import Probed
-from identkit.numeric.program import Program
+from identkit.numeric.program import Builder, Program
 from identkit.numeric.rules import RULES
 from identkit.numeric.trace import traced
 from identkit.numeric.translator import Translator, Unknown, Value
@@ -61,24 +61,55 @@ def program_of(function: Callable[[Tensor], Tensor], z: Float[Tensor, "n k"], ep
         except Exception:  # a user's code, on other rows than those it was tried on
             return None
         found = program.evaluate(z.to("cpu", torch.float64))
-    if found.shape != wanted.shape or not bool(torch.isfinite(wanted).all()):
-        return None
-    room = _AGREES * eps * (1 + wanted.abs().amax(1, keepdim=True))
-    return program if bool(((found - wanted).abs() <= room).all()) else None
+    return program if _close(found, wanted, eps) else None
 
 
-def lowered(graph: fx.GraphModule, size: int, state: Float[Tensor, " k"] | None = None) -> Program | None:
-    """Translate a graph with one input z (1, k); None if an operation has no rule.
+def lowered(graph: fx.GraphModule, size: int) -> Program | None:
+    """Translate a graph with one input z (1, k); None if an operation has no rule."""
+    builder = Builder()
+    latent = Value(builder.latent(size), (1, size))
+    output = _written(graph, builder, latent)
+    return None if output is None else builder.program(output)
 
-    Args:
-        graph: as `trace.traced` records it.
-        size: the number of latents k.
-        state: z to write in as a constant, for latents that select (an embedding's rows).
+
+def on_states(p: Probed) -> list[tuple[int, Program]] | None:
+    """The law of each state of a finite prior, as a program without latents.
+
+    Returns:
+        For each state a number that two of them share exactly if the same steps on the same constants lead to both
+        laws, and the program.
     """
-    translator = Translator(graph, RULES)
-    latent = translator.builder.latent(size)
-    given = Value(latent, (1, size)) if state is None else state.reshape(1, size)
+    assert p.prior.states is not None
+    graph = traced(lambda z: p.parameters(z), p.prior.states[:1])
+    if graph is None:
+        return None
+    builder = Builder()
+    builder.latent(p.prior.size)
+    outputs = [_written(graph, builder, state[None].cpu()) for state in p.prior.states]
+    return None if None in outputs else [(o, builder.program(o)) for o in outputs if o is not None]
+
+
+def agrees(p: Probed, programs: list[tuple[int, Program]]) -> bool:
+    """Whether the programs of all states give what the model gives."""
+    assert p.prior.states is not None
+    with torch.no_grad():
+        wanted = p.parameters(p.prior.states).to("cpu", torch.float64)
+    none = torch.zeros(1, p.prior.size, dtype=torch.float64)
+    found = torch.cat([program.evaluate(none) for _, program in programs])
+    return _close(found, wanted, p.eps)
+
+
+def _written(graph: fx.GraphModule, builder: Builder, z: Value | Tensor) -> int | None:
+    """The step of a graph's output."""
+    translator = Translator(graph, RULES, builder)
     try:
-        return translator.builder.program(translator.step(translator.run(given)))
+        return translator.step(translator.run(z))
     except (Unknown, NotImplementedError, TypeError, ValueError, RuntimeError, LookupError, AttributeError):
         return None  # no rule, or a rule that met arguments it was not written for
+
+
+def _close(found: Tensor, wanted: Tensor, eps: float) -> bool:
+    if found.shape != wanted.shape or not bool(torch.isfinite(wanted).all()):
+        return False
+    room = _AGREES * eps * (1 + wanted.abs().amax(1, keepdim=True))
+    return bool(((found - wanted).abs() <= room).all())

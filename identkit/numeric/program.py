@@ -7,12 +7,16 @@ of a convolution) is one kind, `GATHER`: an index into the inputs laid end to en
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import torch
 from torch import Tensor
 
 from identkit.numeric.functions import FUNCTIONS, Numbers
+
+_FOLDED = 64  # constants that are added or multiplied at once, if that is exact
 
 
 class Kind(enum.Enum):
@@ -111,8 +115,8 @@ class Builder:
         return self._add(Step(Kind.LATENT, (), size))
 
     def constant(self, value: Tensor) -> int:
-        """Given numbers, exactly."""
-        value = value.detach().to("cpu", torch.float64).flatten()
+        """Given numbers, exactly; the reals have one zero."""
+        value = value.detach().to("cpu", torch.float64).flatten() + 0.0
         return self._add(Step(Kind.CONSTANT, (), value.numel(), value))
 
     def gather(self, inputs: tuple[int, ...], index: Tensor) -> int:
@@ -139,6 +143,10 @@ class Builder:
             return two
         if self._is_constant(two, 0.0):
             return one
+        exact = self._folded(one, two, torch.add, Fraction.__add__)
+        if exact is not None:
+            return exact
+        one, two = sorted((one, two))
         terms = self._terms(one) + self._terms(two)
         left = _cancelled(terms)
         if len(left) == len(terms):
@@ -159,13 +167,16 @@ class Builder:
 
     def multiply(self, one: int, two: int) -> int:
         """``a · b``; powers of one base become one power, whose range and slope are narrower than a product's."""
-        (base, n), (other, m) = self._root(one), self._root(two)
-        if base == other:
-            return self.function("power", base, float(n + m))
         if self._is_constant(one, 1.0):
             return two
         if self._is_constant(two, 1.0):
             return one
+        exact = self._folded(one, two, torch.mul, Fraction.__mul__)
+        if exact is not None:
+            return exact
+        (base, n), (other, m) = self._root(one), self._root(two)
+        if base == other:
+            return self.function("power", base, float(n + m))
         return self._add(Step(Kind.MULTIPLY, (one, two), self.steps[one].size))
 
     def matmul(self, one: int, two: int, dimensions: tuple[int, int, int, int]) -> int:
@@ -182,6 +193,8 @@ class Builder:
 
     def function(self, name: str, one: int, *numbers: float) -> int:
         """An elementwise function of `functions`."""
+        if name == "power" and numbers == (1.0,):
+            return one
         return self._add(Step(Kind.FUNCTION, (one,), self.steps[one].size, name=name, numbers=numbers))
 
     def select(self, condition: int, one: int, two: int) -> int:
@@ -211,6 +224,26 @@ class Builder:
             self.steps.append(step)
             self.known[key] = len(self.steps) - 1
         return self.known[key]
+
+    def _folded(
+        self,
+        one: int,
+        two: int,
+        rounded: Callable[[Tensor, Tensor], Tensor],
+        exact: Callable[[Fraction, Fraction], Fraction],
+    ) -> int | None:
+        """Arithmetic on few constants, if floats do it without error: 0 + 1 and 1 + 0 are then one number."""
+        a, b = self.steps[one], self.steps[two]
+        if a.kind is not Kind.CONSTANT or b.kind is not Kind.CONSTANT or a.size > _FOLDED:
+            return None
+        assert a.data is not None and b.data is not None
+        result = rounded(a.data, b.data)
+        if not bool(torch.isfinite(result).all()):
+            return None
+        for x, y, z in zip(a.data.tolist(), b.data.tolist(), result.tolist(), strict=True):
+            if exact(Fraction(x), Fraction(y)) != Fraction(z):
+                return None
+        return self.constant(result)
 
     def _root(self, number: int) -> tuple[int, int]:
         """A whole power as its base and exponent."""

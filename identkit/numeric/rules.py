@@ -47,15 +47,19 @@ def _power(t: T, base: Any, exponent: Any) -> Value:
 
 def _xlogy(t: T, one: Any, two: Any) -> Value:
     """``x log y``, and 0 where x is 0, whatever y."""
+    if isinstance(two, Tensor) and bool((two > 0).all()):
+        return t.multiply(one, t.function("log", two))
     if not isinstance(one, Tensor):
-        raise Unknown("x log y with an x that varies")
+        raise Unknown("x log y where both vary")
     if bool((one == 0).all()):
         return t.together(torch.zeros_like(one, dtype=torch.float64), two)[0][0]
     if bool((one == 0).any()):
         # Put 1 under the logarithm where x is 0.
         (factor, argument), _ = t.together(one, two)
         blank = (one == 0).expand(factor.shape)
-        two = t.move(torch.where, (blank, t.together(torch.ones(factor.shape), argument)[0][0], argument), {}, True)
+        two = t.move(
+            torch.where, (blank, t.together(torch.ones(factor.shape), argument)[0][0], argument), {}, True
+        )
         one = factor
     return t.multiply(one, t.function("log", two))
 
@@ -128,6 +132,32 @@ def _gelu(t: T, x: Any, approximate: str = "none") -> Value:
 
 def _elu(t: T, x: Any, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Value:
     return t.function("elu", x, alpha, scale, input_scale)
+
+
+def _celu(t: T, x: Any, alpha: float = 1) -> Value:
+    if alpha != 1:
+        raise Unknown("celu with a rounded 1/α")
+    return t.function("elu", x, 1, 1, 1)
+
+
+def _hard_sigmoid(t: T, x: Any) -> Value:
+    """``min(max(x + 3, 0), 6)/6``."""
+    return t.multiply(_clamp(t, t.add(x, 3.0), 0, 6), t.reciprocal(6.0))
+
+
+def _prelu(t: T, x: Any, weight: Any) -> Value:
+    """``relu(x) − w relu(−x)``; with one w, or w all equal, a leaky relu."""
+    if isinstance(weight, Tensor) and bool((weight == weight.flatten()[0]).all()):
+        return t.function("leaky", x, weight.flatten()[0].item())
+    below = t.multiply(weight, t.function("leaky", t.negative(x), 0))
+    return _subtract(t, t.function("leaky", x, 0), below)
+
+
+def _weight_norm(t: T, direction: Any, size: Any, dim: int = 0) -> tuple[Value, Value]:
+    """``v·g/‖v‖``, norms over all axes but one."""
+    axes = [axis for axis in range(len(t.value(direction).shape)) if axis != dim]
+    norm = _norm(t, direction, 2, axes, True)
+    return t.multiply(direction, t.multiply(size, t.reciprocal(norm))), norm
 
 
 def _hardtanh(t: T, x: Any, min_val: float = -1, max_val: float = 1) -> Value:
@@ -215,6 +245,18 @@ def _layer_norm(t: T, x: Any, shape: Any, weight: Any, bias: Any, eps: float) ->
     result = t.multiply(_subtract(t, x, _mean(t, x, axes, True)), scale)
     result = result if weight is None else t.multiply(result, weight)
     return (result if bias is None else t.add(result, bias)), None, None
+
+
+def _group_norm(
+    t: T, x: Any, weight: Any, bias: Any, n: int, channels: int, rest: int, groups: int, eps: float
+) -> tuple[Value, None, None]:
+    shape = t.value(x).shape
+    rows = t.reshaped(x, n, groups, channels // groups * rest)
+    centred = _subtract(t, rows, _mean(t, rows, [2], True))
+    scale = t.function("power", t.add(_variance(t, rows, [2], 0, True), eps), -0.5)
+    result = t.reshaped(t.multiply(centred, scale), *shape)
+    result = result if weight is None else t.multiply(result, _along(t, x, weight))
+    return (result if bias is None else t.add(result, _along(t, x, bias))), None, None
 
 
 # --- convolutions: windows are moves, then a product -------------------------------------------------------------
@@ -411,6 +453,12 @@ RULES: dict[str, Callable[..., Any]] = {
     "elu": _elu,
     "softplus": _softplus,
     "gelu": _gelu,
+    "celu": _celu,
+    "hardsigmoid": _hard_sigmoid,
+    "hardswish": lambda t, x: t.multiply(x, _hard_sigmoid(t, x)),
+    "_prelu_kernel": _prelu,
+    "_weight_norm_interface": _weight_norm,
+    "vdot": _dot,
     "silu": lambda t, x: t.multiply(x, t.function("sigmoid", x)),
     "mish": lambda t, x: t.multiply(x, t.function("tanh", t.function("softplus", x))),
     "log_sigmoid_forward": lambda t, x: (t.negative(t.function("softplus", t.negative(x))), None),
@@ -433,6 +481,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "native_batch_norm": _batch_norm,
     "_native_batch_norm_legit_no_training": _batch_norm,
     "native_layer_norm": _layer_norm,
+    "native_group_norm": _group_norm,
     "convolution": _convolution,
     "avg_pool2d": _average,
     "tanh_backward": _tanh_backward,

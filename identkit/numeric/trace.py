@@ -5,8 +5,8 @@ What could make a record say something else than the model, and what is done abo
 * *Code that looks at values* (``if z.sum() > 0``, ``.item()``, ``.tolist()``, ``.numpy()``) would be recorded on one
   branch only. Recording runs on fake tensors, which have shapes and no values: any look at a value that depends on z
   raises, and there is no record. The only values that code can branch on are its own constants.
-* *Code that changes tensors in place* is recorded once more in functional form; what still writes has no rule
-  (`lowering`), so that nothing is claimed.
+* *Code that changes tensors in place* is recorded once more in functional form; what still writes has a rule only
+  where it writes into fresh memory that nothing else reads (`translator`).
 * *Code that changes itself* (caches, counters) or depends on the number of rows is no function of z; `probed` refuses
   what it sees of it, and every record is compared with the model at prior draws (`program_of`).
 * *The checks of torch.distributions* look at values, and are off while recording: a law with a negative scale at some
@@ -39,7 +39,8 @@ def traced(function: Callable[[Tensor], Tensor], z: Tensor) -> fx.GraphModule | 
         return graph
     # Only after the plain record, which is what refuses looks at values: the wrapper that makes code functional hides
     # some of them.
-    return _recorded(torch.func.functionalize(function, remove="mutations_and_views"), z)
+    functional = _recorded(torch.func.functionalize(function, remove="mutations_and_views"), z)
+    return graph if functional is None else functional
 
 
 def _recorded(function: Callable[[Tensor], Tensor], z: Tensor) -> fx.GraphModule | None:

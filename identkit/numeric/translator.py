@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ class Translator:
 
     graph: fx.GraphModule
     rules: Mapping[str, Callable[..., Any]]
-    builder: Builder = field(default_factory=Builder)
+    builder: Builder
 
     def run(self, z: Any) -> Any:
         """Follow the graph; constants are tensors, all else is a `Value`."""
@@ -56,9 +56,10 @@ class Translator:
                 return map_arg(node.args[0], lambda n: found[n])
             else:
                 _refuse_kind(node)
+                target = _functional(node)
                 args = map_arg(node.args, lambda n: found[n])
                 kwargs = map_arg(dict(node.kwargs), lambda n: found[n])
-                found[node] = self.call(node.target, tuple(args), dict(kwargs))
+                found[node] = self.call(target, tuple(args), dict(kwargs))
         raise Unknown("no output")
 
     def call(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -262,6 +263,41 @@ def _needed(graph: fx.GraphModule) -> set[fx.Node]:
             needed.add(node)
             pending.extend(node.all_input_nodes)
     return needed
+
+
+def _functional(node: fx.Node) -> Any:
+    """An operation in place as one that makes a new value, where that is the same.
+
+    It is where the memory written to is fresh, not a view of other memory, and nothing else reads it but this very
+    operation. (Pieces of `unsafe_split` share memory, but not with each other: the cells of torch's recurrent networks
+    write into them.)
+    """
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or not schema.is_mutable:
+        return node.target
+    name = node.target.overloadpacket.__name__  # type: ignore[union-attr]
+    into = node.args[0] if node.args else None
+    if (
+        not isinstance(into, fx.Node)
+        or not name.endswith("_")
+        or list(into.users) != [node]
+        or not _fresh(into)
+    ):
+        raise Unknown("memory that others may read is written to")
+    overload = node.target._overloadname  # type: ignore[union-attr]
+    return getattr(getattr(aten, name[:-1]), overload)
+
+
+def _fresh(node: fx.Node) -> bool:
+    """Whether a node's memory is its own."""
+    if node.target is operator.getitem:
+        source = node.args[0]
+        packet = getattr(getattr(source, "target", None), "overloadpacket", None)
+        return packet is not None and packet.__name__.startswith("unsafe_split")
+    schema = getattr(node.target, "_schema", None)
+    if node.op != "call_function" or schema is None:
+        return False
+    return schema.is_mutable or all(result.alias_info is None for result in schema.returns)
 
 
 def _refuse_kind(node: fx.Node) -> None:

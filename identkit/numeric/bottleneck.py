@@ -1,0 +1,102 @@
+"""More latents than numbers that are computed from them: some direction must be lost.
+
+If the law reads its k latents through d < k numbers, and these are continuously differentiable functions of z on an open
+set, take a point of that set where their Jacobian has its largest rank r ≤ d < k. Near it the rank is r, and by the
+constant rank theorem each fibre is a manifold of dimension k − r > 0: `PARTIAL` with positive prior probability
+(theory/T2). Every step of a `Program` is smooth off the kinks of relu and its like. Off a nowhere dense closed set an
+argument is either away from a kink or identically on it nearby, where the step is constant: so there is such an open
+set in the interior of every support.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from identkit.numeric import affine, enclosure
+from identkit.numeric.certificates import law_name, support, unseen
+from identkit.numeric.lowering import law_program
+from identkit.numeric.probed import Probed
+from identkit.numeric.program import Kind, Program
+from identkit.verdict import Certificate
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bottleneck(Certificate):
+    """The law is computed from fewer numbers than there are latents that reach it."""
+
+    model: Probed
+    names: tuple[str, ...]
+    """The latents that may reach the law."""
+    width: int
+    """How many numbers computed from them the law reads."""
+
+    @property
+    def kind(self) -> str:
+        return "fewer numbers than latents"
+
+    @property
+    def statement(self) -> str:
+        return (
+            f"{law_name(self.model)} reads {len(self.names)} latents through {self.width} "
+            f"number{'' if self.width == 1 else 's'}: in some open region a continuum of latents has one law"
+        )
+
+    def verify(self) -> bool:
+        found = bottleneck(self.model)
+        return (
+            found is not None
+            and found.width <= self.width < len(found.names)
+            and set(found.names) <= set(self.names)
+        )
+
+
+def bottleneck(p: Probed) -> Bottleneck | None:
+    """Prove `PARTIAL` by counting, as for decoders of ‖z‖ (H7), of z₁z₂ (H14) and into fewer dimensions.
+
+    It does not tell which latents a fibre moves, only that every open set of latents is not determined as a whole.
+    """
+    program = law_program(p)
+    if program is None or p.prior.states is not None or not p.prior.fills_box:
+        return None
+    hidden = unseen(program, support(p))
+    names = tuple(name for name, no in zip(p.prior.names, hidden, strict=True) if not no)
+    width = _width(program, enclosure.ranges(program, support(p)))
+    return Bottleneck(model=p, names=names, width=width) if width < len(names) else None
+
+
+def _width(program: Program, found: enclosure.Ranges) -> int:
+    """The least number of elements of one step that all ways from the latents to the output lead through."""
+    moving = enclosure.dependence(program, found)
+    least = _count(program, len(program.steps) - 1, moving)
+    for number in range(1, len(program.steps) - 1):
+        count = _count(program, number, moving)
+        if 0 < count < least and _is_gate(program, found, number):
+            least = count
+    rows = affine.seen_rows(program, found)
+    return min(least, program.steps[0].size - len(affine.null_space_of(rows, program.steps[0].size)))
+
+
+def _count(program: Program, number: int, moving: list[Tensor]) -> int:
+    """The elements that depend on latents; those taken several times count once."""
+    step = program.steps[number]
+    here = moving[number].any(0)
+    if step.kind is Kind.GATHER:
+        assert step.data is not None
+        return len(step.data[here].unique())
+    return int(here.sum())
+
+
+def _is_gate(program: Program, found: enclosure.Ranges, gate: int) -> bool:
+    """Whether the output depends on the latents through this step alone."""
+    unknown: list[Tensor] = []
+    for number, (step, over) in enumerate(zip(program.steps, found, strict=True)):
+        if step.kind is Kind.LATENT:
+            here = torch.ones(1, step.size, dtype=torch.bool)
+        else:
+            inputs = [unknown[i] for i in step.inputs]
+            here = enclosure.reached(step, inputs, [found[i] for i in step.inputs], 1)
+        unknown.append(torch.zeros_like(here) if number == gate else here & ~over.is_point)
+    return not bool(unknown[-1].any())
