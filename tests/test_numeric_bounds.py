@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import time
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -219,3 +220,224 @@ def test_density_alone() -> None:
     found = bounds.ignored(p)
     assert found is not None and found.names == ("z[2]",) and found.verify()
     assert "given data" in found.statement
+
+
+def relu_net(*widths: int, seed: int = 0) -> nn.Sequential:
+    return net(*widths, activation=nn.ReLU, seed=seed)
+
+
+def dead(size: int = 3) -> nn.Sequential:
+    """A ReLU layer that is dead wherever ‖z‖_∞ ≤ 1 (H3)."""
+    decoder = relu_net(size, 5, 4)
+    layer = first(decoder)
+    layer.bias.data = -layer.weight.data.abs().sum(1) - 0.01
+    return decoder
+
+
+def piecewise_constant(z: Tensor) -> Tensor:
+    """The gradient of a ReLU ICNN without a quadratic term (H10)."""
+    weights = torch.tensor([[1.0, 0.5], [-0.3, 1.0], [0.2, -0.7]], dtype=z.dtype)
+    return (z @ weights.T > 0).to(z.dtype) @ weights
+
+
+REGIONS = {
+    "H3′": (model(dead(), 3), 3),
+    "H10": (model(piecewise_constant, 2), 2),
+    "one unit active": (model(relu_net(2, 3, 4), 2), 1),
+    "relu of each latent": (model(lambda z: torch.relu(z), 2), 1),
+}
+
+
+@pytest.mark.parametrize("name", REGIONS)
+def test_dead_regions_have_mass_and_no_say(name: str) -> None:
+    p, least = REGIONS[name]
+    assert bounds.constant(p) is None
+    found = bounds.dead_region(p, p.prior.sample(16, seed=2))
+    assert found is not None and found.verify()
+    assert len(found.directions) >= least
+    z = p.prior.sample(20000, seed=9)
+    inside = ((z >= found.box.low) & (z <= found.box.high)).all(1)
+    share = float(inside.double().mean())
+    assert 0 < found.mass <= share + 4 * (share * (1 - share) / 20000) ** 0.5 + 1e-12
+    assert found.mass > 0.5 * share - 0.01
+    direction = torch.tensor([float(v) for v in found.directions[0]], dtype=torch.float64)
+    here = z[inside][0]
+    step = torch.where(direction > 0, found.box.high - here, here - found.box.low).clamp(max=1.0)
+    size = (step / direction.abs())[direction != 0].min() * 0.9
+    torch.testing.assert_close(p.parameters(here[None]), p.parameters((here + size * direction)[None]))
+    for doctored in (
+        dataclasses.replace(found, mass=min(1.0, found.mass * 2)),
+        dataclasses.replace(
+            found, low=tuple(v - 40 for v in found.low), high=tuple(v + 40 for v in found.high)
+        ),
+        dataclasses.replace(found, directions=()),
+    ):
+        assert not doctored.verify()
+
+
+def test_smooth_decoders_have_no_dead_region() -> None:
+    p = model(net(3, 5, 7), 3)
+    assert bounds.dead_region(p, p.prior.sample(4)) is None
+
+
+def test_the_mass_of_dependent_priors_is_bounded_from_below() -> None:
+    prior = td.MultivariateNormal(torch.zeros(3), torch.eye(3) + 0.3)
+    p = probed(dead(), prior, gaussian)
+    found = bounds.dead_region(p, torch.zeros(1, 3, dtype=torch.float64))
+    assert found is not None and found.verify()
+    z = p.prior.sample(20000)
+    assert found.mass <= float(((z >= found.box.low) & (z <= found.box.high)).all(1).double().mean()) + 0.01
+
+
+@pytest.mark.parametrize(
+    "name", ["H7 norm", "H8 into fewer dimensions", "H14 product", "wide linear", "bottleneck"]
+)
+def test_fewer_numbers_than_latents(name: str) -> None:
+    found = bounds.bottleneck(NOT_INJECTIVE[name])
+    assert found is not None and found.verify()
+    assert not dataclasses.replace(found, width=found.width - 1).verify()
+
+
+def test_no_bottleneck_where_there_is_none() -> None:
+    for name, p in INJECTIVE.items():
+        assert bounds.bottleneck(p) is None, name
+
+
+def test_states() -> None:
+    table = torch.tensor([[1.0, 2.0], [3.0, 1.0], [1.0, 2.0]])
+    labels = probed(lambda z: nn.functional.embedding(z, table), td.Categorical(torch.ones(3) / 3), gaussian)
+    found = bounds.states(labels)  # H17
+    assert found is not None and found.classes == ((0, 2), (1,)) and found.distinct and found.verify()
+    assert not dataclasses.replace(found, classes=((0, 1, 2),)).verify()
+    assert not dataclasses.replace(found, classes=((0,), (1,), (2,))).verify()
+
+    coins = td.Bernoulli(torch.full((2,), 0.5))
+    xor = probed(lambda z: torch.where(z[:, :1] != z[:, 1:], 0.9, 0.1), coins, lambda f: td.Bernoulli(f))
+    found = bounds.states(xor)  # H18
+    assert found is not None and found.classes == ((0, 3), (1, 2)) and found.distinct
+    apart = bounds.states(probed(net(2, 4, 3), coins, gaussian))
+    assert apart is not None and len(apart.classes) == 4 and apart.distinct
+    assert bounds.states(model(net(3, 5), 3)) is None
+
+
+def test_a_sequence_with_zero_weights_from_the_latent_is_constant() -> None:
+    class Step(nn.Module):
+        """p(x_t | x_<t, z) by a recurrent cell that hears z through given weights (H16)."""
+
+        def __init__(self, heard: float) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.cell, self.into, self.out = nn.GRUCell(1, 4), nn.Linear(2, 4), nn.Linear(4, 1)
+            self.into.weight.data *= heard
+
+        def forward(self, z: Tensor, x: Tensor) -> Tensor:
+            state, means = self.into(z), []
+            for t in range(x.shape[1]):
+                means.append(self.out(state))
+                state = self.cell(x[:, t : t + 1], state)
+            return torch.cat(means, 1)
+
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    deaf = probed(Step(0.0), normal(2), gaussian, x)
+    found = bounds.constant(deaf)
+    assert found is not None and found.verify()
+    assert bounds.ignored(probed(Step(1.0), normal(2), gaussian, x)) is None
+
+
+def test_a_convex_potential_of_one_layer_is_injective_and_without_its_quadratic_term_not() -> None:
+    def gradient(strength: float):
+        torch.manual_seed(0)
+        weights = 3 * torch.randn(20, 2, dtype=torch.float64)
+
+        def decoder(z: Tensor) -> Tensor:
+            with torch.enable_grad():
+                z = z.detach().requires_grad_(True)
+                value = nn.functional.softplus(z @ weights.T).sum() + strength * (z**2).sum() / 2
+                return torch.autograd.grad(value, z, create_graph=True)[0]
+
+        return model(decoder, 2)
+
+    found = bounds.injective(gradient(0.1))  # H9
+    assert found is not None and found.complete and found.lower is not None
+    assert 0.0999 < found.lower <= 0.1
+    for strength in (0.0, -0.1):
+        assert bounds.injective(gradient(strength)) is None
+
+
+class Isometry(nn.Module):
+    """A map that vouches for itself, by a rule that nobody else knows."""
+
+    def __init__(self, lower: float | None) -> None:
+        super().__init__()
+        self.stated = lower
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.flip(torch.sort(z, 1).values, [1])  # no rule, and not what it says
+
+    def lower_lipschitz(self) -> float | None:
+        return self.stated
+
+    def upper_lipschitz(self) -> float | None:
+        return 2.0
+
+
+def test_a_map_may_vouch_for_itself() -> None:
+    torch.manual_seed(0)
+    tall = nn.Linear(2, 4)
+    found = bounds.injective(model(nn.Sequential(Isometry(0.5), tall, Isometry(0.5)), 2))
+    assert found is not None and found.complete and found.verify()
+    assert found.vouched == ("Isometry", "Isometry") and "state of themselves" in found.statement
+    least = float(torch.linalg.svdvals(tall.weight.data.double())[-1])
+    assert found.lower == pytest.approx(0.25 * least) and found.upper is not None
+    for lower in (None, 0.0, -1.0, float("nan"), float("inf")):
+        assert bounds.injective(model(nn.Sequential(Isometry(lower), tall), 2)) is None
+    assert bounds.injective(model(nn.Sequential(Isometry(0.5), nn.Linear(2, 1)), 2)) is None
+    softmax = model(nn.Sequential(Isometry(0.5)), 2, lambda f: td.Categorical(logits=f))
+    assert bounds.injective(softmax) is None
+
+
+def test_oscillation_is_never_less_than_what_is_seen() -> None:
+    x = torch.randn(6, 7, generator=torch.Generator().manual_seed(0))
+    families = ((gaussian, x), (lambda f: td.Bernoulli(logits=f), (x > 0).float()))
+    for likelihood, data in families:
+        p = model(net(3, 5, 7), 3, likelihood, x=data)
+        low, high = torch.full((3,), -0.3).double(), torch.full((3,), 0.5).double()
+        bound = bounds.oscillation(p, low, high)
+        assert bound is not None and bound.shape == (6,)
+        seen = p.log_likelihood(low + (high - low) * torch.rand(10000, 3, dtype=torch.float64))
+        spread = seen.amax(0) - seen.amin(0)
+        assert bool((bound >= spread).all())
+        assert bool((bound <= 30 * spread).all())
+    still = model(dead(), 3, gaussian, uniform, x=torch.randn(6, 4))
+    omega = bounds.oscillation(still, still.prior.low, still.prior.high)
+    assert omega is not None and bool((omega < 1e-9).all())
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_planted_defects_are_never_certified_away(seed: int) -> None:
+    torch.manual_seed(seed)
+    after = net(4, 6, 8, activation=nn.LeakyReLU, seed=seed)
+    mixing = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64)).Q
+    defects = (
+        lambda z: torch.stack([z[:, 0].abs(), z[:, 1], z[:, 2], z[:, 1] * z[:, 2]], 1),
+        lambda z: torch.stack([z[:, 0] ** 2, z[:, 1], z[:, 2], z[:, 0] ** 4], 1),
+        lambda z: torch.stack([torch.sin(3 * z[:, 0]), torch.cos(3 * z[:, 0]), z[:, 1], z[:, 2]], 1),
+        lambda z: torch.stack([z[:, 0] * z[:, 1], z[:, 0] + z[:, 1], z[:, 2], z[:, 2] ** 3], 1),
+        lambda z: torch.stack([z[:, 0], z[:, 1], torch.tanh(z[:, 0]), z[:, 1] - z[:, 0]], 1),
+        lambda z: torch.stack([z[:, 0] ** 3 - z[:, 0], z[:, 1], z[:, 2], torch.relu(z[:, 1])], 1),
+    )
+    defect = defects[seed % len(defects)]
+    p = model(lambda z: after.to(z.dtype)(defect(z @ mixing.to(z.dtype))), 3)
+    found = bounds.injective(p)
+    assert found is None or not found.complete
+
+
+@pytest.mark.slow
+def test_a_decoder_of_784_dimensions_takes_seconds() -> None:
+    p = model(net(64, 512, 512, 784), 64, lambda f: td.Bernoulli(logits=f))
+    start = time.process_time()
+    found = bounds.injective(p)
+    assert found is not None and found.complete
+    assert bounds.constant(p) is None and bounds.null_directions(p) is None and bounds.analytic(p) is not None
+    assert bounds.dead_region(p, p.prior.sample(8)) is None
+    assert time.process_time() - start < 60  # about 10, on an idle machine

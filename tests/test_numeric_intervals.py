@@ -101,7 +101,7 @@ def test_matrix_products_contain_the_exact_result() -> None:
     b = torch.randn(30, 3, dtype=torch.float64, generator=generator)
     found = intervals.matmul(point(a), point(b))
     rational = lambda m: flint.fmpq_mat(
-        *m.shape, [flint.fmpq(*v.as_integer_ratio()) for v in m.flatten().tolist()]
+        m.shape[0], m.shape[1], [flint.fmpq(*v.as_integer_ratio()) for v in m.flatten().tolist()]
     )
     exact = rational(a) * rational(b)
     for i in range(4):

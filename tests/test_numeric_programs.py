@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 import torch.distributions as td
@@ -12,6 +14,7 @@ from identkit.numeric import affine, enclosure
 from identkit.numeric.intervals import Interval
 from identkit.numeric.lowering import decoder_program, density_program, law_program, program_of
 from identkit.numeric.probed import Probed, probed
+from identkit.numeric.program import Program
 
 
 def seeded(make):
@@ -83,17 +86,17 @@ DECODERS = {
     "normalised": lambda: nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.LayerNorm(4)).eval(),
     "convolutions": lambda: nn.Sequential(
         nn.Unflatten(1, (2, 1, 1)),
-        nn.ConvTranspose2d(2, 4, 4),
+        nn.ConvTranspose2d(2, 2, 2),
         nn.ReLU(),
-        nn.Conv2d(4, 6, 3, padding=1, groups=2),
-        nn.ConvTranspose2d(6, 4, 4, 2, 1, groups=2),
+        nn.Conv2d(2, 4, 3, padding=1, groups=2),
+        nn.ConvTranspose2d(4, 2, 4, 2, 1, groups=2),
         nn.AvgPool2d(2),
-        nn.ConvTranspose2d(4, 2, 3, 2, 1, 1, dilation=2),
+        nn.ConvTranspose2d(2, 1, 3, 2, 1, 1, dilation=2),
         nn.Upsample(scale_factor=2),
         nn.Flatten(),
         nn.Unflatten(1, (2, -1)),
-        nn.Conv1d(2, 3, 5, 2, 1),
-        nn.ConvTranspose1d(3, 2, 4, 2),
+        nn.Conv1d(2, 3, 5, 3, 1),
+        nn.ConvTranspose1d(3, 1, 4, 2),
         nn.Flatten(),
     ),
     "normalised weights": lambda: nn.Sequential(
@@ -110,6 +113,15 @@ DECODERS = {
     "mixed": lambda: mixed,
 }
 PRIOR = td.Normal(torch.zeros(2), torch.ones(2))
+
+
+@functools.cache
+def program_named(name: str) -> Program:
+    program = law_program(MODELS[name])
+    assert program is not None, name
+    return program
+
+
 MODELS: dict[str, Probed] = {name: probed(seeded(make), PRIOR, gaussian) for name, make in DECODERS.items()}
 
 
@@ -120,8 +132,7 @@ def points(n: int, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize("name", MODELS)
 def test_a_program_is_its_model(name: str) -> None:
     p = MODELS[name]
-    program = law_program(p)
-    assert program is not None
+    program = program_named(name)
     z = 3 * points(200, seed=5)
     with torch.no_grad():
         wanted = p.parameters(z)
@@ -132,8 +143,7 @@ def test_a_program_is_its_model(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("size", [0.01, 0.5, 3.0])
 def test_ranges_and_slopes_hold_at_ten_thousand_points(name: str, size: float) -> None:
-    program = law_program(MODELS[name])
-    assert program is not None
+    program = program_named(name)
     for seed in range(2):
         centre = points(1, seed)[0]
         box = Interval(centre - size, centre + size)
@@ -158,9 +168,8 @@ def _product(move: Tensor, end: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_null_directions_of_boxes_leave_the_law_alone(name: str) -> None:
-    program = law_program(MODELS[name])
-    assert program is not None
-    for seed in range(20):
+    program = program_named(name)
+    for seed in range(6):
         centre = points(1, seed)[0]
         found = enclosure.ranges(program, Interval(centre - 0.05, centre + 0.05))
         for direction in affine.null_space(program, found):
@@ -170,9 +179,8 @@ def test_null_directions_of_boxes_leave_the_law_alone(name: str) -> None:
 
 
 def test_dependence_is_never_missed() -> None:
-    for name, p in MODELS.items():
-        program = law_program(p)
-        assert program is not None
+    for name in MODELS:
+        program = program_named(name)
         box = Interval(torch.full((2,), -3.0).double(), torch.full((2,), 3.0).double())
         reached = enclosure.dependence(program, enclosure.ranges(program, box))[-1]
         z = points(500).clamp(-3, 3)

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from identkit.numeric import affine, bounded, enclosure, intervals
+from identkit.numeric.bottleneck import bottleneck
 from identkit.numeric.certificates import (
     Analytic,
     Ignored,
@@ -31,6 +32,20 @@ from identkit.numeric.intervals import Interval
 from identkit.numeric.lowering import density_program, law_program
 from identkit.numeric.probed import Probed
 from identkit.numeric.recovery import recovered
+from identkit.numeric.regions import dead_region
+from identkit.numeric.states import states
+
+__all__ = [
+    "analytic",
+    "bottleneck",
+    "constant",
+    "dead_region",
+    "ignored",
+    "injective",
+    "null_directions",
+    "oscillation",
+    "states",
+]
 
 
 def ignored(p: Probed) -> Ignored | None:

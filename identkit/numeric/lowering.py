@@ -20,7 +20,10 @@ from identkit.numeric.trace import traced
 from identkit.numeric.translator import Translator, Unknown, Value
 
 _COMPARED = 32  # prior draws on which the program has to agree with the model
-_AGREES = 1e4  # in units of the model's rounding; recorded at the model's own precision, run in float64
+_AGREES = 1e4  # in units of the model's rounding
+_GUARDED = (
+    1e-6  # what thresholds that guard against overflow may change: softplus by 2e-9 before it is amplified
+)
 
 
 def law_program(p: Probed) -> Program | None:
@@ -111,5 +114,5 @@ def _written(graph: fx.GraphModule, builder: Builder, z: Value | Tensor) -> int 
 def _close(found: Tensor, wanted: Tensor, eps: float) -> bool:
     if found.shape != wanted.shape or not bool(torch.isfinite(wanted).all()):
         return False
-    room = _AGREES * eps * (1 + wanted.abs().amax(1, keepdim=True))
+    room = max(_AGREES * eps, _GUARDED) * (1 + wanted.abs().amax(1, keepdim=True))
     return bool(((found - wanted).abs() <= room).all())

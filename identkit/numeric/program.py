@@ -66,7 +66,7 @@ class Program:
         values: list[Tensor] = []
         for step in self.steps:
             values.append(_evaluated(step, [values[i] for i in step.inputs], z))
-        return values[-1]
+        return values[-1].expand(len(z), -1)
 
 
 def _evaluated(step: Step, inputs: list[Tensor], z: Tensor) -> Tensor:
@@ -75,22 +75,31 @@ def _evaluated(step: Step, inputs: list[Tensor], z: Tensor) -> Tensor:
             return z
         case Kind.CONSTANT:
             assert step.data is not None
-            return step.data.expand(len(z), -1)
+            return step.data[None]
         case Kind.GATHER:
-            return torch.cat(inputs, -1)[..., step.data]
+            rows = max(len(each) for each in inputs)
+            return torch.cat([each.expand(rows, -1) for each in inputs], -1)[..., step.data]
         case Kind.ADD:
             return inputs[0] + inputs[1]
         case Kind.MULTIPLY:
             return inputs[0] * inputs[1]
         case Kind.MATMUL:
-            one, two = matrices(step, *inputs)
-            return (one @ two).flatten(-3)
+            return _multiplied(*matrices(step, *inputs)).flatten(-3)
         case Kind.SUM:
-            return inputs[0].reshape(*inputs[0].shape[:-1], *step.dimensions).sum(-1)
+            return inputs[0].reshape(len(inputs[0]), *step.dimensions).sum(-1)
         case Kind.FUNCTION:
             return FUNCTIONS[step.name].value(inputs[0], *step.numbers)
         case Kind.SELECT:
             return torch.where(inputs[0] == 1, inputs[1], inputs[2])
+
+
+def _multiplied(one: Tensor, two: Tensor) -> Tensor:
+    """Products (n, batches, rows, columns); a factor that is the same for all n is not copied n times."""
+    if len(two) == 1 and two.shape[1] == 1:
+        return one @ two[0, 0]
+    if len(one) == 1 and one.shape[1] == 1:
+        return (two.mT @ one[0, 0].T).mT
+    return one @ two
 
 
 def matrices(step: Step, one: Tensor, two: Tensor) -> tuple[Tensor, Tensor]:

@@ -100,7 +100,7 @@ def dead_region(p: Probed, centres: Float[Tensor, "n k"]) -> DeadRegion | None:
     for centre in centres[:_CENTRES].to("cpu", torch.float64):
         if best is not None and bool(((centre >= best.box.low) & (centre <= best.box.high)).all()):
             continue
-        if not _deficient(program, centre):
+        if not _deficient(program, centre, scale):
             continue
         growth = _Growth(program, whole, centre, scale)
         first = growth.start()
@@ -120,11 +120,15 @@ def dead_region(p: Probed, centres: Float[Tensor, "n k"]) -> DeadRegion | None:
     return best
 
 
-def _deficient(program: Program, centre: Tensor) -> bool:
-    """Whether the float Jacobian leaves room for a direction that the law ignores: a cheap look before exact algebra."""
-    jacobian = torch.func.jacfwd(lambda z: program.evaluate(z[None])[0])(centre)
-    finite = bool(torch.isfinite(jacobian).all())
-    return not finite or int(torch.linalg.matrix_rank(jacobian)) < len(centre)
+def _deficient(program: Program, centre: Tensor, scale: Tensor) -> bool:
+    """Whether differences of the law about a centre leave room for a direction without any: before exact algebra."""
+    steps = 0.1 * _FIRST * torch.diag(scale)
+    change = program.evaluate(centre + steps) - program.evaluate(centre - steps)
+    if not bool(torch.isfinite(change).all()):
+        return True
+    return int(torch.linalg.matrix_rank(change / change.abs().amax().clamp(min=1e-300), rtol=1e-6)) < len(
+        centre
+    )
 
 
 def _directions(program: Program, box: Interval, hidden: Sequence[bool]) -> tuple[Direction, ...]:
