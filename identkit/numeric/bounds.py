@@ -33,7 +33,7 @@ from identkit.numeric.lowering import density_program, law_program
 from identkit.numeric.probed import Probed
 from identkit.numeric.recovery import recovered
 from identkit.numeric.regions import dead_region
-from identkit.numeric.states import states
+from identkit.numeric.state_proof import states
 
 __all__ = [
     "analytic",
