@@ -129,6 +129,10 @@ NOT_INJECTIVE = {
     "residual of constant 1.1": model(nn.Sequential(nn.Linear(3, 3), Residual(3, 1.1)), 3),
     "wide linear": model(net(3, 2), 3),
     "bottleneck": model(net(3, 2, 6, activation=nn.LeakyReLU), 3),
+    "a sum beside another unknown": model(
+        lambda z: torch.stack([z[:, 0] + z[:, 1], z[:, 0] + z[:, 1] + 0.1 * z[:, 0].abs()], 1), 2
+    ),
+    "falling elu": model(nn.Sequential(nn.Linear(1, 1), nn.ELU(alpha=-1.0)), 1),
     "scale by |z|": model(lambda z: z, 1, lambda f: td.Normal(torch.zeros_like(f), f.abs() + 0.1)),
 }
 

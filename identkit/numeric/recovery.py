@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from identkit.numeric.enclosure import Ranges, never_zero, reached, slopes
+from identkit.numeric.enclosure import Ranges, dependence, never_zero, reached, slopes
 from identkit.numeric.functions import FUNCTIONS
 from identkit.numeric.intervals import Interval
 from identkit.numeric.lipschitz import lipschitz
@@ -203,10 +203,32 @@ class _Recovery:
 
     def _by_constants(self, seed: int, conditions: Sequence[Tensor]) -> bool:
         constants = lipschitz(self.program, self.found, seed)
+        mixed = self._mixed(seed)
         return any(
-            m > 0 and bool((here | over.is_point).all())
-            for (m, _), here, over in zip(constants, conditions, self.found, strict=True)
+            m > 0 and bool(((here & ~other) | over.is_point).all())
+            for (m, _), here, other, over in zip(constants, conditions, mixed, self.found, strict=True)
         )
+
+    def _mixed(self, seed: int) -> list[Tensor]:
+        """Elements computed from unknown values beside the seed's.
+
+        `lipschitz` takes a value to move with the seed alone. A recovered ``s + u`` with u unknown does not, though it
+        is the same at both points: it stays mixed, and with it what is computed from it.
+        """
+        moves = dependence(
+            self.program, self.found, {seed: torch.ones(1, self.program.steps[seed].size).bool()}
+        )
+        result: list[Tensor] = []
+        for number, (step, over) in enumerate(zip(self.program.steps, self.found, strict=True)):
+            if step.kind is Kind.LATENT:
+                here = torch.ones(1, step.size, dtype=torch.bool)
+            else:
+                inputs = [result[i][None] for i in step.inputs]
+                here = reached(step, inputs, [self.found[i] for i in step.inputs], 1)
+            still = self.back[number] & ~moves[number][0]
+            here = here[0] & ~over.is_point & ~still
+            result.append(torch.zeros_like(here) if number == seed else here)
+        return result
 
     def _by_slopes(self, seed: int, columns: Tensor, conditions: Sequence[Tensor]) -> bool:
         count = sum(int(here.sum()) for here in conditions)

@@ -131,6 +131,8 @@ def _gelu(t: T, x: Any, approximate: str = "none") -> Value:
 
 
 def _elu(t: T, x: Any, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Value:
+    if min(alpha, scale, input_scale) <= 0:
+        raise Unknown("an elu that does not rise")
     return t.function("elu", x, alpha, scale, input_scale)
 
 
