@@ -288,7 +288,7 @@ def test_every_road_to_a_long_posterior_is_the_same(monkeypatch: pytest.MonkeyPa
     products = hmm.posterior(x, ends)
     monkeypatch.setattr(markov_sweep, "_ELEMENTS", 600)
     pieces = hmm.posterior(x, ends)
-    monkeypatch.setattr(markov_lanes, "_SAFE", 2.0)  # so that all is done again in logarithms
+    monkeypatch.setattr(markov_lanes, "SAFE", 2.0)  # so that all is done again in logarithms
     logs = hmm.posterior(x, ends)
     for other in (plain, products, pieces, logs):
         assert_allclose(other.probs, whole.probs, rtol=0, atol=1e-12)
@@ -316,7 +316,7 @@ def test_transitions_are_counted_alike_on_every_road(monkeypatch: pytest.MonkeyP
         path = hmm.posterior(x, [150, 150, 80, 1])
         assert_allclose(counts, path.pairwise.sum((0, 1)), rtol=1e-10, atol=1e-12)
         with monkeypatch.context() as patch:
-            patch.setattr(markov_lanes, "_SAFE", 2.0)
+            patch.setattr(markov_lanes, "SAFE", 2.0)
             again: Any = markov_sweep.sweep(*chain, steps, counts=True).counts
             assert_allclose(again, counts, rtol=1e-10, atol=1e-12)
         assert_allclose(counts.sum(), 149 + 149 + 79)

@@ -29,7 +29,7 @@ _MATCH = 1e-13
 _PASSES = 3
 _HOPELESS = 0.1
 """So far from agreement after a warm-up, another pass will not mend it."""
-_SAFE = 1e-100
+SAFE = 1e-100
 """With all transitions above this, a filtered probability that underflows has no part in anything that follows."""
 _SLAB = 2**16
 _THREADS = os.cpu_count() or 1
@@ -77,7 +77,7 @@ class Rows:
         )
         self.k = len(initial)
         least = min(transition.min(), initial[initial > 0].min())
-        self.safe = least >= _SAFE
+        self.safe = least >= SAFE
         # So seldom that nothing can underflow between two normalisations, for each step keeps at least `least`.
         self.every = int(np.clip(100 / max(1.0, -np.log10(least)), 1, 16)) if self.safe else 1
         self.count = len(steps.x[rows])
@@ -267,7 +267,7 @@ class Forward:
             for t in range(self.steps):
                 alpha, before = self.alpha[t], start if t == 0 else self.alpha[t - 1]
                 possible = before > 0 if t == 0 else pattern @ (before > 0) > 0
-                lost |= (((alpha > 0) & (alpha < _SAFE)) | (possible & (alpha == 0))).any(0)
+                lost |= (((alpha > 0) & (alpha < SAFE)) | (possible & (alpha == 0))).any(0)
                 lost |= ~np.isfinite(alpha).all(0)
             bad = lost
         return np.asarray(bad.reshape(-1, self.blocks).any(1))

@@ -1,12 +1,14 @@
 """Smoothing of hidden chains of any number and length, a chunk at a time, exact on every road it takes.
 
-What spans more than a float holds is found and done again in logarithms.
+Little work goes through a band system at once, where a step costs less than a call of NumPy; much goes in lanes. What
+the lanes doubt is done again as a band, which doubts far less, and what that doubts in logarithms.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from identkit.classical.hidden_markov import band
 from identkit.classical.hidden_markov.lanes import Forward, Rows, Steps, Swept, backward, by_sequence
 from identkit.classical.hidden_markov.logs import logs_backward, logs_forward
 
@@ -14,6 +16,8 @@ Array = np.ndarray
 
 _ELEMENTS = 2**22
 """How many numbers one table of a chunk may have."""
+_LITTLE = 2**18
+"""Up to so many multiplications (n·T·K²) the band is faster than the lanes."""
 
 
 def sweep(
@@ -38,6 +42,9 @@ def sweep(
     )
     at_once = max(1, _ELEMENTS // (k * length)) if length else 1
     with np.errstate(all="ignore"):  # what divides by zero is found by its NaN and done again in logarithms
+        if 0 < n * length * k * k <= _LITTLE:
+            _banded(Rows(initial, transition, steps, slice(0, n), result), np.arange(n))
+            return result
         for first in range(0, n, at_once):
             _go(Rows(initial, transition, steps, slice(first, first + at_once), result))
     return result
@@ -63,22 +70,47 @@ def _go(task: Rows) -> None:
     if not task.safe:
         doubtful |= ~np.isfinite(task.result.probs[task.rows]).all((1, 2))
     if task.counts is not None and task.result.counts is not None:
-        total = task.result.counts
         if doubtful.any():
             # What the doubtful sequences added is unknown: the others are counted without them.
             clean = np.arange(len(task.steps.x))[task.rows][~doubtful]
-            steps = task.steps
-            others = Steps(steps.x[clean], steps.observed[clean], steps.lengths[clean], steps.log_density)
+            others = _some(task.steps, clean)
             task.counts = sweep(task.initial, task.transition, others, counts=True).counts
-        total += task.counts
-    _again(task, np.flatnonzero(doubtful))
+        task.result.counts[:] += task.counts
+    if doubtful.any():
+        which = np.arange(len(task.steps.x))[task.rows][doubtful]
+        at_once = max(1, _ELEMENTS // (task.k * length))
+        for first in range(0, len(which), at_once):
+            _banded(task, which[first : first + at_once])
 
 
-def _again(task: Rows, which: Array) -> None:
-    """Smooth in logarithms the sequences whose probabilities span more than a float can hold."""
-    if not len(which):
+def _some(steps: Steps, which: Array) -> Steps:
+    return Steps(steps.x[which], steps.observed[which], steps.lengths[which], steps.log_density)
+
+
+def _banded(task: Rows, which: Array) -> None:
+    """Smooth some sequences as a band, and in logarithms what a float cannot hold there either."""
+    n, length = task.steps.observed.shape
+    result = task.result
+    if length * task.k > _ELEMENTS:
+        _again(task, which)
         return
-    rows = np.arange(len(task.steps.x))[task.rows][which]
+    steps = task.steps if len(which) == n else _some(task.steps, which)
+    found = band.smooth(task.initial, task.transition, steps, counts=result.counts is not None)
+    result.probs[which], result.log_evidence[which] = found.probs, found.log_evidence
+    if result.future is not None:
+        result.future[which] = np.log(found.future)
+    if found.doubtful.any():
+        _again(task, which[found.doubtful])
+        which = which[~found.doubtful]
+        if len(which) and result.counts is not None:
+            # What the doubtful sequences added is unknown: the others are counted without them.
+            found = band.smooth(task.initial, task.transition, _some(task.steps, which), counts=True)
+    if len(which) and result.counts is not None:
+        result.counts[:] += found.counts
+
+
+def _again(task: Rows, rows: Array) -> None:
+    """Smooth in logarithms the sequences whose probabilities span more than a float can hold."""
     log_b, common = by_sequence(task.steps, rows)
     log_a = np.log(task.transition)
     alpha, evidence = logs_forward(np.log(task.initial), log_a, log_b)
