@@ -20,6 +20,7 @@ from identkit.classical.hidden_markov import (
     GaussianEmission,
     HiddenMarkov,
     PoissonEmission,
+    band as markov_band,
     information as markov_information,
     lanes as markov_lanes,
     sweep as markov_sweep,
@@ -254,7 +255,12 @@ LONG = {
 
 @pytest.mark.parametrize("name", LONG)
 @pytest.mark.parametrize("apart", [0.05, 2.0])
-def test_long_chains_are_exact_however_they_mix(name: str, apart: float) -> None:
+@pytest.mark.parametrize("road", ["band", "lanes"])
+def test_long_chains_are_exact_however_they_mix(
+    name: str, apart: float, road: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if road == "lanes":
+        monkeypatch.setattr(markov_sweep, "_LITTLE", 0)
     rng = np.random.default_rng(0)
     emission = GaussianEmission([0.0, apart, -apart], [1.0, 1.0, 1.3])
     initial, transition = LONG[name]
@@ -279,6 +285,11 @@ def test_every_road_to_a_long_posterior_is_the_same(monkeypatch: pytest.MonkeyPa
     hmm = HiddenMarkov(*chain(3, 0.98), emission)
     x = rng.normal(size=(3, 700, 1))
     ends = [700, 1, 431]
+    short = hmm.posterior(x, ends)
+    monkeypatch.setattr(markov_band, "_FIRST_STRETCH", 8)
+    monkeypatch.setattr(markov_band, "_LONGEST", 200)
+    stretches = hmm.posterior(x, ends)
+    monkeypatch.setattr(markov_sweep, "_LITTLE", 0)
     whole = hmm.posterior(x, ends)
     alone = [hmm.posterior(row[:end]) for row, end in zip(x, ends, strict=True)]
     monkeypatch.setattr(markov_lanes, "_LANES", 1)
@@ -288,9 +299,12 @@ def test_every_road_to_a_long_posterior_is_the_same(monkeypatch: pytest.MonkeyPa
     products = hmm.posterior(x, ends)
     monkeypatch.setattr(markov_sweep, "_ELEMENTS", 600)
     pieces = hmm.posterior(x, ends)
-    monkeypatch.setattr(markov_lanes, "SAFE", 2.0)  # so that all is done again in logarithms
+    monkeypatch.setattr(markov_lanes, "SAFE", 2.0)  # so that all is done again as a band
+    monkeypatch.setattr(markov_band, "SAFE", 2.0)
+    again = hmm.posterior(x, ends)
+    monkeypatch.setattr(markov_band, "_MOST", 0.0)  # and then in logarithms
     logs = hmm.posterior(x, ends)
-    for other in (plain, products, pieces, logs):
+    for other in (short, stretches, plain, products, pieces, again, logs):
         assert_allclose(other.probs, whole.probs, rtol=0, atol=1e-12)
         assert_allclose(other.log_evidence, whole.log_evidence, rtol=1e-13)
         assert_allclose(other.pairwise, whole.pairwise, rtol=0, atol=1e-12)
@@ -316,10 +330,64 @@ def test_transitions_are_counted_alike_on_every_road(monkeypatch: pytest.MonkeyP
         path = hmm.posterior(x, [150, 150, 80, 1])
         assert_allclose(counts, path.pairwise.sum((0, 1)), rtol=1e-10, atol=1e-12)
         with monkeypatch.context() as patch:
-            patch.setattr(markov_lanes, "SAFE", 2.0)
-            again: Any = markov_sweep.sweep(*chain, steps, counts=True).counts
-            assert_allclose(again, counts, rtol=1e-10, atol=1e-12)
+            for module, door, value in (
+                (markov_band, "_LONGEST", 200),
+                (markov_sweep, "_LITTLE", 0),
+                (markov_lanes, "SAFE", 2.0),
+                (markov_band, "SAFE", 2.0),
+                (markov_band, "_MOST", 0.0),
+            ):
+                patch.setattr(module, door, value)
+                again: Any = markov_sweep.sweep(*chain, steps, counts=True).counts
+                assert_allclose(again, counts, rtol=1e-10, atol=1e-12)
         assert_allclose(counts.sum(), 149 + 149 + 79)
+
+
+VANISHING = {
+    "left to right, and one way back": [[0.9, 0.1, 0.0], [0.0, 0.9, 0.1], [1e-300, 0.0, 1.0]],
+    "nearly never": [[1.0, 1e-200, 1e-120], [1e-200, 1.0, 1e-150], [0.3, 0.3, 0.4]],
+    "left and never entered again": [[0.0, 0.5, 0.5], [0.0, 0.9, 0.1], [0.0, 0.2, 0.8]],
+}
+
+
+@pytest.mark.parametrize("name", VANISHING)
+def test_transitions_that_vanish_need_no_logarithms(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=300) + np.repeat([0.0, 2.0, -2.0], 100)
+    hmm = HiddenMarkov([0.5, 0.5, 0.0], VANISHING[name], GaussianEmission([0.0, 2.0, -2.0], [1.0, 1.0, 1.5]))
+    with mp.workdps(50):
+        probs, evidence = smoothed(hmm, x)
+    monkeypatch.setattr(markov_sweep, "logs_forward", None)
+    for little in (markov_sweep._LITTLE, 0):
+        monkeypatch.setattr(markov_sweep, "_LITTLE", little)
+        path = hmm.posterior(x)
+        assert_allclose(path.probs[0], probs, rtol=1e-10, atol=1e-200)
+        assert_allclose(path.log_evidence.item(), evidence, rtol=1e-13)
+
+
+def test_a_state_that_underflows_both_ways_is_not_lost() -> None:
+    """State 1 is e^−2300 behind, then e^4600 ahead, then behind again: α and β alone would each forget it."""
+    x = np.repeat([-1.0, 1.0, -1.0], [50, 100, 50]) * 23.0
+    hmm = HiddenMarkov([0.5, 0.5], np.eye(2), GaussianEmission([-1.0, 1.0], [1.0, 1.0]))
+    with mp.workdps(50):
+        probs, evidence = smoothed(hmm, x)
+    assert_allclose(probs, 0.5)
+    assert_allclose(hmm.posterior(x).probs[0], probs, rtol=1e-10)
+    assert_allclose(hmm.log_evidence(x).item(), evidence, rtol=1e-13)
+
+
+def test_a_small_fit_with_vanishing_transitions_takes_no_slow_road(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    x = (rng.random(200) < np.array([0.2, 0.8])[np.cumsum(rng.random(200) < 0.05) % 2]).astype(int)
+    table = [[0.6, 0.4], [0.3, 0.7], [0.5, 0.5], [0.1, 0.9]]
+    start = HiddenMarkov(*chain(4, 0.7), CategoricalEmission(table))
+    monkeypatch.setattr(markov_sweep, "logs_forward", None)
+    fitted = HiddenMarkov.fit(x, start, starts=1, tolerance=1e-9, iterations=5000)
+    assert min(fitted.transition.min(), fitted.initial.min()) < 1e-100
+    monkeypatch.undo()
+    monkeypatch.setattr(markov_band, "_MOST", 0.0)
+    assert fitted.convergence is not None
+    assert_allclose(fitted.log_evidence(x).item(), fitted.convergence.log_likelihood, rtol=1e-12)
 
 
 def test_unequal_sequences_are_each_on_their_own() -> None:

@@ -16,6 +16,7 @@ be it zero, endangers anything by itself.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.linalg.blas import dtbsv
@@ -90,6 +91,13 @@ def smooth(initial: Array, transition: Array, steps: Steps, counts: bool) -> Smo
     )
 
 
+@lru_cache
+def _places(k: int) -> Array:
+    """Where −A_jk stands in the table (k, j, row) that b_{t+1} multiplies: in the column (t, j), K + k − j lower."""
+    start, to = np.arange(k)[:, None], np.arange(k)
+    return (to * k + start) * 2 * k + k + to - start
+
+
 class _Chain:
     """Sequences of one length, one after the other: N steps in all."""
 
@@ -99,11 +107,8 @@ class _Chain:
         self.safe = min(transition.min(), initial[initial > 0].min()) >= SAFE
         self.lost = np.zeros(self.size, dtype=bool)
         self.stretches: list[slice] = []
-        # In the column (t, j) of the band, −A_jk b_{t+1}(k) stands K + k − j below the diagonal.
-        to, start = np.ogrid[: self.k, : self.k]
-        self.below = np.zeros((self.k, self.k, 2 * self.k))
-        self.below[to, start, self.k + to - start] = -transition.T
-        self.below = self.below.reshape(self.k, -1)
+        self.below = np.zeros((self.k, 2 * self.k**2))
+        self.below.reshape(-1)[_places(self.k)] = -transition
         self.band = (slice(0, 0), b)
 
     def _banded(self, some: slice) -> Array:
@@ -118,7 +123,9 @@ class _Chain:
     def _solved(self, some: slice, right: Array, backward: bool) -> Array:
         """Solve with the band of a stretch, or with its transpose; right is (steps, K)."""
         x = right.reshape(-1)
-        return dtbsv(2 * self.k - 1, self._banded(some), x, lower=1, trans=backward, diag=1).reshape(right.shape)
+        return dtbsv(2 * self.k - 1, self._banded(some), x, lower=1, trans=backward, diag=1).reshape(
+            right.shape
+        )
 
     def _ends(self, start: int) -> slice:
         """Which steps of a stretch are the last of a sequence, by where the stretch starts."""

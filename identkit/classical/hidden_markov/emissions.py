@@ -132,7 +132,10 @@ class CategoricalEmission:
         counts = np.stack([np.bincount(symbols, weights[:, k], minlength=m) for k in range(self.states)])
         mass = counts.sum(1, keepdims=True)
         table = np.where(mass > 0, counts / np.where(mass > 0, mass, 1.0), self.table.cpu().numpy())
-        return CategoricalEmission(torch.from_numpy(table).to(self.device), self.first)
+        other = object.__new__(CategoricalEmission)  # with probabilities that need no look
+        object.__setattr__(other, "table", torch.from_numpy(table).to(self.device))
+        object.__setattr__(other, "first", self.first)
+        return other
 
     def started(self, x: Array, generator: torch.Generator) -> CategoricalEmission:
         """A random start for a fit: the frequencies of the symbols, disturbed state by state."""

@@ -15,7 +15,8 @@ from identkit.classical.hidden_markov.gaussian import GaussianEmission
 from identkit.classical.hidden_markov.lanes import Steps
 from identkit.classical.hidden_markov.sweep import sweep
 
-State = tuple[Tensor, Tensor, Any]
+Array = np.ndarray
+State = tuple[Array, Array, Emission]
 
 
 def first_guess(
@@ -58,7 +59,7 @@ def first_guess(
 
 def fitted(
     data: Sequences,
-    start: State,
+    start: tuple[Tensor, Tensor, Emission],
     starts: int,
     tolerance: float,
     iterations: int,
@@ -73,34 +74,35 @@ def fitted(
         raise ValueError("x should have at least one observed step, got none")
     if starts < 1 or iterations < 1:
         raise ValueError(f"starts and iterations should be at least 1, got {starts} and {iterations}")
-    device = start[2].device
     whole = bool(data.observed.all())
     x = data.x.reshape(-1, data.x.shape[2]) if whole else data.x[data.observed]
-    first, steps = start, [start]
-    k = len(first[0])
+    initial, transition, emission = start
+    k = len(initial)
+    first = (initial.cpu().numpy(), transition.cpu().numpy(), emission)
+    steps = [first]
     for _ in range(1, starts):
-        sticky = torch.eye(k, dtype=torch.float64) + torch.rand(
-            k, k, generator=generator, dtype=torch.float64
-        )
-        initial = torch.full((k,), 1 / k, dtype=torch.float64, device=device)
-        transition = (sticky / sticky.sum(1, keepdim=True)).to(device)
-        steps.append((initial, transition, first[2].started(x, generator)))
+        noise = torch.rand(k, k, generator=generator, dtype=torch.float64).cpu().numpy()
+        sticky = np.eye(k) + noise
+        even = np.full(k, 1 / k)
+        steps.append((even, sticky / sticky.sum(1, keepdims=True), emission.started(x, generator)))
 
     def step(state: State) -> tuple[State, float]:
         initial, transition, emission = state
         seen = Steps(data.x, data.observed, data.lengths, emission.stepwise)
-        swept = sweep(initial.cpu().numpy(), transition.cpu().numpy(), seen, counts=True)
+        swept = sweep(initial, transition, seen, counts=True)
         height = float(swept.log_evidence.sum())
         if not height > -np.inf:
             raise ValueError(
                 "x should be possible from where the fit starts, got a sequence that no path can show"
             )
-        began = torch.from_numpy(swept.probs[:, 0].mean(0)).to(device)
-        counts = torch.from_numpy(swept.counts).to(device)
-        left = counts.sum(1, keepdim=True)
-        moved = torch.where(left > 0, counts / left, transition)
+        began = swept.probs[:, 0].mean(0)
+        counts = np.zeros_like(transition) if swept.counts is None else swept.counts
+        left = counts.sum(1, keepdims=True)
+        moved = np.where(left > 0, counts / np.where(left > 0, left, 1.0), transition)
         weights = swept.probs.reshape(-1, k) if whole else swept.probs[data.observed]
         return (began / began.sum(), moved, emission.maximised(x, weights)), height
 
     best, convergence = maximise(steps, step, tolerance, iterations)
-    return *best, convergence
+    initial, transition, emission = best
+    initial, transition = (torch.from_numpy(part).to(emission.device) for part in (initial, transition))
+    return initial, transition, emission, convergence

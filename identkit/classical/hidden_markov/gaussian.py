@@ -182,9 +182,15 @@ class GaussianEmission:
                 np.square(apart, out=apart)
                 each = (share @ apart).clip(min=1.0) * floor
                 covariances[k] = each if self.kind == "diagonal" else each.mean()
-        return GaussianEmission(
-            torch.from_numpy(means).to(self.device), torch.from_numpy(covariances).to(self.device)
-        )
+        tensor = torch.from_numpy(covariances)
+        if self.kind != "full":
+            each = tensor if self.kind == "diagonal" else tensor[:, None].expand(means.shape)
+            tensor = torch.diag_embed(each)
+        other = object.__new__(GaussianEmission)  # with covariances that need no look
+        object.__setattr__(other, "means", torch.from_numpy(means).to(self.device))
+        object.__setattr__(other, "covariances", tensor.to(self.device))
+        object.__setattr__(other, "kind", self.kind)
+        return other
 
     @property
     def _given(self) -> Tensor:

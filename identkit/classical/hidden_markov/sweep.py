@@ -43,7 +43,7 @@ def sweep(
     at_once = max(1, _ELEMENTS // (k * length)) if length else 1
     with np.errstate(all="ignore"):  # what divides by zero is found by its NaN and done again in logarithms
         if 0 < n * length * k * k <= _LITTLE:
-            _banded(Rows(initial, transition, steps, slice(0, n), result), np.arange(n))
+            _banded(initial, transition, steps, result)
             return result
         for first in range(0, n, at_once):
             _go(Rows(initial, transition, steps, slice(first, first + at_once), result))
@@ -80,51 +80,54 @@ def _go(task: Rows) -> None:
         which = np.arange(len(task.steps.x))[task.rows][doubtful]
         at_once = max(1, _ELEMENTS // (task.k * length))
         for first in range(0, len(which), at_once):
-            _banded(task, which[first : first + at_once])
+            rows = which[first : first + at_once]
+            _banded(task.initial, task.transition, task.steps, task.result, rows)
 
 
 def _some(steps: Steps, which: Array) -> Steps:
     return Steps(steps.x[which], steps.observed[which], steps.lengths[which], steps.log_density)
 
 
-def _banded(task: Rows, which: Array) -> None:
-    """Smooth some sequences as a band, and in logarithms what a float cannot hold there either."""
-    n, length = task.steps.observed.shape
-    result = task.result
-    if length * task.k > _ELEMENTS:
-        _again(task, which)
+def _banded(
+    initial: Array, transition: Array, steps: Steps, result: Swept, rows: Array | None = None
+) -> None:
+    """Smooth all sequences, or some, as a band, and in logarithms what a float cannot hold there either."""
+    where = slice(None) if rows is None else rows
+    wanted = steps if rows is None else _some(steps, rows)
+    n, length = wanted.observed.shape
+    if n * length * len(initial) > _ELEMENTS:  # one sequence of millions of steps
+        _in_logarithms(initial, transition, steps, result, np.arange(len(steps.x))[where])
         return
-    steps = task.steps if len(which) == n else _some(task.steps, which)
-    found = band.smooth(task.initial, task.transition, steps, counts=result.counts is not None)
-    result.probs[which], result.log_evidence[which] = found.probs, found.log_evidence
+    found = band.smooth(initial, transition, wanted, counts=result.counts is not None)
+    result.probs[where], result.log_evidence[where] = found.probs, found.log_evidence
     if result.future is not None:
-        result.future[which] = np.log(found.future)
-    if found.doubtful.any():
-        _again(task, which[found.doubtful])
-        which = which[~found.doubtful]
-        if len(which) and result.counts is not None:
+        result.future[where] = np.log(found.future)
+    doubtful = found.doubtful
+    if doubtful.any():
+        _in_logarithms(initial, transition, steps, result, np.arange(len(steps.x))[where][doubtful])
+        if not doubtful.all() and result.counts is not None:
             # What the doubtful sequences added is unknown: the others are counted without them.
-            found = band.smooth(task.initial, task.transition, _some(task.steps, which), counts=True)
-    if len(which) and result.counts is not None:
+            found = band.smooth(initial, transition, _some(wanted, np.flatnonzero(~doubtful)), counts=True)
+    if not doubtful.all() and result.counts is not None:
         result.counts[:] += found.counts
 
 
-def _again(task: Rows, rows: Array) -> None:
+def _in_logarithms(initial: Array, transition: Array, steps: Steps, result: Swept, rows: Array) -> None:
     """Smooth in logarithms the sequences whose probabilities span more than a float can hold."""
-    log_b, common = by_sequence(task.steps, rows)
-    log_a = np.log(task.transition)
-    alpha, evidence = logs_forward(np.log(task.initial), log_a, log_b)
+    log_b, common = by_sequence(steps, rows)
+    log_a = np.log(transition)
+    alpha, evidence = logs_forward(np.log(initial), log_a, log_b)
     beta = logs_backward(log_a, log_b)
     joint = alpha + beta
     top = joint.max(2, keepdims=True)
     mass = np.exp(joint - top)
     total = mass.sum(2, keepdims=True)
-    task.result.probs[rows] = (mass / total).transpose(1, 0, 2)
-    task.result.log_evidence[rows] = evidence + common
-    if task.result.future is not None:
-        task.result.future[rows] = beta.transpose(1, 0, 2)
-    if task.result.counts is not None:
-        lengths, total = task.steps.lengths[rows], task.result.counts
+    result.probs[rows] = (mass / total).transpose(1, 0, 2)
+    result.log_evidence[rows] = evidence + common
+    if result.future is not None:
+        result.future[rows] = beta.transpose(1, 0, 2)
+    if result.counts is not None:
+        lengths, total = steps.lengths[rows], result.counts
         for t in range(len(log_b) - 1):
             going = lengths > t + 1
             if going.any():
