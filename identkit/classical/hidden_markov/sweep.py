@@ -16,7 +16,7 @@ Array = np.ndarray
 
 _ELEMENTS = 2**22
 """How many numbers one table of a chunk may have."""
-_LITTLE = 2**18
+_LITTLE = 2**16
 """Up to so many multiplications (n·T·K²) the band is faster than the lanes."""
 
 
