@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         LatentClass as LatentClass,
     )
     from identkit.classical.state_space import StateSpace as StateSpace
+    from identkit.diagnosis import Diagnosis as Diagnosis, diagnose as diagnose
     from identkit.dispatch import check as check, remedies as remedies
     from identkit.model.compiled import compiled as compiled
     from identkit.model.families import (
@@ -93,6 +94,7 @@ else:
         "identkit.model.model": ("Model",),
         "identkit.model.language": ("parse",),
         "identkit.model.compiled": ("compiled",),
+        "identkit.diagnosis": ("Diagnosis", "diagnose"),
         "identkit.dispatch": ("check", "remedies"),
         "identkit.classical.conjugate": (
             *("BetaBinomial", "DirichletMultinomial", "GammaExponential", "GammaPoisson"),

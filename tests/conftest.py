@@ -13,6 +13,7 @@ install_import_hook(
     [
         *(
             "identkit.classical",
+            "identkit.diagnosis",
             "identkit.model.compiled",
             "identkit.numeric",
             "identkit.plot",

@@ -155,3 +155,12 @@ class ExactModel(GenerativeModel, Protocol):
     def symbolic(self) -> Model:
         """The same model in SymPy, every number written in as an exact rational."""
         ...
+
+
+@runtime_checkable
+class Amortised(Protocol):
+    """A model with an encoder: an approximate posterior computed from the data, as a variational autoencoder has."""
+
+    def encode(self, x: Any) -> torch.distributions.Distribution:
+        """``q(z | x)`` of each row of x (n, …): a distribution whose first batch axis has n."""
+        ...

@@ -6,6 +6,7 @@ What is drawn lives here; what a result could carry is not computed here. No win
 from __future__ import annotations
 
 from identkit.plot.density import posterior
+from identkit.plot.faults import diagnosis
 from identkit.plot.intervals import intervals
 from identkit.plot.plane import agreement, theorem
 from identkit.plot.sweep import Sweep, ppca_sweep
@@ -15,6 +16,7 @@ __all__ = [
     "Sweep",
     "WeightPanel",
     "agreement",
+    "diagnosis",
     "intervals",
     "mixture_weight",
     "posterior",

@@ -89,7 +89,7 @@ def annealed(
     particles: int | None = None,
     populations: int = 8,
     ladder: float = 0.7,
-    moves: int = 1,
+    moves: int = 2,
     final: int = 8,
     leaps: int = 5,
     rungs: int = 1000,
@@ -113,7 +113,7 @@ def annealed(
             It is the interface of `quadrature.integrate`.
         n: number of data.
         seed: of all randomness; torch's own state of chance is left as it was.
-        particles: in each population; by default the larger of 256 and 4k.
+        particles: in each population; by default the larger of 128 and 4k.
         populations: independent repeats R, at least 4.
         ladder: conditional effective sample size kept from one temperature to the next, as a fraction.
         moves: Hamiltonian moves at each temperature. final: at the posterior. leaps: leapfrog steps to a move.
@@ -132,7 +132,7 @@ def annealed(
     (True, True)
     """
     place = unbounded(prior)
-    particles = max(256, 4 * place.size) if particles is None else particles
+    particles = max(128, 4 * place.size) if particles is None else particles
     _counts(
         n=n, particles=particles, populations=populations, moves=moves, final=final, leaps=leaps, rungs=rungs
     )

@@ -56,6 +56,14 @@ class Unbounded:
             stretch
         )
 
+    def log_prob(self, z: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
+        """``log p(z)``, nats, −∞ outside the support."""
+        placed = z.reshape(-1, *self.shape)
+        inside = self.prior.support.check(placed).reshape(len(z), -1).all(1)  # type: ignore[union-attr]
+        middle = self.latents(torch.zeros(1, self.size, dtype=torch.float64, device=self.device))
+        possible = torch.where(inside[:, None], z, middle).reshape(placed.shape)
+        return torch.where(inside, self._over_latents(self.prior.log_prob(possible)), -math.inf)
+
     def log_conditional(self, u: Float[Tensor, "n k"], j: int) -> Float[Tensor, " n"]:
         """``log p(u_j | u_−j)``, nats, for independent or Gaussian priors."""
         if self.gaussian is not None:
@@ -90,7 +98,7 @@ def unbounded(prior: td.Distribution) -> Unbounded:
     """
     if not isinstance(prior, td.Distribution):
         raise TypeError(f"prior should be a torch distribution, got {type(prior).__name__}")
-    prior = _in_double(prior)
+    prior = in_double(prior)
     shape = tuple(prior.batch_shape + prior.event_shape)
     support = prior.support
     try:
@@ -108,14 +116,14 @@ def unbounded(prior: td.Distribution) -> Unbounded:
     return Unbounded(prior, shape, bijection, _gaussian(prior), not _base(prior).event_shape, device)
 
 
-def _in_double(prior: td.Distribution) -> td.Distribution:
+def in_double(prior: td.Distribution) -> td.Distribution:
     """The same law with float64 parameters, so that densities are not rounded to seven digits."""
     twin = copy.copy(prior)
     for name, value in vars(prior).items():
         if isinstance(value, Tensor) and value.is_floating_point():
             vars(twin)[name] = value.detach().to(torch.float64)
         elif isinstance(value, td.Distribution):
-            vars(twin)[name] = _in_double(value)
+            vars(twin)[name] = in_double(value)
     return twin
 
 
