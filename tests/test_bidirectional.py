@@ -26,8 +26,8 @@ def random_loadings(d, k):
 
 @pytest.mark.parametrize(("k", "d", "noise"), [(1, 2, 1.0), (2, 3, 0.05), (8, 10, 0.3)])
 def test_the_interval_holds_the_information(k, d, noise):
-    *model, truth = linear(random_loadings(d, k), noise)
-    found = average_information(*model, n=100, particles=48)
+    prior, log_likelihood, simulate, truth = linear(random_loadings(d, k), noise)
+    found = average_information(prior, log_likelihood, simulate, n=100, particles=48)
     assert found.low <= truth <= found.high
     assert found.slack >= -0.05
     assert found.slack < 0.3
@@ -36,9 +36,9 @@ def test_the_interval_holds_the_information(k, d, noise):
 
 def test_bad_kernels_drive_the_bounds_apart_and_keep_them_valid():
     """Too few temperatures and particles: the mean bounds separate, each on its own side of the truth."""
-    *model, truth = linear(random_loadings(10, 8), 0.1)
-    good = average_information(*model, n=60, particles=64)
-    bad = average_information(*model, n=60, particles=16, ladder=0.1)
+    prior, log_likelihood, simulate, truth = linear(random_loadings(10, 8), 0.1)
+    good = average_information(prior, log_likelihood, simulate, n=60, particles=64)
+    bad = average_information(prior, log_likelihood, simulate, n=60, particles=16, ladder=0.1)
     assert bad.slack > good.slack
     assert bad.low <= truth <= bad.high
 
