@@ -20,7 +20,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:
 	@echo "make verify   set up .venv, then confirm the theorem on the classical models (results/classical/report.html)"
 	@echo "make test     set up .venv, then every check: ruff, pyright, import-linter, doctests, pytest"
-	@echo "make soundness  2,000 random models with a planted answer (half an hour; a fixed part of it is in make test)"
+	@echo "make soundness  2,000 random models and 400 random decoders with a planted answer (half an hour; part of it is in make test)"
 	@echo "make fuzz     10,000 random and mutated texts: an answer or one clear message each"
 	@echo "make format   let ruff format the code and mend what it can"
 	@echo "make pins     write the versions installed in .venv into constraints.txt"
@@ -38,6 +38,7 @@ test: $(VENV)/.dev
 
 soundness: $(VENV)/.dev
 	$(BIN)/python -m experiments.soundness
+	$(BIN)/python -m experiments.soundness_numeric
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m experiments.fuzz

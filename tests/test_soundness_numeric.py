@@ -1,0 +1,40 @@
+"""A fixed subset of the random decoders of `make soundness`: defects are found, injective ones have no collisions."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from experiments.soundness_numeric import FOUND, RESULT, confirmed, found, injective, planted, searched
+
+SUBSET = 12
+
+
+@pytest.mark.parametrize("index", range(SUBSET))
+def test_a_planted_defect_is_found(index):
+    case = planted(index)
+    assert found(case, searched(case)) != "missed"
+
+
+@pytest.mark.parametrize("index", range(SUBSET))
+def test_an_injective_decoder_has_no_confirmed_collision(index):
+    assert not confirmed(searched(injective(index)))
+
+
+def test_injective_decoders_are_injective_where_it_is_seen():
+    """Random pairs of latents keep apart, as far as the least singular values and contractions allow."""
+    for index in range(40):
+        case = injective(index)
+        z = case.prior.sample((200,)).double()
+        law = case.decoder.double()(z)
+        between, apart = torch.pdist(law), torch.pdist(z)
+        assert (between > 1e-12 * apart).all()
+
+
+def test_the_committed_result_holds():
+    result = json.loads(RESULT.read_text())
+    assert result["planted"] >= 200 and result["injective"] >= 200
+    assert result["found"] >= FOUND and result["false_collisions"] == 0
+    assert f"--decoders {result['planted']} " in result["command"]
