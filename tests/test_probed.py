@@ -9,9 +9,9 @@ import torch
 import torch.distributions as td
 from torch import nn
 
+from identkit.numeric.jacobian import jacobians
 from identkit.numeric.laws import divergence, fisher_coordinates, parameters
 from identkit.numeric.probed import prior_of, probed
-from identkit.numeric.spectrum import jacobians
 
 TWO = td.Normal(torch.zeros(2), torch.ones(2))
 POSITIVE = torch.tensor([0.3, 1.0, 2.5], dtype=torch.float64)

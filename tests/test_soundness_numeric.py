@@ -7,7 +7,16 @@ import json
 import pytest
 import torch
 
-from experiments.soundness_numeric import FOUND, RESULT, confirmed, found, injective, planted, searched
+from experiments.soundness_numeric import (
+    FOUND,
+    RESULT,
+    confirmed,
+    contradictions,
+    found,
+    injective,
+    planted,
+    searched,
+)
 
 SUBSET = 12
 
@@ -23,11 +32,19 @@ def test_an_injective_decoder_has_no_confirmed_collision(index):
     assert not confirmed(searched(injective(index)))
 
 
+@pytest.mark.parametrize("index", range(SUBSET // 2))
+def test_no_verdict_contradicts_what_was_planted(index):
+    assert contradictions(planted(index))[0] == []
+    assert contradictions(injective(index))[0] == []
+
+
 def test_injective_decoders_are_injective_where_it_is_seen():
     """Random pairs of latents keep apart, as far as the least singular values and contractions allow."""
     for index in range(40):
         case = injective(index)
-        z = case.prior.sample((200,)).double()
+        with torch.random.fork_rng():
+            torch.manual_seed(index)
+            z = case.prior.sample((200,)).double()
         law = case.decoder.double()(z)
         between, apart = torch.pdist(law), torch.pdist(z)
         assert (between > 1e-12 * apart).all()
@@ -37,4 +54,5 @@ def test_the_committed_result_holds():
     result = json.loads(RESULT.read_text())
     assert result["planted"] >= 200 and result["injective"] >= 200
     assert result["found"] >= FOUND and result["false_collisions"] == 0
+    assert result["contradictions"] == []
     assert f"--decoders {result['planted']} " in result["command"]

@@ -7,8 +7,9 @@ import torch
 import torch.distributions as td
 from torch import nn
 
+from identkit.numeric.jacobian import jacobians
 from identkit.numeric.probed import probed
-from identkit.numeric.spectrum import jacobians, spectrum
+from identkit.numeric.spectrum import spectrum
 
 
 def read(decoder, k, likelihood=lambda f: td.Normal(f, 0.5), **given):

@@ -24,8 +24,8 @@ import torch.distributions as td
 from torch import nn
 
 from experiments.benchmarks.timing import Race, run
+from identkit.numeric.jacobian import jacobians
 from identkit.numeric.probed import Probed, probed
-from identkit.numeric.spectrum import jacobians
 
 RESULT = Path(__file__).parents[1] / "results" / "probes_benchmark.json"
 DRAWS = 32

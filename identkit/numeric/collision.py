@@ -93,8 +93,8 @@ def collisions(
     """Search partners ``z′`` with the law of z, at random prior draws z, from many starts at once.
 
     Args:
-        draws: how many z are tried; by default 16 to 64, as the size of the law allows.
-        starts: starts for each; by default 4 to 16.
+        draws: how many z are tried; by default 4 to 64, as the size of the law and the number of latents allow.
+        starts: starts for each; by default 2 to 16.
         separation: how far z′ has to be from z, in spreads of the prior (half its central 68 %).
         tolerance: symmetrised KL in nats below which laws are reported as near.
 
@@ -115,9 +115,9 @@ def collisions(
     if p.prior.states is not None:
         return _of_states(p, p.prior.states, separation, tolerance, seed)
     yard = yardstick(p, seed)
-    pairs = max(64, min(1024, _WORK // (len(yard.parameter_scale) * yard.size)))
-    starts = starts or (16 if pairs == 1024 else 4)
-    z = p.prior.sample(draws or max(16, pairs // 16), seed + 1)
+    pairs = _WORK // (len(yard.parameter_scale) * yard.size)
+    starts = starts or (16 if pairs >= 1024 else 4 if pairs >= 64 else 2)
+    z = p.prior.sample(draws or max(4, min(64 if pairs >= 1024 else 16, pairs // starts)), seed + 1)
     here = ranks(yard, z)
     found = _partners(yard, z, here, starts, separation, tolerance, seed)
     sure = found.root & found.trusted

@@ -15,6 +15,8 @@ from torch import Tensor
 from identkit.numeric.rounding import change_of_law, flat_below, slopes, unit
 from identkit.numeric.search import Yardstick, polish
 
+_CANCELS = 1e3  # in eps: derivatives of a deep network that should cancel do so to this part of their terms
+_OF_LARGEST = 8  # in eps: the singular value decomposition's own error, beside the largest of them
 _HALVINGS = 40  # of the way from a flat region out of it
 _OUTSIDE = 1e-3  # spreads of the prior: this far outside, a region that ends at a kink is left for good
 _ABRUPT = 1e4  # units of rounding by which the law then changes over the same distance
@@ -42,7 +44,11 @@ def ranks(yard: Yardstick, z: Float[Tensor, "n k"]) -> Ranks:
     columns = slopes(yard.p, z, yard.scale, rounding)
     square = torch.linalg.qr(columns, mode="r")[1]  # the same singular values, and q no longer matters
     values, right = torch.linalg.svd(square, full_matrices=False)[1:]
-    seen = values >= flat_below(columns.shape[1])
+    # Flat is what changes no parameter by its rounding and is itself but the rounding of a sum that cancels: a slope of
+    # 1e-6 in float32 may change nothing, and yet is no 0.
+    summed = (columns.abs() @ right.mT.abs()).norm(dim=1)
+    rounded = torch.finfo(values.dtype).eps * torch.maximum(_CANCELS * summed, _OF_LARGEST * values[:, :1])
+    seen = (values >= flat_below(columns.shape[1])) | (values > rounded)
     visible = right * seen.unsqueeze(2)
     eye = torch.eye(yard.size, dtype=z.dtype, device=z.device)
     weakest = values[:, -1] if values.shape[1] == yard.size else torch.zeros_like(values[:, 0])

@@ -121,7 +121,9 @@ def _kind(matrix: Tensor, offset: Tensor) -> str:
 def _keeps(matrix: Tensor, offset: Tensor, z: Tensor, prior: Prior) -> bool:
     """Whether the flow keeps the prior: ``X log p + div X = 0``, compared at the draws."""
     points = z.detach().clone().requires_grad_()
-    (slope,) = torch.autograd.grad(prior.log_prob(points).sum(), points)
+    density = prior.log_prob(points).sum()
+    # A uniform density has no graph, and its slope is 0.
+    slope = torch.autograd.grad(density, points)[0] if density.requires_grad else torch.zeros_like(z)
     moved = z @ matrix.mT + offset
     change = (slope * moved).sum(1) + torch.diagonal(matrix).sum()
     size = (slope * moved).abs().sum(1) + 1

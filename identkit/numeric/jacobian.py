@@ -15,31 +15,39 @@ PIECE = 1 << 22
 """Numbers that one piece of work may hold (32 MB in float64; a decoder's inner layers hold about as many again)."""
 
 
-def jacobian(function: Callable[[Tensor], Tensor], z: Float[Tensor, "n k"]) -> Float[Tensor, "n p k"]:
-    """Differentiate a function of each row alone: ``∂ function(z)_ip / ∂ z_ij`` for every row i.
+def jacobians(
+    function: Callable[[Tensor], Tensor], z: Float[Tensor, "n k"], directions: Tensor | None = None
+) -> Float[Tensor, "n p r"]:
+    """Differentiate a function that treats rows apart: ``∂ function(z)_ip / ∂ z_ij`` for every row i.
 
-    Forward mode (a column for each latent) or reverse mode (a row for each output), whichever is shorter; the other
+    Forward mode (a column for each direction) or reverse mode (a row for each output), whichever is shorter; the other
     one where the decoder's code does not take the first, and plain autograd where it takes neither.
 
     Args:
-        function: ``(n, k) → (n, p)``, row by row.
+        function: (n, k) → (n, p), row by row.
+        z: where.
+        directions: (k, r), derivatives along its columns instead of along the k latents.
     """
-    size = z.shape[1]
     _load_forward_mode()
     with torch.no_grad():
         outputs = function(z[:1]).shape[1]
-    ways = [_forward, _reverse] if size <= 2 * outputs else [_reverse, _forward]
-    rows = max(1, PIECE // (size * max(outputs, 512)))
-    return torch.cat([_first(ways, function, part) for part in z.detach().split(rows)])
+    basis = torch.eye(z.shape[1], dtype=z.dtype, device=z.device) if directions is None else directions.to(z)
+    width = basis.shape[1]
+    ways = [_forward, _reverse] if width <= 2 * outputs else [_reverse, _forward]
+    rows = max(1, PIECE // max(1, min(width, 2 * outputs) * max(outputs, z.shape[1], 512)))
+    return torch.cat([_first(ways, function, part, basis) for part in z.detach().split(rows)])
 
 
-def _first(ways: list[Callable[..., Tensor]], function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+_Way = Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], Tensor]
+
+
+def _first(ways: list[_Way], function: Callable[[Tensor], Tensor], z: Tensor, basis: Tensor) -> Tensor:
     for way in ways:
         try:
-            return way(function, z)
+            return way(function, z, basis)
         except RuntimeError:  # an operation without this derivative, or one that cannot be batched
             continue
-    return _looped(function, z)
+    return _looped(function, z, basis)
 
 
 @functools.cache
@@ -50,30 +58,29 @@ def _load_forward_mode() -> None:
         importlib.import_module("torch._decomp.decompositions_for_jvp")
 
 
-def _forward(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    # The rows are independent, so one tangent serves all of them, and only the tangents are batched by vmap: the
-    # decoder's own checks (``if not valid.all()``) meet ordinary values.
+def _forward(function: Callable[[Tensor], Tensor], z: Tensor, basis: Tensor) -> Tensor:
+    # The rows are independent, so one tangent serves all of them; and only the tangents are batched by vmap, so that
+    # the decoder runs once, and what looks at values (``if not valid.all()``) meets ordinary ones.
     def push(direction: Tensor) -> Tensor:
         return torch.func.jvp(function, (z,), (direction.expand_as(z),))[1]
 
-    basis = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
-    return torch.func.vmap(push)(basis).permute(1, 2, 0).detach()
+    return torch.func.vmap(push)(basis.mT).permute(1, 2, 0).detach()
 
 
-def _reverse(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+def _reverse(function: Callable[[Tensor], Tensor], z: Tensor, basis: Tensor) -> Tensor:
     pulled = torch.func.vjp(function, z)
     values, pull = pulled[0], pulled[1]
-    basis = torch.eye(values.shape[1], dtype=z.dtype, device=z.device)
-    rows = torch.func.vmap(lambda weight: pull(weight.expand_as(values))[0])(basis)
-    return rows.permute(1, 0, 2).detach()
+    outputs = torch.eye(values.shape[1], dtype=z.dtype, device=z.device)
+    rows = torch.func.vmap(lambda weight: pull(weight.expand_as(values))[0])(outputs)
+    return rows.permute(1, 0, 2).detach() @ basis
 
 
-def _looped(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+def _looped(function: Callable[[Tensor], Tensor], z: Tensor, basis: Tensor) -> Tensor:
     """Plain autograd, an output at a time: for decoders that are themselves gradients, taken by autograd."""
     leaf = z.detach().requires_grad_()
     with torch.enable_grad():
-        columns = function(leaf).sum(0)
-    if not columns.requires_grad:
-        return z.new_zeros(len(z), len(columns), z.shape[1])
-    rows = [torch.autograd.grad(c, leaf, retain_graph=True, allow_unused=True)[0] for c in columns]
-    return torch.stack([torch.zeros_like(z) if row is None else row for row in rows], 1).detach()
+        totals = function(leaf).sum(0)
+    if not totals.requires_grad:
+        return z.new_zeros(len(z), len(totals), basis.shape[1])
+    rows = [torch.autograd.grad(each, leaf, retain_graph=True, allow_unused=True)[0] for each in totals]
+    return torch.stack([torch.zeros_like(z) if row is None else row for row in rows], 1).detach() @ basis

@@ -13,8 +13,8 @@ from torch import Tensor
 from identkit.numeric import bounds
 from identkit.numeric.flatness import flatness
 from identkit.numeric.found import Found, translations
+from identkit.numeric.jacobian import jacobians
 from identkit.numeric.probed import Probed
-from identkit.numeric.spectrum import jacobians
 from identkit.numeric.states import check_states_on_data
 from identkit.verdict import Level, overall
 

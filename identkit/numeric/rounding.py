@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from identkit.numeric.jacobian import jacobian
+from identkit.numeric.jacobian import jacobians
 from identkit.numeric.probed import Probed
 
 _STIRS = 3  # random moves of z in its last place
@@ -76,7 +76,7 @@ def slopes(
 
     Rounding is at least what z's own last place does, so the entries stay below 1/eps.
     """
-    change = jacobian(p.parameters, z) * scale
+    change = jacobians(p.parameters, z) * scale
     safe = rounding.clamp(min=torch.finfo(change.dtype).tiny).unsqueeze(2)
     return torch.where(rounding.unsqueeze(2) > 0, change / safe, torch.zeros_like(change))
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from identkit.numeric.jacobian import PIECE, jacobian
+from identkit.numeric.jacobian import PIECE, jacobians
 from identkit.numeric.laws import has_fisher
 from identkit.numeric.probed import Probed
 from identkit.numeric.rounding import flat_below, in_units, slopes, spread, unit
@@ -176,7 +176,7 @@ def _hessian(yard: Yardstick, two: Tensor) -> Tensor:
     hessians = [two.new_zeros(0, yard.size, yard.size)]
     rows = max(1, PIECE // (yard.size * max(512, len(yard.parameter_scale))))
     for part in two.split(rows) if len(two) else ():
-        columns = jacobian(yard.coordinates, part) * yard.scale
+        columns = jacobians(yard.coordinates, part) * yard.scale
         hessians.append(2 * (columns.mT @ columns).nan_to_num())
     return torch.cat(hessians)
 

@@ -9,10 +9,6 @@ a weight of 1e-12 is weak, not absent. Between "rounding" and "clear" lies a zon
 
 from __future__ import annotations
 
-import functools
-import importlib
-import re
-import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,9 +16,9 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.nn.functional import pad
 
+from identkit.numeric.jacobian import jacobians
 from identkit.numeric.laws import has_fisher
 from identkit.numeric.probed import Probed
 
@@ -121,51 +117,6 @@ def spectrum(p: Probed, *, draws: int = DRAWS, seed: int = 0) -> Spectrum:
         shared_null=_shared(seen, p.eps),
         fisher=fisher,
     )
-
-
-def jacobians(
-    function: Callable[[Tensor], Tensor], z: Float[Tensor, "n k"], directions: Tensor | None = None
-) -> Float[Tensor, "n p r"]:
-    """Jacobians of a function that treats rows apart, at every row, in one forward pass of n·r tangents.
-
-    Forward mode needs no graph and no vmap, which many likelihoods refuse (they look at values); where an operation has
-    no forward derivative, reverse mode takes over, one output at a time.
-
-    Args:
-        function: (n, k) → (n, p), row by row.
-        z: where.
-        directions: (k, r); the identity if None.
-    """
-    n, k = z.shape
-    basis = torch.eye(k, dtype=z.dtype, device=z.device) if directions is None else directions
-    r = basis.shape[1]
-    _load_forward_mode()
-    points = z.repeat_interleave(r, dim=0)
-    tangents = basis.mT.repeat(n, 1)
-    try:
-        with torch.no_grad(), forward_ad.dual_level():
-            values = function(forward_ad.make_dual(points, tangents))
-            pushed = forward_ad.unpack_dual(values).tangent
-    except (NotImplementedError, RuntimeError) as refused:
-        if not re.search("forward[- ](mode )?AD", str(refused)):
-            raise
-        return _reverse(function, z) @ basis
-    return torch.zeros(n, values.shape[1], r).to(z) if pushed is None else pushed.reshape(n, r, -1).mT
-
-
-@functools.cache
-def _load_forward_mode() -> None:
-    """Import torch's rules for forward derivatives, whose own use of torch.jit.script warns of its deprecation."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        importlib.import_module("torch._decomp.decompositions_for_jvp")
-
-
-def _reverse(function: Callable[[Tensor], Tensor], z: Float[Tensor, "n k"]) -> Float[Tensor, "n p k"]:
-    z = z.detach().requires_grad_()
-    values = function(z)
-    rows = [torch.autograd.grad(values[:, i].sum(), z, retain_graph=True)[0] for i in range(values.shape[1])]
-    return torch.stack(rows, 1)
 
 
 def _coordinates(p: Probed) -> Callable[[Tensor], Tensor]:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import combinations
+from itertools import combinations, islice
 
 import torch
 from jaxtyping import Float
@@ -110,7 +110,7 @@ def _connected(swaps: list[Symmetry]) -> dict[str, list[str]]:
 
 def _holding(yard: Yardstick, candidates: Iterable[Candidate], seed: int) -> list[Symmetry]:
     found: list[Symmetry] = []
-    for matrix, offset in _screened(yard, list(candidates), seed):
+    for matrix, offset in _screened(yard, candidates, seed):
         symmetry = checked(yard, matrix, offset, seed)
         if symmetry is not None and not any(other.map == symmetry.map for other in found):
             found.append(symmetry)
@@ -214,11 +214,9 @@ def _exchangeable(yard: Yardstick, living: list[int]) -> list[tuple[int, int]]:
         return list(combinations(living, 2))[:_SWAPS]
     _, rounding = unit(yard.p, point, yard.scale)
     columns = slopes(yard.p, point, yard.scale, rounding)[0] / yard.scale
-    pairs = [
-        (i, j)
-        for i, j in combinations(living, 2)
-        if float((columns[:, i] - columns[:, j]).norm()) <= _SNAP * float(columns[:, i].norm())
-    ]
+    apart = torch.cdist(columns.mT[living], columns.mT[living])
+    alike = apart <= _SNAP * columns.mT[living].norm(dim=1, keepdim=True)
+    pairs = [(living[i], living[j]) for i, j in torch.nonzero(alike.triu(1)).tolist()]
     return pairs[:_SWAPS]
 
 
@@ -249,16 +247,14 @@ def _fitted(yard: Yardstick, one: Tensor, two: Tensor) -> Iterator[Candidate]:
             yield whole, offset
 
 
-def _screened(yard: Yardstick, candidates: list[Candidate], seed: int) -> Iterator[Candidate]:
-    """The candidates that hold at a few draws, all tried in a few calls of the decoder."""
-    if not candidates:
-        return
+def _screened(yard: Yardstick, candidates: Iterable[Candidate], seed: int) -> Iterator[Candidate]:
+    """The candidates that hold at a few draws, many tried in one call of the decoder."""
     p = yard.p
     z = p.prior.sample(_SCREEN, seed + 14)
     values, rounding = unit(p, z, yard.scale)
-    group = max(1, PIECE // (_SCREEN * max(512, values.shape[1])))
-    for start in range(0, len(candidates), group):
-        some = candidates[start : start + group]
+    group = max(1, PIECE // max(_SCREEN * max(512, values.shape[1]), yard.size**2))
+    waiting = iter(candidates)
+    while some := list(islice(waiting, group)):
         images = torch.cat([z @ matrix.T + offset for matrix, offset in some])
         good = yard.inside(images)
         # An image outside the support is judged by the others; what it gives is not looked at.
