@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
 from experiments.planted_decoders import injective, planted
-from experiments.soundness_numeric import confirmed, contradictions, found, searched
+from experiments.soundness_numeric import FOUND, RESULT, confirmed, contradictions, found, searched
 
 SUBSET = 8
 
@@ -38,3 +40,11 @@ def test_injective_decoders_are_injective_where_it_is_seen():
         law = case.decoder.double()(z)
         between, apart = torch.pdist(law), torch.pdist(z)
         assert (between > 1e-12 * apart).all()
+
+
+def test_the_committed_result_holds():
+    result = json.loads(RESULT.read_text())
+    assert result["planted"] >= 200 and result["injective"] >= 200
+    assert result["found"] >= FOUND and result["false_collisions"] == 0
+    assert result["contradictions"] == []
+    assert f"--decoders {result['planted']} " in result["command"]
