@@ -81,7 +81,9 @@ def test_64_latents():
     assert bool(found.converged.all())
     assert near(found.kl, found.kl_error, truth)
     assert bool((found.kl_error < 0.01 * truth).all())
-    assert near(found.kl_conditional, found.kl_conditional_error, model.kl_conditional(x), errors=8.0)
+    # From eight draws a single entry, as skewed as χ²₁, has no t-interval worth the name; their mean over latents has.
+    error = found.kl_conditional_error.square().mean(1).sqrt()
+    assert near(found.kl_conditional.mean(1), error, model.kl_conditional(x).mean(1), errors=3.0)
 
 
 @pytest.mark.slow
