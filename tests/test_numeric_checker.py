@@ -60,7 +60,7 @@ def sequence(z, x):
 HISTORIES = matrix(4, 5, 1)
 COINS = td.Bernoulli(torch.full((2,), 0.5))
 EMBEDDED = torch.tensor([[0.0, 1], [1, 0], [1, 0], [2, 2]])
-WIDE = matrix(3, 2)
+WIDE, TALL = matrix(3, 2), matrix(6, 2, seed=1)
 
 # name: decoder, prior, likelihood, x, levels, whether a certificate has to stand behind them all
 H = {
@@ -71,6 +71,7 @@ H = {
     ),
     "H2": (lambda z: 0 * z + 1, normal(2), gaussian, None, [CONSTANT, CONSTANT], True),
     "H3": (dead(), td.Uniform(-torch.ones(2), torch.ones(2)), gaussian, None, [CONSTANT, CONSTANT], True),
+    "H3 under a normal": (dead(), normal(2), gaussian, None, [PARTIAL, PARTIAL], True),
     "H4": (
         lambda z: torch.tanh(z[:, :1] * torch.ones(3, dtype=z.dtype)),
         *(normal(2), gaussian, None, [GLOBAL, CONSTANT], True),
@@ -81,17 +82,25 @@ H = {
     ),
     "H6": (lambda z: torch.sin(3 * z), normal(1), gaussian, None, [LOCAL], False),
     "H6 circle": (lambda z: torch.cat([z.cos(), z.sin()], 1), normal(1), gaussian, None, [LOCAL], False),
-    "H7": (lambda z: z.norm(dim=1, keepdim=True), normal(2), gaussian, None, [PARTIAL, PARTIAL], False),
+    "H7": (lambda z: z.norm(dim=1, keepdim=True), normal(2), gaussian, None, [PARTIAL, PARTIAL], True),
     "H8": (Coupling(), normal(2), gaussian, None, [GLOBAL, GLOBAL], True),
     "H8 lifted": (
         nn.Sequential(Coupling(), nn.Linear(2, 5)),
         *(normal(2), gaussian, None, [GLOBAL, GLOBAL], True),
     ),
+    "H9": (
+        lambda z: torch.sigmoid(z @ TALL.mT + 0.3) @ TALL + 0.2 * z,
+        *(normal(2), gaussian, None, [GLOBAL, GLOBAL], True),
+    ),
+    "H10": (
+        lambda z: (z @ TALL.mT + 0.3 > 0).to(z.dtype) @ TALL,
+        *(normal(2), gaussian, None, [PARTIAL, PARTIAL], True),
+    ),
     "H12": (
         lambda z: torch.stack([z[:, 0] + z[:, 0] ** 3 + z[:, 1], z[:, 1] + z[:, 1] ** 3 - z[:, 0]], 1),
         *(normal(2), gaussian, None, [GLOBAL, GLOBAL], True),
     ),
-    "H14": (lambda z: z[:, :1] * z[:, 1:], normal(2), gaussian, None, [PARTIAL, PARTIAL], False),
+    "H14": (lambda z: z[:, :1] * z[:, 1:], normal(2), gaussian, None, [PARTIAL, PARTIAL], True),
     "H15": (
         lambda z: z,
         *(normal(1), lambda f: td.Normal(torch.zeros_like(f), f.exp()), None, [GLOBAL], True),
@@ -196,6 +205,22 @@ def test_a_vae_is_checked_in_one_line():
             return td.Normal(f, 0.1)
 
     assert ik.check(Autoencoder()).level is GLOBAL
+
+
+def test_a_dead_cell_is_partial_and_nearly_collapsed_both():
+    """H3′: the same weights are CONSTANT on the box and PARTIAL under N(0, I), by proof; and say how little is seen."""
+    verdict = answer("H3 under a normal")
+    assert verdict.certificate is not None and "prior mass" in verdict.certificate.statement
+    assert any("nearly collapsed" in text for text in verdict.assumptions)
+
+
+def test_many_latents_into_few_numbers():
+    """Exact null vectors of a wide layer would fill the memory; their dimension is proof enough."""
+    torch.manual_seed(0)
+    wide = nn.Sequential(nn.Linear(300, 200), nn.Tanh(), nn.Linear(200, 20))
+    verdict = ik.check(wide, prior=normal(300), likelihood=gaussian)
+    assert set(verdict.latents.values()) == {PARTIAL}
+    assert verdict.certificate is not None and verdict.certificate.verify()
 
 
 def test_seeds_do_not_change_the_answer():

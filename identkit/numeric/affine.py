@@ -23,6 +23,8 @@ from identkit.numeric.singular import PRIME
 _LARGEST_PRODUCT = 1 << 25  # rational multiplications in one matrix product
 _LARGEST_FORM = 1 << 21  # rational coefficients of one step
 _LARGEST_REACH = 1 << 28  # rows times values, for asking which rows reach the law at all
+# Rank² times columns. Entries of the basis are quotients of minors, with some 58 bits for each row of a minor.
+_LARGEST_BASIS = 1 << 21
 
 Vector = tuple[fmpq, ...]
 
@@ -48,12 +50,13 @@ def seen_rows(program: Program, found: Ranges) -> set[Vector]:
 
 
 def null_space_of(rows: set[Vector], columns: int) -> list[Vector]:
-    """A basis of the vectors (columns,) that are orthogonal to all rows, exactly."""
+    """A basis of the vectors (columns,) that are orthogonal to all rows, exactly; empty too where it is too large."""
     if not rows:
         return [tuple(fmpq(int(i == j)) for j in range(columns)) for i in range(columns)]
     integers = [_integers(row) for row in rows]
     modular = flint.nmod_mat(len(integers), columns, [n % PRIME for row in integers for n in row], PRIME)
-    if modular.rank() == columns:  # at most the true rank
+    least = int(modular.rank())
+    if least == columns or least**2 * columns > _LARGEST_BASIS:
         return []
     reduced, rank = fmpq_mat(len(integers), columns, [fmpq(n) for row in integers for n in row]).rref()
     pivots = [next(j for j in range(columns) if reduced[i, j] != 0) for i in range(rank)]
@@ -65,6 +68,26 @@ def null_space_of(rows: set[Vector], columns: int) -> list[Vector]:
             vector[pivot] = -reduced[i, free]
         basis.append(tuple(vector))
     return basis
+
+
+def freed(rows: set[Vector], columns: int) -> list[bool]:
+    """Which coordinates some vector orthogonal to all rows moves: for matrices whose null space is too large to write.
+
+    A coordinate is fixed when its unit vector is in the row space. Independent rows modulo a prime are independent; and
+    a unit vector outside their span modulo the prime is outside their span, as their number is then the rank. Where
+    the rows are dependent modulo the prime, nothing is said.
+    """
+    integers = [_integers(row) for row in rows]
+    modular = flint.nmod_mat(len(integers), columns, [n % PRIME for row in integers for n in row], PRIME)
+    reduced, rank = modular.rref()
+    if rank < len(integers) or rank == columns:
+        return [False] * columns
+    fixed = set()
+    for i in range(rank):
+        entries = [j for j in range(columns) if int(reduced[i, j])]
+        if len(entries) == 1:
+            fixed.add(entries[0])
+    return [j not in fixed for j in range(columns)]
 
 
 def _integers(row: Vector) -> list[int]:

@@ -75,8 +75,8 @@ def _width(program: Program, found: enclosure.Ranges) -> int:
         count = _count(program, number, moving)
         if 0 < count < least and _is_gate(program, found, number):
             least = count
-    rows = affine.seen_rows(program, found)
-    return min(least, program.steps[0].size - len(affine.null_space_of(rows, program.steps[0].size)))
+    rows, size = affine.seen_rows(program, found), program.steps[0].size
+    return min(least, len(rows), size - len(affine.null_space_of(rows, size)))
 
 
 def _count(program: Program, number: int, moving: list[Tensor]) -> int:

@@ -22,6 +22,7 @@ from identkit.numeric.certificates import (
     Ignored,
     Injective,
     NullDirections,
+    Unread,
     decoder_constants,
     fractions,
     held,
@@ -91,6 +92,20 @@ def null_directions(p: Probed) -> NullDirections | None:
             whole[j] = value
         directions.append(fractions(whole))
     return NullDirections(model=p, directions=tuple(directions)) if directions else None
+
+
+def unread(p: Probed) -> Unread | None:
+    """Prove that z enters through fewer linear functions than there are latents, and which latents that frees.
+
+    For layers too wide for `null_directions`, whose exact vectors would fill the memory. Proves `PARTIAL`.
+    """
+    program = law_program(p)
+    if program is None or p.prior.states is not None:
+        return None
+    rows = affine.seen_rows(program, enclosure.ranges(program, support(p)))
+    moved = affine.freed(rows, p.prior.size)
+    names = tuple(name for name, moves in zip(p.prior.names, moved, strict=True) if moves)
+    return Unread(model=p, names=names, rank=len(rows)) if names else None
 
 
 def injective(p: Probed) -> Injective | None:

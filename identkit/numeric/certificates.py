@@ -24,6 +24,7 @@ from identkit.numeric.recovery import recovered
 from identkit.verdict import Certificate
 
 Direction = tuple[Fraction, ...]
+_LISTED = 8  # names that a statement spells out
 
 
 def support(p: Probed) -> Interval:
@@ -126,6 +127,37 @@ def are_null(program: Program, found: enclosure.Ranges, directions: Sequence[Dir
         for row in rows
         for vector in vectors
     )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Unread(Certificate):
+    """z enters through fewer linear functions than there are latents; their null space moves the named ones."""
+
+    model: Probed
+    names: tuple[str, ...]
+    rank: int
+    """The number of linear functions of z that the law reads."""
+
+    @property
+    def kind(self) -> str:
+        return "null space by its dimension"
+
+    @property
+    def statement(self) -> str:
+        return (
+            f"{law_name(self.model)} reads z through {self.rank} linear functions, fewer than {self.model.prior.size} "
+            "latents; directions that they do not see move "
+            + (f"{len(self.names)} of these" if len(self.names) > _LISTED else ", ".join(self.names))
+        )
+
+    def verify(self) -> bool:
+        program = law_program(self.model)
+        if program is None or self.model.prior.states is not None:
+            return False
+        rows = affine.seen_rows(program, enclosure.ranges(program, support(self.model)))
+        moved = affine.freed(rows, self.model.prior.size)
+        free = {name for name, moves in zip(self.model.prior.names, moved, strict=True) if moves}
+        return bool(self.names) and len(rows) <= self.rank and set(self.names) <= free
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

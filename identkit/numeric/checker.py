@@ -19,12 +19,14 @@ import torch
 from torch import Tensor
 
 from identkit.numeric import bounds
+from identkit.numeric.bottleneck import bottleneck
 from identkit.numeric.collision import Collisions, collisions
 from identkit.numeric.flatness import along
 from identkit.numeric.found import Found, translations
 from identkit.numeric.generators import generators
 from identkit.numeric.on_data import check_density
 from identkit.numeric.probed import Probed, probed
+from identkit.numeric.regions import dead_region
 from identkit.numeric.spectrum import Spectrum, spectrum
 from identkit.numeric.states import check_states
 from identkit.verdict import Invariance, Level, Verdict
@@ -92,6 +94,11 @@ def _prove(found: Found, p: Probed) -> None:
     if null is not None:
         found.settle(null.moves, Level.PARTIAL, null)
         found.invariances += translations(null, p)
+    else:
+        wide = bounds.unread(p)
+        if wide is not None:
+            found.settle(wide.names, Level.PARTIAL, wide)
+    found.narrow = bottleneck(p) if found.open else None
     if found.open:
         injective = bounds.injective(p)
         if injective is not None:
@@ -102,6 +109,11 @@ def _probe(found: Found, p: Probed, seed: int) -> None:
     """What ranks and collisions say of the latents that nothing was proved about."""
     ranks = spectrum(p, seed=seed)
     analytic = bounds.analytic(p) is not None
+    deficient = ~ranks.full_rank & ranks.clear
+    if bool(deficient.any()) and not (analytic and bool(ranks.full_rank.any())):
+        dead = dead_region(p, ranks.z[deficient])
+        if dead is not None:
+            found.settle(dead.moves, Level.PARTIAL, dead)
     met = collisions(p, seed=seed)
     if not any(level is Level.PARTIAL for level in found.levels.values()) or found.open:
         _by_rank(found, p, ranks, met, analytic)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from identkit.numeric.bottleneck import Bottleneck
 from identkit.numeric.certificates import NullDirections
 from identkit.numeric.probed import Probed
 from identkit.verdict import Certificate, Invariance, Level, Verdict, overall
@@ -27,7 +28,7 @@ class Together(Certificate):
     @property
     def statement(self) -> str:
         """The statements of the parts, one after the other."""
-        return " ".join(part.statement for part in self.parts)
+        return "; ".join(part.statement for part in self.parts)
 
     def verify(self) -> bool:
         """Whether every part holds when it is checked again."""
@@ -45,6 +46,8 @@ class Found:
     identifiable: list[str] = field(default_factory=list)
     assumptions: list[str] = field(default_factory=list)
     proofs: list[Certificate] = field(default_factory=list)
+    narrow: Bottleneck | None = None
+    """A proof that the whole is PARTIAL, without a word on which latents a fibre moves."""
 
     def __post_init__(self) -> None:
         self.levels = dict.fromkeys(self.names, Level.UNKNOWN)
@@ -63,14 +66,17 @@ class Found:
 
     def verdict(self, p: Probed, seconds: float) -> Verdict:
         """The verdict on all latents together."""
-        certificate = None
-        if self.proofs:
-            certificate = self.proofs[0] if len(self.proofs) == 1 else Together(tuple(self.proofs))
+        level, proofs, certificate = overall(self.levels.values()), list(self.proofs), None
+        if self.narrow is not None and level in (Level.UNKNOWN, Level.PARTIAL):
+            level = Level.PARTIAL
+            proofs.append(self.narrow)
+        if proofs:
+            certificate = proofs[0] if len(proofs) == 1 else Together(tuple(proofs))
         return Verdict(
             model=p.name,
             about="latents",
             scope="data" if p.decode is None else "at",
-            level=overall(self.levels.values()),
+            level=level,
             latents=self.levels,
             at_least=tuple(self.at_least),
             invariances=tuple(self.invariances),

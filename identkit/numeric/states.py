@@ -1,8 +1,7 @@
 """Finite priors: every state's law, or log density on the data, is compared with every other's, so nothing is sampled.
 
 Two states with one law are merged (theory/T2): the latents in which they differ are PARTIAL, and CONSTANT where no
-change of them alone is ever seen. The certificate of the rest is the smallest distance between two laws, in units of
-their rounding (theory/T5).
+change of them alone is ever seen.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from torch import Tensor
 from identkit.numeric.found import Found
 from identkit.numeric.merged import merged, state_name
 from identkit.numeric.probed import Probed
+from identkit.numeric.state_proof import states as prove_states
 from identkit.verdict import Certificate, Invariance, Level
 
 _NEAR = 1e-6  # nats: states closer than this are reported
@@ -29,7 +29,7 @@ _ROUNDING = 32  # of the largest value of a number over all states
 
 @dataclass(frozen=True, eq=False, repr=False)
 class StatesCompared(Certificate):
-    """Which states of a finite prior have one law, to the last bit, and how far apart all others are."""
+    """Which states of a finite prior have one log density of a datum, to the last bit, and how far apart others are."""
 
     numbers: Callable[[Float[Tensor, "s k"]], Float[Tensor, "s q"]]
     """State → the numbers that are equal exactly where two states are indistinguishable."""
@@ -46,14 +46,14 @@ class StatesCompared(Certificate):
     def statement(self) -> str:
         """What is proved."""
         merged = sum(len(group) > 1 for group in self.groups)
-        same = f"{merged} group{'s' * (merged != 1)} of states with equal laws, " if merged else ""
+        same = f"{merged} group{'s' * (merged != 1)} of states with equal densities, " if merged else ""
         return (
-            f"All {len(self.states)} states compared: {same}and {len(self.groups)} different laws, the closest two "
+            f"All {len(self.states)} states compared: {same}and {len(self.groups)} different densities, the closest two "
             f"{self.distance():.3g} times their rounding apart."
         )
 
     def distance(self) -> float:
-        """The smallest distance between laws of two groups, in units of rounding; ∞ for one group."""
+        """The smallest distance between two groups, in units of rounding; ∞ for one group."""
         with torch.no_grad():
             values = self.numbers(self.states[[group[0] for group in self.groups]])
         return _closest(values / rounding(values))
@@ -95,24 +95,24 @@ def _closest(units: Float[Tensor, "s q"]) -> float:
 
 
 def check_states(p: Probed, seed: int = 0) -> Found:
-    """Levels of finite latents by their laws.
+    """Levels of finite latents by their laws; states of prior probability zero do not count.
 
-    States of prior probability zero do not count. Laws that agree but for rounding are merged and say so; then nothing
-    is certified.
+    The recorded computation proves which states have one law and which do not (`state_proof`). Where it cannot be
+    recorded, laws that agree but for rounding are merged and say so, and nothing is certified.
     """
     states = _possible(p)
     found = Found(p.prior.names)
-    partition = merged(p, _NEAR, seed)
-    label = torch.empty(sum(map(len, partition.groups)), dtype=torch.long)
-    for number, group in enumerate(partition.groups):
-        label[list(group)] = number
-    label = label[states.kept]
+    proof, partition = prove_states(p), merged(p, _NEAR, seed)
+    label = _labels(partition.groups if proof is None else proof.classes)[states.kept]
     if not bool(states.kept.all()):
         found.assumptions.append(f"{int((~states.kept).sum())} states of prior probability 0 are left out")
-    compared = StatesCompared(p.parameters, states.values, _groups(label))
-    levels, proof = _levels(p.prior.names, compared, label)
-    _settle(found, levels, compared, proof)
-    for group in [group for group in compared.groups if len(group) > 1][:_SHOWN]:
+    apart = proof is not None and proof.distinct
+    levels = _levels(p.prior.names, states.values, label, equal=proof is not None, apart=apart)
+    for name, level in levels.items():
+        found.settle([name], level, proof)
+    if not apart:
+        found.assumptions.append("laws that differ, or do not, were compared in float arithmetic only")
+    for group in [group for group in _groups(label) if len(group) > 1][:_SHOWN]:
         found.invariances.append(_merging(p, states.values[list(group)]))
     for one, two, nats in partition.near[:_LISTED]:
         pair = " and ".join(state_name(p.prior, states.all[index]) for index in (one, two))
@@ -134,9 +134,15 @@ def check_states_on_data(p: Probed) -> list[Found]:
             label = numbers(states.values)[:, 0].unique(return_inverse=True)[1].cpu()
         compared = StatesCompared(numbers, states.values, _groups(label))
         found = Found(p.prior.names)
-        levels, proof = _levels(p.prior.names, compared, label)
-        on_data = {n: Level.INFORMED if level is Level.GLOBAL else level for n, level in levels.items()}
-        _settle(found, on_data, compared, proof)
+        proof = compared if compared.verify() else None
+        sure = proof is not None
+        for name, level in _levels(p.prior.names, states.values, label, equal=sure, apart=sure).items():
+            found.settle([name], Level.INFORMED if level is Level.GLOBAL else level, proof)
+        if proof is None:
+            found.assumptions.append(
+                "some states are told apart on the data, or not, by rounding alone (the closest two that are by "
+                f"{compared.distance():.3g} times that)"
+            )
         rows.append(found)
     return rows
 
@@ -158,18 +164,6 @@ def _possible(p: Probed) -> _States:
     return _States(p.prior.states, torch.isfinite(p.prior.log_prob(p.prior.states)).cpu())
 
 
-def _settle(
-    found: Found, levels: dict[str, Level], compared: StatesCompared, proof: StatesCompared | None
-) -> None:
-    for name, level in levels.items():
-        found.settle([name], level, proof)
-    if proof is None:
-        found.assumptions.append(
-            "some states are told apart, or not, by rounding alone (the closest two that are told apart by "
-            f"{compared.distance():.3g} times that): no certificate"
-        )
-
-
 def _merging(p: Probed, group: Float[Tensor, "r k"]) -> Invariance:
     shown = " ~ ".join(state_name(p.prior, state) for state in group[:_LISTED])
     moved = (group != group[0]).any(0).tolist()
@@ -186,15 +180,29 @@ def _groups(label: Int[Tensor, " s"]) -> tuple[tuple[int, ...], ...]:
     )
 
 
+def _labels(groups: tuple[tuple[int, ...], ...]) -> Int[Tensor, " s"]:
+    label = torch.empty(sum(map(len, groups)), dtype=torch.long)
+    for number, group in enumerate(groups):
+        label[list(group)] = number
+    return label
+
+
 def _levels(
-    names: tuple[str, ...], compared: StatesCompared, label: Int[Tensor, " s"]
-) -> tuple[dict[str, Level], StatesCompared | None]:
+    names: tuple[str, ...],
+    states: Float[Tensor, "s k"],
+    label: Int[Tensor, " s"],
+    *,
+    equal: bool,
+    apart: bool,
+) -> dict[str, Level]:
     """CONSTANT where a change of the latent alone is never seen; PARTIAL where merged states differ in it.
 
-    Without a certificate only merged states are worth a level: PARTIAL, but for rounding.
+    Args:
+        label: equal for states of one law.
+        equal: whether equal labels are proved to be equal laws; else no latent is called CONSTANT.
+        apart: whether different labels are proved to be different laws; else none is called GLOBAL.
     """
-    states, labels = compared.states, label.unique().tolist()
-    proof = compared if compared.verify() else None
+    labels = label.unique().tolist()
     levels = {}
     for j, name in enumerate(names):
         rest = torch.cat([states[:, :j], states[:, j + 1 :]], 1)
@@ -205,9 +213,9 @@ def _levels(
         ignored = all(len(label[here].unique()) == 1 for here in contexts)
         alone = any(int(here.sum()) > 1 for here in contexts)
         if len(labels) == 1 or (ignored and alone):
-            levels[name] = Level.CONSTANT if proof is not None else Level.UNKNOWN
+            levels[name] = Level.CONSTANT if equal else Level.UNKNOWN
         elif any(len(states[label == number, j].unique()) > 1 for number in labels):
             levels[name] = Level.PARTIAL
         else:
-            levels[name] = Level.GLOBAL if proof is not None else Level.UNKNOWN
-    return levels, proof
+            levels[name] = Level.GLOBAL if apart else Level.UNKNOWN
+    return levels
