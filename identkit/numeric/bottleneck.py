@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from identkit.numeric import affine, enclosure
-from identkit.numeric.certificates import law_name, support, unseen
-from identkit.numeric.lowering import law_program
+from identkit.numeric import enclosure
+from identkit.numeric.certificates import law_name
 from identkit.numeric.probed import Probed
 from identkit.numeric.program import Kind, Program
+from identkit.numeric.record import Record, record_of
 from identkit.verdict import Certificate
 
 
@@ -53,30 +53,30 @@ class Bottleneck(Certificate):
         )
 
 
-def bottleneck(p: Probed) -> Bottleneck | None:
+def bottleneck(p: Probed | Record) -> Bottleneck | None:
     """Prove `PARTIAL` by counting, as for decoders of ‖z‖ (H7), of z₁z₂ (H14) and into fewer dimensions.
 
     It does not tell which latents a fibre moves, only that every open set of latents is not determined as a whole.
     """
-    program = law_program(p)
-    if program is None or p.prior.states is not None or not p.prior.fills_box:
+    record = record_of(p)
+    if record.program is None or not record.model.prior.fills_box:
         return None
-    hidden = unseen(program, support(p))
-    names = tuple(name for name, no in zip(p.prior.names, hidden, strict=True) if not no)
-    width = _width(program, enclosure.ranges(program, support(p)))
-    return Bottleneck(model=p, names=names, width=width) if width < len(names) else None
+    model = record.model
+    names = tuple(name for name, no in zip(model.prior.names, record.unseen, strict=True) if not no)
+    width = _width(record)
+    return Bottleneck(model=model, names=names, width=width) if width < len(names) else None
 
 
-def _width(program: Program, found: enclosure.Ranges) -> int:
+def _width(record: Record) -> int:
     """The least number of elements of one step that all ways from the latents to the output lead through."""
-    moving = enclosure.dependence(program, found)
-    least = _count(program, len(program.steps) - 1, moving)
+    program = record.steps
+    read = min(len(record.rows), record.model.prior.size - len(record.null_space))
+    least = min(read, _count(program, len(program.steps) - 1, record.moving))
     for number in range(1, len(program.steps) - 1):
-        count = _count(program, number, moving)
-        if 0 < count < least and _is_gate(program, found, number):
+        count = _count(program, number, record.moving)
+        if 0 < count < least and _is_gate(program, record.ranges, number):
             least = count
-    rows, size = affine.seen_rows(program, found), program.steps[0].size
-    return min(least, len(rows), size - len(affine.null_space_of(rows, size)))
+    return least
 
 
 def _count(program: Program, number: int, moving: list[Tensor]) -> int:

@@ -20,29 +20,12 @@ from identkit.numeric.lipschitz import Constants, lipschitz
 from identkit.numeric.lowering import decoder_program, law_program
 from identkit.numeric.probed import Probed
 from identkit.numeric.program import Program
+from identkit.numeric.record import Record
 from identkit.numeric.recovery import recovered
 from identkit.verdict import Certificate
 
 Direction = tuple[Fraction, ...]
 _LISTED = 8  # names that a statement spells out
-
-
-def support(p: Probed) -> Interval:
-    """The box that holds the prior's support."""
-    return Interval(p.prior.low.to("cpu", torch.float64), p.prior.high.to("cpu", torch.float64))
-
-
-def unseen(program: Program, box: Interval) -> list[bool]:
-    """Which latents never reach the output, for latents in the box.
-
-    By dependence through the program, and, where that says yes, by exact coefficients: ``z − z`` is 0.
-    """
-    found = enclosure.ranges(program, box)
-    reaches = enclosure.dependence(program, found)[-1].any(1)
-    if not bool(reaches.any()):
-        return [True] * len(reaches)
-    rows = affine.seen_rows(program, found)
-    return [not bool(reach) or all(row[j] == 0 for row in rows) for j, reach in enumerate(reaches)]
 
 
 def held(box: Interval, ignored: Sequence[bool]) -> Interval:
@@ -75,10 +58,10 @@ class Ignored(Certificate):
         return f"no computation leads from {', '.join(self.names)} to {law_name(self.model)}"
 
     def verify(self) -> bool:
-        program = law_program(self.model)
-        if program is None or not self.names:
+        record = Record(self.model)
+        if record.program is None or not self.names:
             return False
-        blind = unseen(program, support(self.model))
+        blind = record.unseen
         return all(blind[self.model.prior.names.index(name)] for name in self.names)
 
 
@@ -114,7 +97,7 @@ class NullDirections(Certificate):
         program = law_program(self.model)
         if program is None or not self.directions or self.model.prior.states is not None:
             return False
-        found = enclosure.ranges(program, support(self.model))
+        found = enclosure.ranges(program, Record(self.model).support)
         return are_null(program, found, self.directions)
 
 
@@ -151,10 +134,10 @@ class Unread(Certificate):
         )
 
     def verify(self) -> bool:
-        program = law_program(self.model)
-        if program is None or self.model.prior.states is not None:
+        record = Record(self.model)
+        if record.program is None:
             return False
-        rows = affine.seen_rows(program, enclosure.ranges(program, support(self.model)))
+        rows = record.rows
         moved = affine.freed(rows, self.model.prior.size)
         free = {name for name, moves in zip(self.model.prior.names, moved, strict=True) if moves}
         return bool(self.names) and len(rows) <= self.rank and set(self.names) <= free
@@ -195,22 +178,21 @@ class Injective(Certificate):
         return said
 
     def verify(self) -> bool:
-        program = law_program(self.model) if not self.vouched else None
+        record = Record(self.model)
         if not self.names:
             return False
         if self.vouched:
-            found = bounded.links(self.model, support(self.model))
+            found = bounded.links(self.model, record.support)
             proved = found is not None and bounded.reads_off(self.model)
             return proved and found is not None and self._within(bounded.total(found))
-        if program is None:
+        if record.program is None:
             return False
-        blind = unseen(program, support(self.model))
         names = self.model.prior.names
-        if any(not blind[names.index(name)] for name in self.ignored):
+        if any(not record.unseen[names.index(name)] for name in self.ignored):
             return False
         free = [name in self.ignored for name in names]
-        box = held(support(self.model), free)
-        known = recovered(program, enclosure.ranges(program, box))
+        box = held(record.support, free)
+        known = recovered(record.program, enclosure.ranges(record.program, box))
         if not all(bool(known[names.index(name)]) for name in self.names):
             return False
         return (self.lower is None and self.upper is None) or self._within(decoder_constants(self.model, box))
@@ -244,10 +226,8 @@ class Analytic(Certificate):
         return f"{law_name(self.model)} is a real-analytic function of z"
 
     def verify(self) -> bool:
-        program = law_program(self.model)
-        return program is not None and enclosure.analytic(
-            program, enclosure.ranges(program, support(self.model))
-        )
+        record = Record(self.model)
+        return record.program is not None and enclosure.analytic(record.program, record.ranges)
 
 
 def fractions(vector: Sequence[fmpq]) -> Direction:

@@ -26,6 +26,7 @@ from identkit.numeric.found import Found, translations
 from identkit.numeric.generators import generators
 from identkit.numeric.on_data import check_density
 from identkit.numeric.probed import Probed, probed
+from identkit.numeric.record import Record
 from identkit.numeric.regions import dead_region
 from identkit.numeric.spectrum import Spectrum, spectrum
 from identkit.numeric.states import check_states
@@ -67,51 +68,51 @@ def check_numeric(
 
 
 def _check_law(p: Probed, seed: int) -> Found:
-    found = Found(p.prior.names)
-    _prove(found, p)
+    found, record = Found(p.prior.names), Record(p)
+    _prove(found, record)
     if found.open:
-        _probe(found, p, seed)
+        _probe(found, p, record, seed)
     if p.histories > 1:
         found.assumptions.append(f"judged on the {p.histories} histories given, as pieces of one law")
     _say_how_weak(found, p, seed)
     return found
 
 
-def _prove(found: Found, p: Probed) -> None:
+def _prove(found: Found, record: Record) -> None:
     """What follows from the weights, cheapest first."""
-    still = bounds.constant(p)
+    still = bounds.constant(record)
     if still is not None:
         found.settle(found.names, Level.CONSTANT, still)
         return
-    ignored = bounds.ignored(p)
+    ignored = bounds.ignored(record)
     if ignored is not None:
         found.settle(ignored.names, Level.CONSTANT, ignored)
         found.invariances += [
             Invariance(kind="translation", about=(name,), generator=f"d/d{name}", preserves_prior=False)
             for name in ignored.names
         ]
-    null = bounds.null_directions(p)
+    null = bounds.null_directions(record)
     if null is not None:
         found.settle(null.moves, Level.PARTIAL, null)
-        found.invariances += translations(null, p)
+        found.invariances += translations(null, record.model)
     else:
-        wide = bounds.unread(p)
+        wide = bounds.unread(record)
         if wide is not None:
             found.settle(wide.names, Level.PARTIAL, wide)
-    found.narrow = bottleneck(p) if found.open else None
+    found.narrow = bottleneck(record) if found.open else None
     if found.open:
-        injective = bounds.injective(p)
+        injective = bounds.injective(record)
         if injective is not None:
             found.settle(injective.names, Level.GLOBAL, injective)
 
 
-def _probe(found: Found, p: Probed, seed: int) -> None:
+def _probe(found: Found, p: Probed, record: Record, seed: int) -> None:
     """What ranks and collisions say of the latents that nothing was proved about."""
     ranks = spectrum(p, seed=seed)
-    analytic = bounds.analytic(p) is not None
+    analytic = bounds.analytic(record) is not None
     deficient = ~ranks.full_rank & ranks.clear
     if bool(deficient.any()) and not (analytic and bool(ranks.full_rank.any())):
-        dead = dead_region(p, ranks.z[deficient])
+        dead = dead_region(record, ranks.z[deficient])
         if dead is not None:
             found.settle(dead.moves, Level.PARTIAL, dead)
     met = collisions(p, seed=seed)

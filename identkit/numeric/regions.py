@@ -17,11 +17,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from identkit.numeric import affine, enclosure
-from identkit.numeric.certificates import Direction, are_null, fractions, law_name, support, unseen
+from identkit.numeric.certificates import Direction, are_null, fractions, law_name
 from identkit.numeric.intervals import Interval
-from identkit.numeric.lowering import law_program
 from identkit.numeric.probed import Prior, Probed
 from identkit.numeric.program import Kind, Program
+from identkit.numeric.record import Record, record_of
 from identkit.verdict import Certificate
 
 _FIRST = 1e-3  # half width of the first box about a centre, in standard deviations of the prior
@@ -67,7 +67,8 @@ class DeadRegion(Certificate):
         )
 
     def verify(self) -> bool:
-        program, whole = law_program(self.model), support(self.model)
+        record = Record(self.model)
+        program, whole = record.program, record.support
         if (
             program is None
             or not self.directions
@@ -79,7 +80,7 @@ class DeadRegion(Certificate):
         return are_null(program, enclosure.ranges(program, self.box), self.directions)
 
 
-def dead_region(p: Probed, centres: Float[Tensor, "n k"]) -> DeadRegion | None:
+def dead_region(p: Probed | Record, centres: Float[Tensor, "n k"]) -> DeadRegion | None:
     """Prove `PARTIAL` by a box about one of the centres, the one of the largest mass that is found.
 
     Args:
@@ -89,12 +90,11 @@ def dead_region(p: Probed, centres: Float[Tensor, "n k"]) -> DeadRegion | None:
     Returns:
         A box with directions that the law ignores in it beyond those that it ignores everywhere, or None.
     """
-    program = law_program(p)
-    if program is None or p.prior.states is not None or not p.prior.fills_box:
+    record = record_of(p)
+    program, p = record.program, record.model
+    if program is None or not p.prior.fills_box:
         return None
-    whole = support(p)
-    everywhere = len(affine.null_space(program, enclosure.ranges(program, whole)))
-    hidden = unseen(program, whole)
+    whole, hidden, everywhere = record.support, record.unseen, len(record.null_space)
     scale = p.prior.sample(512, seed=3).to("cpu", torch.float64).std(0).clamp(min=1e-6)
     best: DeadRegion | None = None
     for centre in centres[:_CENTRES].to("cpu", torch.float64):
