@@ -103,7 +103,19 @@ def test_the_law_of_a_module_is_that_of_its_float64_copy():
     assert p.dtype == torch.float64 and next(net.parameters()).dtype == torch.float32
     assert torch.allclose(p.parameters(z)[:, :3].float(), net(z.float()), atol=1e-6)
     closed_over = probed(lambda z: net(z), TWO, gaussian)
-    assert closed_over.dtype == torch.float32
+    assert closed_over.dtype == torch.float64
+    assert torch.equal(closed_over.parameters(z), p.parameters(z))
+    rounding_on_the_way = probed(lambda z: net(z.float()).to(torch.float32), TWO, gaussian)
+    assert torch.equal(rounding_on_the_way.parameters(z), p.parameters(z))
+
+
+def test_what_computes_in_float32_alone_is_taken_as_it_is():
+    def picky(z):
+        if z.dtype != torch.float32:
+            raise RuntimeError("expected dtype float32")
+        return z
+
+    assert probed(picky, TWO, gaussian).dtype == torch.float32
 
 
 def test_log_likelihood_is_row_by_row():

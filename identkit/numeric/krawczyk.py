@@ -25,12 +25,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from identkit.numeric import enclosure, intervals
-from identkit.numeric.certificates import support
 from identkit.numeric.collision import Collision
 from identkit.numeric.intervals import Interval, point
 from identkit.numeric.lowering import law_program
 from identkit.numeric.probed import Probed
 from identkit.numeric.program import Kind, Program
+from identkit.numeric.record import Record
 from identkit.numeric.rounding import spread
 from identkit.verdict import Certificate
 
@@ -79,7 +79,7 @@ class Partners(Certificate):
         if program is None or not self.model.prior.fills_box or not self.moves:
             return False
         z, x = Interval(self.low, self.high), Interval(self.partner_low, self.partner_high)
-        within = support(self.model)
+        within = Record(self.model).support
         inside = all(bool((box.low >= within.low).all() & (box.high <= within.high).all()) for box in (z, x))
         wide = bool((self.high > self.low).all())
         return inside and wide and any(_contracts(each, z, x) for each in _gates(program, within))
@@ -98,7 +98,7 @@ def partners(p: Probed, pairs: Iterable[Collision]) -> Partners | None:
     program = law_program(p)
     if program is None:
         return None
-    gates = _gates(program, support(p))
+    gates = _gates(program, Record(p).support)
     scale = spread(p).to("cpu", torch.float64)
     for pair in isolated[:_TRIED]:
         one, two = (z.to("cpu", torch.float64) for z in (pair.one, pair.two))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from identkit.numeric.laws import divergence, fisher_coordinates, parameters
+from identkit.numeric.promoted import promoted
 
 _TRIED = 16  # draws on which a decoder has to be a function of each latent alone
 _STATES = 1 << 14  # values of a finite prior that are worth listing
@@ -324,8 +326,8 @@ def _of_decoder(decoder: Any, prior: Any, likelihood: Any, x: Any, name: str) ->
             "x should be given: the decoder takes (z, x), and a law of sequences needs histories"
         )
 
-    def built(dtype: torch.dtype) -> Probed:
-        place, head = _in(decoder, dtype), _in(likelihood, dtype)
+    def built(dtype: torch.dtype, wide: bool) -> Probed:
+        place, head = _in(decoder, dtype, wide), _in(likelihood, dtype, wide)
         axes = prior_of(prior, dtype, _device(decoder))
         rows = None if data is None else data.to(axes.device, dtype if data.is_floating_point() else None)
 
@@ -364,10 +366,10 @@ def _of_density(log_prob: Any, prior: Any, x: Any, name: str) -> Probed:
         raise ValueError("x should be given: log p(x | z) says something about data only")
     data = torch.zeros(1, 0) if x is None else _data(x)
 
-    def built(dtype: torch.dtype) -> Probed:
+    def built(dtype: torch.dtype, wide: bool) -> Probed:
         axes = prior_of(prior, dtype, _device(log_prob))
         rows = data.to(axes.device, dtype if data.is_floating_point() else None)
-        place = _in(log_prob, dtype)
+        place = _in(log_prob, dtype, wide)
 
         def density(x: Tensor, z: Tensor) -> Tensor:
             shaped = axes.placed(z)
@@ -384,19 +386,18 @@ def _of_density(log_prob: Any, prior: Any, x: Any, name: str) -> Probed:
     return _held(built)
 
 
-def _held(built: Callable[[torch.dtype], Probed]) -> Probed:
-    """In float64 where the model's code takes it, else in float32; and a function of each latent alone."""
-    try:
-        model = built(torch.float64)
-        _tried(model)
-    except RuntimeError as refused:
-        if "dtype" not in str(refused) and "Double" not in str(refused):
-            raise ValueError(
-                f"the decoder or likelihood fails at draws from the prior: {refused}"
-            ) from refused
-        model = built(torch.float32)
-        _tried(model)
-    return model
+def _held(built: Callable[[torch.dtype, bool], Probed]) -> Probed:
+    """In float64 where the model's code takes it, if need be by promoting what it holds, else in float32."""
+    for dtype, wide in ((torch.float64, False), (torch.float64, True), (torch.float32, False)):
+        try:
+            model = built(dtype, wide)
+            _tried(model)
+            return model
+        except RuntimeError as refused:
+            reason = refused
+            if not re.search("dtype|Double|type", str(refused)):
+                break
+    raise ValueError(f"the decoder or likelihood fails at draws from the prior: {reason}") from reason
 
 
 def _tried(model: Probed) -> None:
@@ -408,6 +409,8 @@ def _tried(model: Probed) -> None:
             values, again, alone = (model.parameters(part) for part in (z, z, z[:1]))
         if model.x is not None and model.decode is not None:
             _scored(model, z[:1])
+    if values.dtype != model.dtype:
+        raise RuntimeError(f"the law has dtype {values.dtype}, not {model.dtype}")  # `_held` tries another one
     _refuse_nonfinite(values, "the likelihood")
     if not torch.equal(values, again):
         raise ValueError(
@@ -463,10 +466,10 @@ def _takes(function: Any) -> int:
     return max(1, len(needed))
 
 
-def _in(part: Any, dtype: torch.dtype) -> Any:
-    """A module's copy in another precision, the same function; anything else as it is."""
+def _in(part: Any, dtype: torch.dtype, wide: bool) -> Any:
+    """A module's copy in another precision, the same function; anything else as it is, or promoted."""
     if not isinstance(part, nn.Module):
-        return part
+        return promoted(part) if wide else part
     kinds = {parameter.dtype for parameter in part.parameters()} | {dtype}
     return part if kinds == {dtype} else copy.deepcopy(part).to(dtype)
 
