@@ -24,6 +24,7 @@ from identkit.numeric.collision import Collisions, collisions
 from identkit.numeric.flatness import along
 from identkit.numeric.found import Found, translations
 from identkit.numeric.generators import generators
+from identkit.numeric.krawczyk import partners
 from identkit.numeric.on_data import check_density
 from identkit.numeric.probed import Probed, probed
 from identkit.numeric.record import Record
@@ -118,7 +119,7 @@ def _probe(found: Found, p: Probed, record: Record, seed: int) -> None:
     met = collisions(p, seed=seed)
     if not any(level is Level.PARTIAL for level in found.levels.values()) or found.open:
         _by_rank(found, p, ranks, met, analytic)
-    _by_collision(found, ranks, met, analytic)
+    _by_collision(found, p, ranks, met, analytic)
     _say_what_was_tried(found, ranks, met)
 
 
@@ -154,7 +155,7 @@ def _by_rank(found: Found, p: Probed, ranks: Spectrum, met: Collisions, analytic
     ]
 
 
-def _by_collision(found: Found, ranks: Spectrum, met: Collisions, analytic: bool) -> None:
+def _by_collision(found: Found, p: Probed, ranks: Spectrum, met: Collisions, analytic: bool) -> None:
     """LOCAL for what a confirmed partner moves, and at least LOCAL for the rest, where the rank is full."""
     found.invariances += [
         Invariance(
@@ -177,6 +178,9 @@ def _by_collision(found: Found, ranks: Spectrum, met: Collisions, analytic: bool
     if not settled:
         return
     found.settle(settled, Level.LOCAL)
+    boxes = partners(p, met.pairs)
+    if boxes is not None and set(boxes.moves) & set(settled):
+        found.proofs.append(boxes)
     rest = found.open
     found.settle(rest, Level.LOCAL)
     found.at_least += rest

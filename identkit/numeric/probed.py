@@ -410,7 +410,9 @@ def _tried(model: Probed) -> None:
         if model.x is not None and model.decode is not None:
             _scored(model, z[:1])
     if values.dtype != model.dtype:
-        raise RuntimeError(f"the law has dtype {values.dtype}, not {model.dtype}")  # `_held` tries another one
+        raise RuntimeError(
+            f"the law has dtype {values.dtype}, not {model.dtype}"
+        )  # `_held` tries another one
     _refuse_nonfinite(values, "the likelihood")
     if not torch.equal(values, again):
         raise ValueError(
