@@ -1,0 +1,4 @@
+"""Decoders that cannot collapse, the ordinary ones they are compared with, and what trains and measures both.
+
+A file here holds one idea of that family; what judges a decoder of anybody's making lives in `identkit.numeric`.
+"""

@@ -1,0 +1,117 @@
+"""What a likelihood can explain: finite numbers in its support, and columns that vary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+Likelihood = Literal["gaussian", "bernoulli", "poisson", "categorical"]
+"""The family of x given its latents; it decides which values are possible."""
+
+_SHOWN = 8  # names in a message
+
+
+def refuse_outside(
+    x: Float[Tensor, "n d"],
+    likelihood: Likelihood,
+    *,
+    source: str,
+    columns: Sequence[str],
+    categories: int | None = None,
+) -> None:
+    """Refuse rows that no parameter of the likelihood could have made.
+
+    Gaussian: any finite number. Bernoulli: within [0, 1], so that a grey value may stand for a probability. Poisson:
+    0, 1, 2, … Categorical: 0, …, `categories` − 1. All of them as numbers in single precision, in which they are kept.
+
+    Args:
+        x: the rows, in the precision they were read in.
+        likelihood: the family.
+        source: what the message calls them, a file or an argument.
+        columns: d names.
+        categories: how many a categorical likelihood has.
+
+    Raises:
+        ValueError: names the source, row (from 1), column and value, and what it should be.
+    """
+    if likelihood not in get_args(Likelihood):
+        raise ValueError(f"likelihood should be one of {', '.join(get_args(Likelihood))}, got {likelihood!r}")
+    if likelihood == "categorical" and categories is None:
+        raise ValueError("categories should be a whole number for a categorical likelihood, got None")
+
+    def refuse(wrong: Bool[Tensor, "n d"], expected: str) -> None:
+        if wrong.any():
+            row, column = wrong.nonzero()[0].tolist()
+            raise ValueError(
+                f"{source}, row {row + 1}, column {columns[column]} should be {expected}, got {x[row, column]:.6g}"
+            )
+
+    refuse(~x.float().isfinite(), "a finite number (single precision, none missing)")
+    if likelihood == "bernoulli":
+        advice = "; images of 0 to 255 need divide=255" if x.max() > 1 else ""
+        refuse((x < 0) | (x > 1), f"within [0, 1] for a Bernoulli likelihood{advice}")
+    elif likelihood == "poisson":
+        refuse((x < 0) | (x != x.round()), "0, 1, 2, … for a Poisson likelihood")
+    elif likelihood == "categorical" and categories is not None:
+        wrong = (x < 0) | (x >= categories) | (x != x.round())
+        refuse(wrong, f"0, …, {categories - 1} for a categorical likelihood of {categories} categories")
+
+
+def refuse_constant(
+    x: Float[Tensor, "n d"], likelihood: Likelihood, *, source: str, columns: Sequence[str]
+) -> None:
+    """Refuse training rows that leave nothing to learn.
+
+    Under a Gaussian likelihood one constant column is enough: its noise shrinks to 0 and the density grows without
+    bound. The other densities are bounded by 1 (an image may have a border that is always black), so there only data
+    that are constant altogether are refused.
+
+    Raises:
+        ValueError: names the source and the columns.
+    """
+    constant = (x == x[0]).all(0)
+    if constant.all() or (likelihood == "gaussian" and constant.any()):
+        names = [name for name, same in zip(columns, constant.tolist(), strict=True) if same]
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        raise ValueError(
+            f"{source} should vary in every column of its {len(x)} training rows (a Gaussian likelihood has no bound "
+            f"where one does not), got constant columns: {', '.join(names[:_SHOWN])}{more}; leave them out"
+            if likelihood == "gaussian"
+            else f"{source} should vary, but its {len(x)} training rows are all equal"
+        )
+
+
+def refuse_few(rows: int, needed: int, *, source: str, purpose: str) -> None:
+    """Refuse fewer rows than a purpose needs.
+
+    Raises:
+        ValueError: names the source, the rows and how many there should be.
+    """
+    if rows < needed:
+        raise ValueError(f"{source} should have at least {needed} rows {purpose}, got {rows}")
+
+
+def whole(value: int, name: str, least: int = 1) -> int:
+    """A whole number of at least `least`.
+
+    Raises:
+        ValueError: names the argument and what it was.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} should be a whole number of at least {least}, got {value!r}")
+    return value
+
+
+def randomness(seed: int | torch.Generator) -> torch.Generator:
+    """The generator itself, or a new one on the CPU started from a whole number.
+
+    Raises:
+        ValueError: neither of the two.
+    """
+    if isinstance(seed, torch.Generator):
+        return seed
+    return torch.Generator().manual_seed(whole(seed, "seed", 0))
