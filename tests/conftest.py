@@ -14,6 +14,7 @@ install_import_hook(
         *(
             "identkit.classical",
             "identkit.diagnosis",
+            "identkit.lidvae.datasets",
             "identkit.model.compiled",
             "identkit.numeric",
             "identkit.plot",

@@ -9,8 +9,14 @@ from identkit.lidvae.datasets.dataset import Dataset, Parts, Scale, binarised, f
 from identkit.lidvae.datasets.files import from_csv, from_file, from_idx, from_npz
 from identkit.lidvae.datasets.idx import read_idx
 from identkit.lidvae.datasets.images import digits, fashion_mnist, mnist, omniglot
-from identkit.lidvae.datasets.sequences import LatentChain, latent_sequences, lstm_sequences
-from identkit.lidvae.datasets.support import Likelihood, refuse_outside
+from identkit.lidvae.datasets.sequences import (
+    Language,
+    LSTMLanguage,
+    MarkovLanguage,
+    lstm_sequences,
+    markov_sequences,
+)
+from identkit.lidvae.datasets.support import LIKELIHOODS, refuse_outside
 from identkit.lidvae.datasets.text import from_text
 from identkit.lidvae.datasets.toys import (
     TOYS,
@@ -23,10 +29,12 @@ from identkit.lidvae.datasets.toys import (
 )
 
 __all__ = [
+    "LIKELIHOODS",
     "TOYS",
     "Dataset",
-    "LatentChain",
-    "Likelihood",
+    "LSTMLanguage",
+    "Language",
+    "MarkovLanguage",
     "Parts",
     "Scale",
     "binarised",
@@ -41,8 +49,8 @@ __all__ = [
     "from_npz",
     "from_rows",
     "from_text",
-    "latent_sequences",
     "lstm_sequences",
+    "markov_sequences",
     "mnist",
     "omniglot",
     "pinwheel",

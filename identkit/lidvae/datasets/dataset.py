@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from identkit.lidvae.datasets.support import (
-    Likelihood,
     randomness,
     refuse_constant,
     refuse_few,
@@ -55,8 +54,8 @@ class Dataset:
     """Single precision; whole numbers (int64) where the likelihood is categorical."""
     validation: Shaped[Tensor, "m d"]
     test: Shaped[Tensor, "k d"]
-    likelihood: Likelihood
-    """The family that suits the values."""
+    likelihood: str
+    """The family that suits the values: gaussian, bernoulli, poisson or categorical."""
     labels: Parts | None = None
     """What each row is: the arm, the digit; int64, (n,). For judging, never for training."""
     label_names: tuple[str, ...] | None = None
@@ -168,14 +167,14 @@ def split_rows(n: int, *, source: str = "the data") -> Parts:
 
 
 def from_rows(
-    x: Shaped[Tensor, "n d"],
-    likelihood: Likelihood,
+    x: Any,
+    likelihood: str,
     *,
     name: str = "x",
     source: str | None = None,
-    labels: Int[Tensor, " n"] | None = None,
+    labels: Tensor | None = None,
     label_names: Sequence[str] | None = None,
-    latents: Float[Tensor, "n k"] | None = None,
+    latents: Tensor | None = None,
     columns: Sequence[str] | None = None,
     shape: tuple[int, ...] | None = None,
     divide: float = 1.0,
@@ -185,8 +184,8 @@ def from_rows(
     """Check rows against a likelihood and split them 80/10/10.
 
     Args:
-        x: the rows, of any number type.
-        likelihood: the family that is to explain them.
+        x: the rows, a tensor (n, d) of any type of real numbers.
+        likelihood: the family that is to explain them: gaussian, bernoulli, poisson or categorical.
         name: what they are called.
         source: what messages call them; None for the name.
         labels, label_names, latents, columns, shape, vocabulary: as in `Dataset`; a categorical likelihood needs its
@@ -202,9 +201,8 @@ def from_rows(
     """
     source = source or name
     if not isinstance(x, Tensor) or x.is_complex():
-        raise TypeError(
-            f"{source} should be a tensor of real numbers, got {getattr(x, 'dtype', type(x).__name__)}"
-        )
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"{source} should be a tensor of real numbers, got {got}")
     if x.ndim != 2 or x.shape[1] == 0:
         raise ValueError(
             f"{source} should be a table of n rows and d columns, got the shape {tuple(x.shape)}"

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from identkit.lidvae.datasets.dataset import Dataset, from_rows
 from identkit.lidvae.datasets.idx import read_bytes, read_idx
-from identkit.lidvae.datasets.support import Likelihood, whole
+from identkit.lidvae.datasets.support import whole
 from identkit.lidvae.datasets.text import from_text
 
 
@@ -44,7 +44,7 @@ def from_file(path: str | Path, **options: Any) -> Dataset:
 def from_csv(
     path: str | Path,
     *,
-    likelihood: Likelihood = "gaussian",
+    likelihood: str = "gaussian",
     header: bool | None = None,
     label: str | None = None,
     categories: int | None = None,
@@ -108,7 +108,7 @@ def from_csv(
 def from_npz(
     path: str | Path,
     *,
-    likelihood: Likelihood = "gaussian",
+    likelihood: str = "gaussian",
     key: str | None = None,
     labels: str | None = None,
     categories: int | None = None,
@@ -151,7 +151,7 @@ def from_npz(
 def from_idx(
     path: str | Path,
     *,
-    likelihood: Likelihood = "bernoulli",
+    likelihood: str = "bernoulli",
     labels: str | Path | None = None,
     categories: int | None = None,
     divide: float = 1.0,

@@ -10,7 +10,6 @@ import importlib
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -89,9 +88,7 @@ def fashion_mnist(*, folder: str | Path | None = None, fetch: bool = False) -> D
     return _idx_images(FASHION_MNIST, folder, fetch, _GARMENTS)
 
 
-def omniglot(
-    *, folder: str | Path | None = None, labels: Literal["alphabet", "character"] = "alphabet"
-) -> Dataset:
+def omniglot(*, folder: str | Path | None = None, labels: str = "alphabet") -> Dataset:
     """Handwritten letters of eight alphabets, 4,840 drawings averaged to 28 × 28 pixels, ink white.
 
     Lake, Salakhutdinov & Tenenbaum 2015, both "background small" splits. There is nothing to fetch: the public files
@@ -104,7 +101,7 @@ def omniglot(
     Raises:
         ValueError: no folder, no file, or a broken one.
     """
-    path = _folder("Omniglot", folder) / "omniglot_small_28x28.npz"
+    path = _folder("Omniglot", folder, instead="") / "omniglot_small_28x28.npz"
     if labels not in ("alphabet", "character"):
         raise ValueError(f"labels should be 'alphabet' or 'character', got {labels!r}")
     found = _npz_images(path, "Omniglot", labels, None)
@@ -155,11 +152,11 @@ def _has_idx(source: Source, folder: Path) -> bool:
     return any((folder / (source.prefix + name)).exists() for name in source.sha256)
 
 
-def _folder(title: str, folder: str | Path | None) -> Path:
+def _folder(title: str, folder: str | Path | None, instead: str = "; or fetch=True to download it") -> Path:
     named = folder or os.environ.get(VARIABLE)
     if not named:
         raise ValueError(
-            f"{title} should have a folder: set the environment variable {VARIABLE}, or pass folder=…"
+            f"{title} should have a folder: set the environment variable {VARIABLE}, or pass folder=…{instead}"
         )
     if not Path(named).is_dir():
         raise ValueError(

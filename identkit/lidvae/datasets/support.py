@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-Likelihood = Literal["gaussian", "bernoulli", "poisson", "categorical"]
-"""The family of x given its latents; it decides which values are possible."""
+LIKELIHOODS = ("gaussian", "bernoulli", "poisson", "categorical")
+"""The families of x given its latents; each decides which values are possible."""
 
 _SHOWN = 8  # names in a message
 
 
 def refuse_outside(
     x: Float[Tensor, "n d"],
-    likelihood: Likelihood,
+    likelihood: str,
     *,
     source: str,
     columns: Sequence[str],
@@ -30,7 +29,7 @@ def refuse_outside(
 
     Args:
         x: the rows, in the precision they were read in.
-        likelihood: the family.
+        likelihood: one of `LIKELIHOODS`.
         source: what the message calls them, a file or an argument.
         columns: d names.
         categories: how many a categorical likelihood has.
@@ -38,8 +37,8 @@ def refuse_outside(
     Raises:
         ValueError: names the source, row (from 1), column and value, and what it should be.
     """
-    if likelihood not in get_args(Likelihood):
-        raise ValueError(f"likelihood should be one of {', '.join(get_args(Likelihood))}, got {likelihood!r}")
+    if likelihood not in LIKELIHOODS:
+        raise ValueError(f"likelihood should be one of {', '.join(LIKELIHOODS)}, got {likelihood!r}")
     if likelihood == "categorical" and categories is None:
         raise ValueError("categories should be a whole number for a categorical likelihood, got None")
 
@@ -62,7 +61,7 @@ def refuse_outside(
 
 
 def refuse_constant(
-    x: Float[Tensor, "n d"], likelihood: Likelihood, *, source: str, columns: Sequence[str]
+    x: Shaped[Tensor, "n d"], likelihood: str, *, source: str, columns: Sequence[str]
 ) -> None:
     """Refuse training rows that leave nothing to learn.
 

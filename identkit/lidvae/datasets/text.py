@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -21,7 +20,7 @@ def from_text(
     path: str | Path,
     *,
     length: int,
-    unit: Literal["word", "character"] = "word",
+    unit: str = "word",
     vocabulary_size: int = 10_000,
     least_count: int = 1,
 ) -> Dataset:
@@ -35,7 +34,7 @@ def from_text(
     Args:
         path: a file in UTF-8.
         length: tokens in a sequence.
-        unit: what a token is.
+        unit: what a token is, word or character.
         vocabulary_size: the most tokens that are kept, ``<unk>`` counted.
         least_count: how often a token must occur in the training sequences to be kept.
 
@@ -46,11 +45,11 @@ def from_text(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     file = pathlib.Path(folder) / "rhyme.txt"
     ...     _ = file.write_text("row row row your boat\n" * 20)
-    ...     boats = from_text(file, length=6)
+    ...     boats = from_text(file, length=5)
     >>> boats
-    Dataset('rhyme.txt', n=20: 16 train + 2 validation + 2 test, 6 columns, categorical, 5 categories)
+    Dataset('rhyme.txt', n=24: 20 train + 2 validation + 2 test, 5 columns, categorical, 5 categories)
     >>> boats.vocabulary, " ".join(boats.tokens(boats.test[0]))
-    (('<unk>', 'row', '<eol>', 'boat', 'your'), 'row row row your boat <eol>')
+    (('<unk>', 'row', 'boat', 'your', '<eol>'), 'your boat <eol> row row')
     """
     whole(length, "length")
     whole(vocabulary_size, "vocabulary_size", 2)
