@@ -249,11 +249,13 @@ def test_batches_are_one_epoch_and_binarised_as_asked() -> None:
     seen = torch.cat(list(grey.batches(16, torch.Generator().manual_seed(0))))
     assert torch.equal(seen[:, 0].sort().values, grey.train[:, 0].sort().values)
     assert not torch.equal(seen, grey.train)
+    assert [len(batch) for batch in grey.batches(30, torch.Generator())] == [30, 30]
     fresh, once = binarised(grey, 1), binarised(grey, 1, fresh=False)
     assert torch.equal(fresh.test, once.test) and torch.equal(fresh.validation, once.validation)
     assert not torch.equal(binarised(grey, 2).test, fresh.test)
     for dataset in (fresh, once):
         assert set(dataset.test.unique().tolist()) == {0, 1}
+    assert torch.equal(fresh.train, grey.train)
     generator = torch.Generator().manual_seed(0)
     first, second = (fresh.draw(fresh.train, generator) for _ in range(2))
     assert set(first.unique().tolist()) == {0, 1} and not torch.equal(first, second)
@@ -318,11 +320,11 @@ def test_csv_and_npz_round_trips(tmp_path: Path) -> None:
         assert torch.equal(data.labels.test, rows.test % 2)
     assert table.columns == ("a, b", "b") and from_csv(bare).columns == ("x[1]", "x[2]")
     counted = tmp_path / "counted.csv"
-    counted.write_text("0,1\n" + "\n".join(f"{i},{i % 7}" for i in range(20)))
+    counted.write_text("0,1\n" + "\n".join(f"{i},{i % 7 + 8}" for i in range(20)))
     assert from_csv(counted, header=True, likelihood="poisson", label="1").columns == ("0",)
     assert from_csv(counted, header=False, likelihood="poisson").n == 21
     labels = from_csv(counted, header=True, label="1").labels  # numbers stay the numbers they are
-    assert labels is not None and torch.equal(labels.train, rows.train % 7)
+    assert labels is not None and torch.equal(labels.train, rows.train % 7 + 8)
 
 
 @pytest.mark.parametrize(("unit", "join"), [("word", " "), ("character", "")])
@@ -345,6 +347,13 @@ def test_text_round_trip(unit: Any, join: str, tmp_path: Path) -> None:
     assert torch.equal(short.train, torch.where(data.train < 4, data.train, 0))
     common = from_text(path, unit=unit, length=data.train.shape[1], least_count=int(counts[3]))
     assert common.categories == 1 + int((counts[1:] >= counts[3]).sum())
+
+
+def test_a_text_with_unknown_words_keeps_them_unknown(tmp_path: Path) -> None:
+    (tmp_path / "cut.txt").write_text("the <unk> sat on the <unk> mat\n" * 20)
+    data = from_text(tmp_path / "cut.txt", length=3)
+    assert data.vocabulary is not None and data.vocabulary.count("<unk>") == 1
+    assert data.tokens(torch.tensor([0])) == ["<unk>"] and (data.train == 0).any()
 
 
 # --- real images --------------------------------------------------------------------------------------------
@@ -403,7 +412,9 @@ def test_what_is_fetched_becomes_one_set(monkeypatch: pytest.MonkeyPatch, tmp_pa
         return str(tmp_path / fname)
 
     monkeypatch.setitem(sys.modules, "pooch", SimpleNamespace(os_cache=lambda _: tmp_path, retrieve=retrieve))
-    assert mnist(fetch=True).n == 70
+    fetched = mnist(fetch=True)
+    assert fetched.n == 70 and fetched.scale is not None
+    assert torch.equal(fetched.scale.back(fetched.train).unique(), torch.arange(10.0))
     assert all(known.startswith("sha256:") and len(known) == 71 for _, known in asked) and len(asked) == 4
 
 

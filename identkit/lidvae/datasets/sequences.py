@@ -46,7 +46,7 @@ class Language(ABC):
         drawn = []
         for _ in range(length):
             memory, scores = self.read(memory, symbol)
-            symbol = torch.multinomial((scores + tilt).softmax(1), 1, generator=generator)[:, 0]
+            symbol = _draw(scores + tilt, generator)
             drawn.append(symbol)
         return torch.stack(drawn, 1), z
 
@@ -195,6 +195,13 @@ def lstm_sequences(
     """
     spoken = LSTMLanguage.random(vocabulary, latent_dim, hidden=hidden, seed=language)
     return _drawn("LSTM sequences", spoken, n, length, seed)
+
+
+def _draw(logits: Float[Tensor, "n v"], generator: torch.Generator) -> Int[Tensor, " n"]:
+    """A symbol for each row, by one uniform number: `multinomial` draws v of them and takes four times as long."""
+    cumulative = logits.softmax(1).cumsum(1)
+    uniform = torch.rand(len(logits), 1, generator=generator, dtype=logits.dtype) * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, uniform, right=True)[:, 0].clamp(max=logits.shape[1] - 1)
 
 
 def _drawn(name: str, language: Language, n: int, length: int, seed: int | torch.Generator) -> Dataset:
