@@ -13,7 +13,7 @@ import torch
 from numpy.testing import assert_allclose
 from scipy.stats import multivariate_normal
 
-from identkit.classical.state_space import StateSpace, kalman_scan
+from identkit.classical.state_space import StateSpace, fit as state_space_fit, kalman_scan
 from identkit.posterior.bounds import band
 from identkit.theorem import verify
 
@@ -643,6 +643,18 @@ def test_em_climbs_to_a_stationary_point(missing: float) -> None:
     assert again is not None
     assert len(again.restarts) == 2
     assert again.log_likelihood > best - 1
+
+
+@pytest.mark.filterwarnings("ignore::identkit.classical.em.ConvergenceWarning")
+def test_leaps_climb_higher_in_half_the_iterations(monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = StateSpace([[0.9]], [[1.0], [0.5]], [[0.3]], [[0.4, 0.1], [0.1, 0.3]], [0.0], [[1.0]], length=60)
+    x = truth.sample(1, torch.Generator().manual_seed(2))[0].reshape(60, 2)
+    leapt = StateSpace.fit(x, 1, restarts=1, iterations=100).convergence
+    monkeypatch.setattr(state_space_fit, "_leapt", lambda *_: None)
+    plain = StateSpace.fit(x, 1, restarts=1, iterations=200).convergence
+    assert leapt is not None and plain is not None
+    assert (np.diff(leapt.history) >= 0).all()
+    assert leapt.log_likelihood > plain.log_likelihood + 0.01
 
 
 @pytest.mark.parametrize("h", [0.0, 1.0])

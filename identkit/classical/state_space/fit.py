@@ -14,6 +14,9 @@ from identkit.classical.state_space.data import sequences
 if TYPE_CHECKING:
     from identkit.classical.state_space.model import StateSpace
 
+_TRIAL = 40
+"""Iterations after which only the best random start goes on: by then most of what EM gains is gained."""
+
 
 def fit(
     x: Any,
@@ -56,7 +59,7 @@ def fit(
     def step(model: StateSpace) -> tuple[StateSpace, float]:
         return _improved(model, values, observed)
 
-    best, convergence = maximise(starts, step, tolerance, iterations)
+    best, convergence = maximise(starts, step, tolerance, iterations, _leapt, _TRIAL)
     found = best.of_length(length)
     object.__setattr__(found, "convergence", convergence)
     return found
@@ -142,6 +145,23 @@ def _improved(model: StateSpace, values: Tensor, observed: Tensor) -> tuple[Stat
         ),
         float(heights.sum()),
     )
+
+
+def _leapt(first: StateSpace, second: StateSpace, third: StateSpace, stride: float) -> StateSpace | None:
+    """Extrapolate three fits, covariances by their Cholesky factors; None where that gives no covariance."""
+    from identkit.classical.state_space.model import StateSpace
+
+    found = {}
+    for name, start in first._tensors().items():
+        start, middle, end = (getattr(model, name) for model in (first, second, third))
+        if name.endswith("covariance"):
+            start, middle, end = (torch.linalg.cholesky_ex(table).L for table in (start, middle, end))
+        value = start + 2 * stride * (middle - start) + stride**2 * (end - 2 * middle + start)
+        found[name] = value @ value.mT if name.endswith("covariance") else value
+    try:
+        return StateSpace(**found)
+    except ValueError:
+        return None
 
 
 def _completed(
