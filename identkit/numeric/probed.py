@@ -469,11 +469,10 @@ def _takes(function: Any) -> int:
 
 
 def _in(part: Any, dtype: torch.dtype, wide: bool) -> Any:
-    """A module's copy in another precision, the same function; anything else as it is, or promoted."""
-    if not isinstance(part, nn.Module):
-        return promoted(part) if wide else part
-    kinds = {parameter.dtype for parameter in part.parameters()} | {dtype}
-    return part if kinds == {dtype} else copy.deepcopy(part).to(dtype)
+    """The same function in another precision: a module's copy, anything else as it is; promoted if need be."""
+    if isinstance(part, nn.Module) and {parameter.dtype for parameter in part.parameters()} - {dtype}:
+        part = copy.deepcopy(part).to(dtype)
+    return promoted(part) if wide else part
 
 
 def _device(part: Any) -> torch.device | None:
