@@ -210,3 +210,10 @@ def test_what_is_no_number_is_refused(example):
         model.log_evidence(bad)
     with pytest.raises((ValueError, TypeError), match="should"):
         model.log_evidence(torch.zeros(2, 97))
+
+
+@EVERY
+def test_it_prints_as_one_short_line(example):
+    told = repr(example.model)
+    assert told.startswith(type(example.model).__name__ + "(") and len(told) < 400
+    assert "tensor" not in told and "\n" not in told and "convergence" not in told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import math
 from typing import Any
 
@@ -280,6 +281,16 @@ class TestPosterior:
         assert axes[0, 1].get_xlabel() == "z[2]"
         assert axes[1, 0].get_ylabel() == "datum 2\ndensity"
         saved(axes[0, 0].figure)
+
+    def test_many_latents_get_room_and_a_legend_beside_them(self):
+        model = PPCA(np.eye(6), 1.0)
+        figure = plot.posterior(model, np.ones((2, 6)))[0, 0].figure
+        figure.canvas.draw()
+        titles = [ax.title.get_window_extent() for ax in figure.axes[:6]]
+        assert all(left.x1 < right.x0 for left, right in itertools.pairwise(titles))
+        assert not figure.axes[0].get_legend()
+        legend = figure.legends[0].get_window_extent()
+        assert all(legend.y0 >= ax.get_window_extent().y1 for ax in figure.axes)
 
     def test_a_text_model_is_drawn_by_quadrature(self):
         ax = plot.posterior(LINEAR, [[1.0]], at={"w": 1})

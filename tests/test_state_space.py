@@ -645,6 +645,28 @@ def test_em_climbs_to_a_stationary_point(missing: float) -> None:
     assert again.log_likelihood > best - 1
 
 
+@pytest.mark.parametrize("seen", [1.0, 0.0])
+def test_a_singular_process_is_verified_by_its_noises(seen: float) -> None:
+    """A level with a slope of its own; with `seen` 0 no datum shows either."""
+    model = StateSpace(
+        [[1.0, 1.0], [0.0, 0.5]], [[seen, 0.0]], [[0.0, 0.0], [0.0, 2.0]], [[0.5]], [0.3, -0.2],
+        [[0.0, 0.0], [0.0, 1.0]], [0.1, 0.0], [0.4], length=4,
+    )  # fmt: skip
+    x = torch.tensor([[0.1, 0.4, 2.0, 5.0], [0.3, 0.2, 0.1, -3.0]], dtype=torch.float64)
+    for refused in (model.symbolic, lambda: model.prior, lambda: model.kl_conditional(x)):
+        with pytest.raises(ValueError, match=r"of_noises\(\)"):
+            refused()
+    noises = model.of_noises()
+    assert noises.latent_names == ("z[1]", "z[2]", "z[3]", "z[4]")
+    assert_allclose(noises.log_evidence(x), model.log_evidence(x), rtol=1e-12)
+    assert_allclose(noises.kl_to_prior(x), model.kl_to_prior(x), rtol=1e-12)
+    assert_allclose(noises.mutual_information().value, model.mutual_information().value, rtol=1e-12)
+    assert verify(noises, x).agrees is True
+    correlated = rebuilt({**model_of(2, 2, 3)._tensors(), "length": 3})
+    with pytest.raises(ValueError, match="noise_covariance should be diagonal"):
+        correlated.of_noises()
+
+
 @pytest.mark.filterwarnings("ignore::identkit.classical.em.ConvergenceWarning")
 def test_leaps_climb_higher_in_half_the_iterations(monkeypatch: pytest.MonkeyPatch) -> None:
     truth = StateSpace([[0.9]], [[1.0], [0.5]], [[0.3]], [[0.4, 0.1], [0.1, 0.3]], [0.0], [[1.0]], length=60)

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from identkit.classical.shown import shown
+
 _Model = TypeVar("_Model", bound="Placed")
 
 
@@ -17,6 +19,8 @@ class Placed:
     Parameters are kept in float64. Float32 data are answered in float32, all other data in float64; data that
     are a tensor are answered where they lie, numpy arrays and lists where the parameters lie.
     """
+
+    __repr__ = shown
 
     def _like(self: _Model, x: Tensor) -> _Model:
         """Give the same model where x lies and in its precision: itself, or a copy that is kept for the next call."""

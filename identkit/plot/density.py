@@ -137,7 +137,10 @@ def posterior(
         _draw(axes[i, j], table[i][j])
         if n > 1 and j == 0:
             axes[i, j].set_ylabel(f"datum {i + 1}\n{axes[i, j].get_ylabel()}")
-    axes[0, 0].legend(loc="best")
+    if ax is None and k > 2:  # in so narrow an axes a legend would lie on the curves
+        axes[0, 0].figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
+    else:
+        axes[0, 0].legend(loc="best")
     return axes[0, 0] if n * k == 1 else axes
 
 

@@ -67,9 +67,13 @@ def styled(draw: Callable[_P, _R]) -> Callable[_P, _R]:
     return within
 
 
+_NARROWEST = 1.75
+"""Inches that an axes' numbers and title need."""
+
+
 def canvas(rows: int, columns: int, height: float, **grid: Any) -> tuple[Figure, Any]:
-    """A figure of the page's width and its axes, (rows, columns), laid out without overlaps."""
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    """A figure and its axes, (rows, columns), without overlaps: as wide as a page, or as many columns ask for."""
+    figure = Figure(figsize=(max(WIDTH, _NARROWEST * columns), height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **grid)
 
 

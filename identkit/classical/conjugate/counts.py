@@ -149,7 +149,7 @@ class _Proportions(Conjugate):
         return p, torch.stack([*counts, left], -1)
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class BetaBinomial(_Proportions):
     """Successes in n trials whose probability p is the latent.
 
@@ -310,7 +310,7 @@ class BetaBinomial(_Proportions):
         return torch.stack([torch.where(endless, math.inf, slope), shift.square()], -1)
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class DirichletMultinomial(_Proportions):
     """Counts of n trials over K categories whose probabilities p are the latents.
 

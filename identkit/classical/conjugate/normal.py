@@ -20,7 +20,7 @@ from identkit.model.protocol import Estimate, Flatness
 from identkit.posterior.stable import gaussian_gain
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class NormalNormal(Conjugate):
     """Measurements with known noise of a quantity θ, the latent, that has a normal prior.
 

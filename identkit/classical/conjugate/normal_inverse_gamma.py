@@ -91,7 +91,7 @@ class NormalInverseGammaLaw:
         return torch.diag_embed(self.variance)
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class NormalInverseGamma(Conjugate):
     """Measurements of unknown noise variance v of a quantity m, both latent.
 

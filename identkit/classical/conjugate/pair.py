@@ -11,6 +11,7 @@ from torch import Tensor
 
 from identkit.classical.arrays import latents, rows, shaped
 from identkit.classical.em import Convergence
+from identkit.classical.shown import shown
 
 EPS = 32 * torch.finfo(torch.float64).eps
 """What a dozen float64 operations may lose, relative to the size of their terms."""
@@ -39,6 +40,8 @@ class Conjugate:
     Each row of data is a draw of its own latent; a *pooled* model takes all rows as one data set that shares its
     latent, and every result has n = 1. All arithmetic is float64; float32 data are answered in float32.
     """
+
+    __repr__ = shown
 
     pooled: bool
 

@@ -119,7 +119,7 @@ class _Rate(Conjugate):
         return model, model.latent("lambda", prior)
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class GammaPoisson(_Rate):
     """Counts of events whose rate λ is the latent; marginally they are negative binomial.
 
@@ -286,7 +286,7 @@ class GammaPoisson(_Rate):
         return s[:, 0], torch.full_like(s[:, 0], self.exposure * count)
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class GammaExponential(_Rate):
     """Waiting times for an event whose rate λ is the latent; marginally they are Lomax (Pareto II).
 

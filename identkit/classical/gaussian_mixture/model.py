@@ -36,7 +36,7 @@ _SDS = 12.0
 """Beyond so many standard deviations a normal law has less mass than a double resolves."""
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class GaussianMixture(FiniteMixture):
     """A mixture of K normal laws whose latent is the component of each datum.
 

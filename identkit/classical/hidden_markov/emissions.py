@@ -23,6 +23,7 @@ from identkit.classical.hidden_markov.tables import (
     refuse_probabilities,
     select_exactly,
 )
+from identkit.classical.shown import shown
 from identkit.model import families
 from identkit.model.model import Model
 
@@ -45,7 +46,7 @@ def _log_ratio(top: Tensor, bottom: Tensor, second: bool = False) -> Tensor:
     return torch.where(gap.abs() <= _NEAR / 2 * bottom, near, top.log() - bottom.log())
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class CategoricalEmission:
     """In state k, one of M symbols: ``p(x = first + m | k) = table[k, m]``.
 
@@ -63,6 +64,8 @@ class CategoricalEmission:
 
     table: Float[Tensor, "k m"]
     first: int
+
+    __repr__ = shown
 
     def __init__(self, table: Any, first: int = 0) -> None:
         table = shaped(table, "table", None, None)
@@ -161,7 +164,7 @@ class CategoricalEmission:
         model.observe(f"x[{step}]", family)
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class PoissonEmission:
     """In state k, independent counts: ``x_j | k ~ Poisson(rates[k, j])``.
 
@@ -176,6 +179,8 @@ class PoissonEmission:
     """
 
     rates: Float[Tensor, "k d"]
+
+    __repr__ = shown
 
     def __init__(self, rates: Any) -> None:
         rates = real(rates, "rates")

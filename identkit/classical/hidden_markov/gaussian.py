@@ -14,6 +14,7 @@ from torch import Tensor
 from identkit.classical.arrays import real, shaped
 from identkit.classical.gaussian_mixture.ratio import Gaussians, ratio_by_difference, ratio_by_segment
 from identkit.classical.hidden_markov.tables import by_steps, select_exactly
+from identkit.classical.shown import shown
 from identkit.model import families
 from identkit.model.model import Model
 
@@ -24,7 +25,7 @@ _OUTLIER = 64.0
 """Squared distance in sds to the nearest state from which differences are taken by their own formula."""
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class GaussianEmission:
     """In state k, a normal law: ``x | k ~ N(μ_k, C_k)``.
 
@@ -44,6 +45,8 @@ class GaussianEmission:
     covariances: Float[Tensor, "k d d"]
     kind: str
     """"full", "diagonal" or "spherical": what a fit may change."""
+
+    __repr__ = shown
 
     def __init__(self, means: Any, covariances: Any) -> None:
         means = real(means, "means")

@@ -36,6 +36,7 @@ from identkit.classical.hidden_markov.lanes import Steps, Swept, by_sequence
 from identkit.classical.hidden_markov.path import PathPrior, StatePath, log_likelihood, path_of
 from identkit.classical.hidden_markov.sweep import sweep
 from identkit.classical.hidden_markov.tables import exact_probabilities, refuse_probabilities, select_exactly
+from identkit.classical.shown import shown
 from identkit.model import families
 from identkit.model.model import Model
 from identkit.model.protocol import Estimate, Flatness
@@ -45,7 +46,7 @@ _AT_ONCE = 2**18
 """How many numbers the pairs of states of the sequences that are worked on may be."""
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class HiddenMarkov:
     """A chain of K hidden states, each step of which shows one emission; the latent is the whole path.
 
@@ -88,6 +89,8 @@ class HiddenMarkov:
     emission: Any
     length: int | None
     convergence: Convergence | None
+
+    __repr__ = shown
 
     def __init__(self, initial: Any, transition: Any, emission: Emission, length: int | None = None) -> None:
         if not isinstance(emission, (CategoricalEmission, GaussianEmission, PoissonEmission)):

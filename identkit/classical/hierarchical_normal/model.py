@@ -21,6 +21,7 @@ from identkit.classical.hierarchical_normal.posterior import (
     mixture_kl,
     tau_nodes,
 )
+from identkit.classical.shown import shown
 from identkit.model import families
 from identkit.model.model import Model
 from identkit.model.protocol import Estimate, Flatness
@@ -37,7 +38,7 @@ _TINY = 1e-300
 _DRAWS = 400
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class HierarchicalNormal:
     """J group effects θ_j about a common mean μ, each measured once with known noise.
 
@@ -73,6 +74,8 @@ class HierarchicalNormal:
     tau: Any
     convergence: Convergence | None
     """How the fit went; None for a model built by hand."""
+
+    __repr__ = shown
 
     def __init__(self, scales: Any, mean: Any = 0.0, mean_sd: Any = 0.0, tau: Any = 1.0) -> None:
         scales = shaped(scales, "scales", None)

@@ -38,7 +38,7 @@ _LINES = {1: 3, 2: 301, 3: 61}
 _GAIN_ERROR = 64 * _EPS  # relative, of the differences of ℓ between abilities
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class ItemResponse(Placed):
     """Answers to J items by persons whose one to three abilities are latent: the 1PL, 2PL and 3PL models.
 

@@ -25,7 +25,7 @@ _FLOOR = 1e-6
 _BLOCK = 8192
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class FactorAnalysis(LinearGaussian):
     """Factor analysis, whose K factors explain how D coordinates vary together.
 

@@ -20,7 +20,7 @@ from identkit.model.model import Model
 _EPS = torch.finfo(torch.float64).eps
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class PPCA(LinearGaussian):
     """Probabilistic principal component analysis, whose K latents are the coordinates of each datum.
 

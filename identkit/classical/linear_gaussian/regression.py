@@ -23,7 +23,7 @@ _EPS = torch.finfo(torch.float64).eps
 _SYMMETRY_TOLERANCE = 1e-12
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class BayesianLinearRegression(LinearGaussian):
     """Linear regression with known noise and a normal prior on its K coefficients, which all responses share.
 

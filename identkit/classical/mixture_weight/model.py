@@ -21,6 +21,7 @@ from torch.distributions import Beta, Distribution, Normal, Transform
 from identkit.classical.arrays import positive, real, rows, shaped
 from identkit.classical.gaussian_mixture.ratio import Gaussians, ratio_by_difference, ratio_by_segment
 from identkit.classical.mixture_weight.posterior import MixtureWeightPosterior, mixture_weight_posterior
+from identkit.classical.shown import shown
 from identkit.model import families
 from identkit.model.model import Model
 from identkit.model.protocol import Flatness
@@ -32,7 +33,7 @@ _ORDERS = (96, 144)
 _CHUNK = 2_000_000
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class MixtureWeight:
     """A data set from ``α f_1 + (1 − α) f_2`` with f_1, f_2 known, whose one latent is the weight α.
 
@@ -57,6 +58,8 @@ class MixtureWeight:
 
     components: tuple[Any, Any]
     shapes: tuple[float, float]
+
+    __repr__ = shown
 
     def __init__(self, components: Any, prior: Any = (5, 5)) -> None:
         if not isinstance(components, Sequence) or len(components) != 2:

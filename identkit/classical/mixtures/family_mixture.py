@@ -28,7 +28,7 @@ _MOST_CELLS = 2**16
 _GAUSS = np.polynomial.legendre.leggauss(12)
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class FamilyMixture(FiniteMixture):
     """A mixture of K members of one exponential family, with independent columns where a row has several.
 

@@ -29,7 +29,7 @@ _MOST_CELLS = 2**16
 _ROWS = 2**16  # checked at a time, so that the check takes no memory to speak of
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class LatentClass(FiniteMixture):
     """A mixture of K classes, each with its own probabilities of the answers to J items.
 

@@ -66,7 +66,8 @@ class Chain(Placed):
             if not regular:
                 raise ValueError(
                     f"{name} should be positive definite for {asker}, got a singular one: "
-                    "a path has no density, and a state may be determined by others"
+                    "a path has no density, and a state may be determined by others. "
+                    "of_noises() has the noises as its latents, with the same KL: verify and check that"
                 )
 
     @cached_property

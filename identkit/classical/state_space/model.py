@@ -13,6 +13,7 @@ from torch.distributions import MultivariateNormal
 
 from identkit.classical.arrays import real
 from identkit.classical.em import Convergence
+from identkit.classical.linear_gaussian import FactorAnalysis
 from identkit.classical.state_space import information, kalman
 from identkit.classical.state_space.chain import Chain, timed, varying
 from identkit.classical.state_space.data import Seen, covariance, matrix
@@ -21,6 +22,7 @@ from identkit.classical.state_space.flatness import path_flatness
 from identkit.classical.state_space.kalman import Smoothed
 from identkit.classical.state_space.kalman_scan import Array, np_of
 from identkit.classical.state_space.modes import Unobservable, unobservable
+from identkit.classical.state_space.noises import of_noises
 from identkit.classical.state_space.path import GaussianPath, as_paths
 from identkit.model.model import Model
 from identkit.model.protocol import Estimate, Flatness
@@ -28,7 +30,7 @@ from identkit.model.protocol import Estimate, Flatness
 _DENSE_PRIOR = 2000
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class StateSpace(Chain):
     """A linear-Gaussian state space, whose latents are the states z_1, …, z_T of each sequence.
 
@@ -419,6 +421,21 @@ class StateSpace(Chain):
         length = self._declared
         self._refuse_singular(length, "symbolic()")
         return declare(**self._tensors(), length=length)
+
+    def of_noises(self) -> FactorAnalysis:
+        """Give the model of the declared length whose latents are the standardised noises w of the states.
+
+        The path is a function of them, so evidence, joint KL and mutual information are the same; and they have a
+        density where Q or P is singular, which `verify` and `check` need. R has to be diagonal; coordinates of w that
+        move no state are left out.
+
+        >>> model = StateSpace([[1.0, 1.0], [0.0, 1.0]], [[1.0, 0.0]], [[0, 0], [0, 1.0]], [[1.0]],
+        ...                    [0.0, 0.0], [[0, 0], [0, 1.0]], length=3)
+        >>> x = [[0.1, 1.0, 2.5]]
+        >>> model.kl_to_prior(x), model.of_noises().kl_to_prior(x)
+        (tensor([1.4170], dtype=torch.float64), tensor([1.4170], dtype=torch.float64))
+        """
+        return of_noises(self)
 
 
 def _flat(states: Array) -> Array:
