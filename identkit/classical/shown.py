@@ -11,7 +11,7 @@ _WRITTEN_OUT = 9
 """A table of at most so many numbers is written out."""
 
 
-def shown(model: Any) -> str:
+def shown(model: Any, /) -> str:
     """Write a frozen dataclass as its constructor would be called, to four digits.
 
     What is None, False or private is left out; a fit is told by its log-likelihood.

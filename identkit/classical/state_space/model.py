@@ -433,7 +433,7 @@ class StateSpace(Chain):
         ...                    [0.0, 0.0], [[0, 0], [0, 1.0]], length=3)
         >>> x = [[0.1, 1.0, 2.5]]
         >>> model.kl_to_prior(x), model.of_noises().kl_to_prior(x)
-        (tensor([1.4170], dtype=torch.float64), tensor([1.4170], dtype=torch.float64))
+        (tensor([0.9928], dtype=torch.float64), tensor([0.9928], dtype=torch.float64))
         """
         return of_noises(self)
 
