@@ -11,8 +11,8 @@ _WRITTEN_OUT = 9
 """A table of at most so many numbers is written out."""
 
 
-def shown(model: Any, /) -> str:
-    """Write a frozen dataclass as its constructor would be called, to four digits.
+def shown(self: Any) -> str:
+    """Be the `__repr__` of a frozen dataclass, written as its constructor would be called, to four digits.
 
     What is None, False or private is left out; a fit is told by its log-likelihood.
 
@@ -21,8 +21,8 @@ def shown(model: Any, /) -> str:
     'GammaPoisson(shape=2, rate=0.3333, exposure=1)'
     """
     parts = []
-    for field in fields(model):
-        value = getattr(model, field.name)
+    for field in fields(self):
+        value = getattr(self, field.name)
         if field.name.startswith("_") or value is None or value is False:
             continue
         if field.name == "convergence":
@@ -30,7 +30,7 @@ def shown(model: Any, /) -> str:
             parts.append(f"fit {how}converged at {value.log_likelihood:.6g} nats")
         else:
             parts.append(f"{field.name}={_written(value)}")
-    return f"{type(model).__name__}({', '.join(parts)})"
+    return f"{type(self).__name__}({', '.join(parts)})"
 
 
 def _written(value: Any) -> str:
