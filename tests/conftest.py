@@ -14,7 +14,7 @@ install_import_hook(
         *(
             "identkit.classical",
             "identkit.diagnosis",
-            "identkit.lidvae.datasets",
+            "identkit.lidvae",
             "identkit.model.compiled",
             "identkit.numeric",
             "identkit.plot",
