@@ -137,9 +137,7 @@ def main() -> int:
         size(2, 2, "monotone", (64, 64)),
         size(64, 784, "icnn", (256, 560)),
         size(64, 784, "monotone", (512, 1500)),
-        size(
-            64, 784, "monotone", (256, 760), times=2.0
-        ),  # which fits as well with a fraction of the parameters
+        size(64, 784, "monotone", (256, 760), times=2.0),  # each of its weights works twice
         together("icnn"),
         together("monotone"),
     ]

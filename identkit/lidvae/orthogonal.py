@@ -18,7 +18,7 @@ class Orthogonal(nn.Module):
     """``z ↦ s Q z`` with ``QᵀQ = I``: Q is the factor of a learned matrix ``W = QR`` with positive diagonal of R.
 
     The scale is fixed, so that β neither loses its rank nor drifts, and a rotation is learned even where the dimensions
-    agree (``β = I`` costs half of the clustering score).
+    agree.
 
     Args:
         members: E.
@@ -83,7 +83,7 @@ class Orthogonal(nn.Module):
 def orthonormal(matrix: Float[Tensor, "e d k"]) -> Float[Tensor, "e d k"]:
     """Give the factor Q of ``W = QR`` with positive diagonal of R, which is unique where W has full rank.
 
-    Tall matrices by two Cholesky factorisations of the Gram matrix, products instead of reflections: a hundred times
+    Tall matrices by two Cholesky factorisations of the Gram matrix, products instead of reflections:
     faster, and as exact where W is well conditioned, as tall ones are.
 
     Source: Fukaya, Nakatsukasa, Yanagisawa & Yamamoto 2014 (CholeskyQR2).
