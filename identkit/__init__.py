@@ -16,6 +16,10 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     # What type checkers and editors see; tests/test_imports.py holds it equal to the table below.
     from identkit import plot as plot, zoo as zoo
+    from identkit.adapters.hmm_learn import from_hmmlearn as from_hmmlearn
+    from identkit.adapters.pymc_model import from_pymc as from_pymc
+    from identkit.adapters.pyro_program import from_pyro as from_pyro
+    from identkit.adapters.scikit_learn import from_sklearn as from_sklearn
     from identkit.classical.conjugate import (
         BetaBinomial as BetaBinomial,
         DirichletMultinomial as DirichletMultinomial,
@@ -111,6 +115,10 @@ else:
         "identkit.classical.mixtures": ("FamilyMixture", "LatentClass"),
         "identkit.classical.state_space": ("StateSpace",),
         "identkit.posterior.information": ("Collapse", "collapse"),
+        "identkit.adapters.hmm_learn": ("from_hmmlearn",),
+        "identkit.adapters.pymc_model": ("from_pymc",),
+        "identkit.adapters.pyro_program": ("from_pyro",),
+        "identkit.adapters.scikit_learn": ("from_sklearn",),
         "identkit.theorem": ("TheoremCheck", "verify"),
     }
     _HOME = {name: home for home, names in _NAMES.items() for name in names}

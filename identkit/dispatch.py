@@ -28,7 +28,8 @@ def check(
     Args:
         model: a `Model`, its text, or anything with ``.symbolic()`` such as `GaussianMixture`; or a decoder together
             with `prior` and `likelihood`, a function ``(x, z) → log p(x | z)`` with `prior` and `x`, or a model
-            with `prior` and either `decoder` and `likelihood`, or ``log_likelihood(x, z)``.
+            with `prior` and either `decoder` and `likelihood`, or ``log_likelihood(x, z)``. Or what scikit-learn or
+            hmmlearn fitted, as `from_sklearn` and `from_hmmlearn` take it (of a hidden Markov model two steps).
         at: values by symbol or name; what is not named is generic (almost every value). In the latent question
             they fix parameters; otherwise they are the point whose fibre is asked for.
         data: observed values by name, numbers or exact constant expressions as text; then the answer is about
@@ -56,12 +57,18 @@ def check(
             raise TypeError(
                 f"{argument} should be a mapping from names to values, got {type(values).__name__}"
             )
+    model = _taken_over(model)
     if not has_symbols(model):
         for argument, given in (("at", at), ("data", data), ("pooled", pooled or None)):
             if given is not None:
                 raise ValueError(f"{argument} goes with a model that has symbols, got {type(model).__name__}")
         if about not in (None, "latents"):
             raise ValueError(f"about should be 'latents' for a model without symbols, got {about!r}")
+        if callable(getattr(model, "verdict", None)):  # a model of its own kind, which brings its own proof
+            for argument, given in (("prior", prior), ("likelihood", likelihood), ("x", x)):
+                if given is not None:
+                    raise ValueError(f"{argument} goes with a decoder or a density, got {type(model).__name__}")
+            return model.verdict()
         from identkit.numeric.checker import check_numeric
 
         return check_numeric(model, prior=prior, likelihood=likelihood, x=x, seed=seed)
@@ -111,6 +118,15 @@ def remedies(model: Any, verdict: Verdict, seconds: float = 20.0) -> list[dict[s
     return search(as_symbolic(model), verdict, seconds)
 
 
+def _taken_over(model: Any) -> Any:
+    """What another library fitted, as a model of ours; texts and models as they are, without a look at adapters."""
+    if has_symbols(model):
+        return model
+    from identkit.adapters.fitted import taken_over
+
+    return taken_over(model)
+
+
 def has_symbols(model: Any) -> bool:
     """Whether a model is proved about: a text, a `Model`, or an object with ``.symbolic()``."""
     from identkit.model.model import Model
@@ -127,6 +143,7 @@ def as_symbolic(model: Any) -> Any:
         return parse(model)
     if isinstance(model, Model):
         return model
+    model = _taken_over(model)
     if callable(getattr(model, "symbolic", None)):
         return model.symbolic()
     raise TypeError(

@@ -14,6 +14,8 @@ import torch
 import torch.distributions as td
 from jaxtyping import Float
 from torch import Tensor
+
+from identkit.numeric.product import ProductLaw
 from torch._subclasses.fake_tensor import FakeTensor
 
 
@@ -50,6 +52,8 @@ def fisher_coordinates(law: td.Distribution) -> Float[Tensor, "n p"]:
 
 def has_fisher(law: td.Distribution) -> bool:
     """Whether `fisher_coordinates` are in the Fisher metric, hence its singular values in nats."""
+    if isinstance(law, ProductLaw):
+        return all(has_fisher(piece) for piece in law.pieces)
     return type(_base(law)) in _FISHER
 
 
@@ -61,6 +65,11 @@ def divergence(one: td.Distribution, two: td.Distribution) -> Float[Tensor, " n"
     """
     both = td.kl_divergence(one, two) + td.kl_divergence(two, one)
     return both.reshape(len(both), -1).sum(1)
+
+
+def known(family: type[td.Distribution]) -> bool:
+    """Whether `parameters` knows numbers that identify a law of this family."""
+    return family in _PARAMETERS
 
 
 def supported() -> str:
@@ -78,6 +87,8 @@ def _base(law: td.Distribution) -> td.Distribution:
 
 
 def _read(law: td.Distribution, table: dict[type, _Reader]) -> Float[Tensor, "n p"]:
+    if isinstance(law, ProductLaw):
+        return torch.cat([_read(piece, table) for piece in law.pieces], dim=1)
     law = _base(law)
     if type(law) not in table:
         raise TypeError(

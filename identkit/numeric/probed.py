@@ -200,13 +200,15 @@ def probed(model: Any, prior: Any = None, likelihood: Any = None, x: Any = None)
         ValueError: NaN or infinite output; rows that influence each other or change from call to call (dropout, batch
             normalisation); shapes that do not fit; a prior on a surface, such as a simplex.
     """
+    own = model if prior is None else None
     model, prior, likelihood = _parts(model, prior, likelihood)
     if isinstance(model, nn.Module):
         _refuse_training(model)
     name = type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", "model")
+    name, latent_names = getattr(own, "name", name), getattr(own, "latent_names", None)
     if likelihood is None:
-        return _of_density(model, prior, x, name)
-    return _of_decoder(model, prior, likelihood, x, name)
+        return _of_density(model, prior, x, name, latent_names)
+    return _of_decoder(model, prior, likelihood, x, name, latent_names)
 
 
 def _parts(model: Any, prior: Any, likelihood: Any) -> tuple[Any, Any, Any]:
@@ -233,15 +235,18 @@ def _parts(model: Any, prior: Any, likelihood: Any) -> tuple[Any, Any, Any]:
 
 
 def prior_of(
-    prior: td.Distribution, dtype: torch.dtype = torch.float64, device: torch.device | None = None
+    prior: td.Distribution,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | None = None,
+    names: tuple[str, ...] | None = None,
 ) -> Prior:
-    """Read a torch distribution as the prior of one datum's latents.
+    """Read a torch distribution as the prior of one datum's latents, named z unless `names` says otherwise.
 
     Raises:
         ValueError: its support is a surface (a simplex), or a finite one has too many values to list.
     """
     shape = tuple(prior.batch_shape + prior.event_shape)
-    names = (
+    names = names or (
         tuple(f"z[{', '.join(str(i + 1) for i in index)}]" for index in np.ndindex(shape))
         if shape
         else ("z",)
@@ -291,12 +296,15 @@ def _listed(prior: td.Distribution, shape: tuple[int, ...]) -> Tensor:
     """All joint values of a finite prior, one a row."""
     base = _stripped(prior)
     try:
-        values = base.enumerate_support(expand=False).reshape(-1)
+        listed = base.enumerate_support(expand=False)
     except NotImplementedError:
         raise ValueError(
             f"prior should be continuous or finite, got {type(base).__name__} on infinitely many states"
         ) from None
     latents = max(1, math.prod(shape))
+    if base.event_shape:  # whole vectors, listed by the prior itself
+        return listed.reshape(-1, latents)
+    values = listed.reshape(-1)
     if len(values) ** latents > _STATES:
         raise ValueError(
             f"prior should have at most {_STATES} joint states, got {len(values)} to the power of {latents}"
@@ -318,7 +326,7 @@ def _independent(prior: td.Distribution) -> bool:
     return not base.event_shape
 
 
-def _of_decoder(decoder: Any, prior: Any, likelihood: Any, x: Any, name: str) -> Probed:
+def _of_decoder(decoder: Any, prior: Any, likelihood: Any, x: Any, name: str, latent_names: Any) -> Probed:
     data = None if x is None else _data(x)
     sequence = _takes(decoder) == 2
     if sequence and data is None:
@@ -328,7 +336,7 @@ def _of_decoder(decoder: Any, prior: Any, likelihood: Any, x: Any, name: str) ->
 
     def built(dtype: torch.dtype, wide: bool) -> Probed:
         place, head = _in(decoder, dtype, wide), _in(likelihood, dtype, wide)
-        axes = prior_of(prior, dtype, _device(decoder))
+        axes = prior_of(prior, dtype, _device(decoder), latent_names)
         rows = None if data is None else data.to(axes.device, dtype if data.is_floating_point() else None)
 
         def step(z: Tensor, history: Tensor | None) -> td.Distribution:
@@ -360,14 +368,14 @@ def _of_decoder(decoder: Any, prior: Any, likelihood: Any, x: Any, name: str) ->
     return _held(built)
 
 
-def _of_density(log_prob: Any, prior: Any, x: Any, name: str) -> Probed:
+def _of_density(log_prob: Any, prior: Any, x: Any, name: str, latent_names: Any) -> Probed:
     arguments = _takes(log_prob)
     if x is None and arguments == 2:
         raise ValueError("x should be given: log p(x | z) says something about data only")
     data = torch.zeros(1, 0) if x is None else _data(x)
 
     def built(dtype: torch.dtype, wide: bool) -> Probed:
-        axes = prior_of(prior, dtype, _device(log_prob))
+        axes = prior_of(prior, dtype, _device(log_prob), latent_names)
         rows = data.to(axes.device, dtype if data.is_floating_point() else None)
         place = _in(log_prob, dtype, wide)
 
