@@ -67,7 +67,9 @@ def check(
         if callable(getattr(model, "verdict", None)):  # a model of its own kind, which brings its own proof
             for argument, given in (("prior", prior), ("likelihood", likelihood), ("x", x)):
                 if given is not None:
-                    raise ValueError(f"{argument} goes with a decoder or a density, got {type(model).__name__}")
+                    raise ValueError(
+                        f"{argument} goes with a decoder or a density, got {type(model).__name__}"
+                    )
             return model.verdict()
         from identkit.numeric.checker import check_numeric
 

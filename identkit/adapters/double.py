@@ -25,7 +25,9 @@ class _Double(TorchFunctionMode):
             func = Tensor.double
         if name == "__get__":  # an attribute, such as .grad or .device, is read off the tensor itself
             return func(*args, **(kwargs or {}))
-        written = args[:1] if name == "__setitem__" or (name.endswith("_") and not name.endswith("__")) else ()
+        written = (
+            args[:1] if name == "__setitem__" or (name.endswith("_") and not name.endswith("__")) else ()
+        )
         rest = tree_map(_widened, args[len(written) :])
         return func(*written, *rest, **tree_map(_widened, kwargs or {}))
 

@@ -114,7 +114,9 @@ def joint_prior(sites: Sequence[Site], numbers: Numbers, outset: Float[Tensor, "
         ValueError: finite latents beside continuous ones, infinitely many states or too many, a simplex, a support
             that depends on other latents.
     """
-    drawn = _drawn(sites, numbers, outset, _TRIED)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        drawn = _drawn(sites, numbers, outset, _TRIED)
     made = numbers(drawn)
     laws = [site.recipe.law(made[site.name][0]) for site in sites]
     read = [prior_of(law) for law in laws]
@@ -144,7 +146,9 @@ def _refuse_moving_supports(sites: Sequence[Site], made: Mapping[str, Tensor]) -
         for end in ("lower_bound", "upper_bound"):
             bound = torch.as_tensor(getattr(support, end, 0.0))
             if bound.ndim and bool((bound != bound[:1]).any()):
-                raise ValueError(f"the support of {site.name} should not depend on other latents, but it does")
+                raise ValueError(
+                    f"the support of {site.name} should not depend on other latents, but it does"
+                )
 
 
 class JointPrior(td.Distribution):
@@ -186,7 +190,9 @@ class JointPrior(td.Distribution):
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Draw every site given those before it."""
         shape = torch.Size(sample_shape)
-        return _drawn(self.sites, self.numbers, self.outset, shape.numel()).reshape((*shape, len(self.outset)))
+        return _drawn(self.sites, self.numbers, self.outset, shape.numel()).reshape(
+            (*shape, len(self.outset))
+        )
 
     def log_prob(self, value: Float[Tensor, "n k"]) -> Tensor:
         """``log p(z)`` in nats: (n,), or (n, k) where coordinates are independent."""

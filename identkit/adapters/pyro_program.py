@@ -29,6 +29,7 @@ from identkit.numeric.laws import known
 from identkit.numeric.product import ProductLaw
 
 _NUMBERS = 1 << 22  # that the data of one batch of runs may be
+_TRIED = 8  # values of the latents at which fewer rows have to give the same laws
 _ALIKE = 1e-9  # how far apart, relatively, rounding may bring the laws of two rows
 
 
@@ -51,22 +52,47 @@ def from_pyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Decoded |
             continuous ones; more latents than can be probed.
     """
     program = _traced(model, args, kwargs)
-    read_data = program.reads_data()
-    by_law = not read_data and all(known(site.family) for site in program.sites if site.observed)
-    program = program.of_one_row() if by_law else program
-    latents = laid_out(
-        [(site.name, site.shape, _recipe(program, site)) for site in program.sites if not site.observed],
-        "pass fewer rows, or condition on the latents that rows share (pyro.condition)",
-    )
-    runs = _Runs(program, latents)
+    by_law = not program.reads_data() and all(known(site.family) for site in program.sites if site.observed)
+    runs = _by_row(program) if by_law else _Runs(program, _latents(program))
     described: dict[str, Any] = {
         "name": getattr(model, "__name__", type(model).__name__),
-        "prior": joint_prior(latents, runs.numbers, runs.outset),
-        "latent_names": tuple(name for site in latents for name in site.names),
+        "prior": joint_prior(runs.latents, runs.numbers, runs.outset),
+        "latent_names": tuple(name for site in runs.latents for name in site.names),
     }
     if by_law:
         return Decoded(**described, decoder=runs.decoded, likelihood=runs.likelihood)
     return Scored(**described, log_likelihood=runs.log_likelihood)
+
+
+def _by_row(program: _Program) -> _Runs:
+    """The program for one row of its plates of rows; run on its arguments' first rows, where that gives the same laws."""
+    whole = program.of_one_row()
+    runs = _Runs(whole, _latents(whole))
+    rows = {site.batch[axis] for site in whole.sites for axis in site.rows}
+    if len(rows) != 1 or rows == {1}:
+        return runs
+    first = lambda leaf: leaf[:1] if isinstance(leaf, Tensor) and leaf.ndim and len(leaf) in rows else leaf
+    try:
+        args, kwargs = tree_map(first, (program.args, dict(program.kwargs)))
+        small = _traced(program.model, args, kwargs).of_one_row()
+        fewer = _Runs(small, _latents(small))
+        z = runs.outset + torch.linspace(0, 0.5, _TRIED, dtype=torch.float64).unsqueeze(1)
+        z = z if all(site.dtype.is_floating_point for site in whole.sites) else runs.outset.unsqueeze(0)
+        same = fewer.latents == runs.latents and _close(runs.numbers(z), fewer.numbers(z))
+    except Exception:  # whatever a user's code raises on fewer rows than it was written for
+        return runs
+    return fewer if same else runs
+
+
+def _close(one: Mapping[str, Tensor], two: Mapping[str, Tensor]) -> bool:
+    return all(torch.allclose(one[name], two[name], rtol=_ALIKE, atol=_ALIKE, equal_nan=True) for name in one)
+
+
+def _latents(program: _Program) -> tuple[Site, ...]:
+    return laid_out(
+        [(site.name, site.shape, _recipe(program, site)) for site in program.sites if not site.observed],
+        "pass fewer rows, or condition on the latents that rows share (pyro.condition)",
+    )
 
 
 @dataclass(frozen=True)
@@ -290,9 +316,7 @@ def _traced(model: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[st
         model,
         args,
         kwargs,
-        {
-            name: node["value"].detach() for name, node in nodes.items() if node["type"] == "param"
-        },
+        {name: node["value"].detach() for name, node in nodes.items() if node["type"] == "param"},
         tuple(_site(node) for node in samples),
         {node["name"]: node["value"].detach() for node in samples},
     )
@@ -401,7 +425,9 @@ def _changed(value: Tensor) -> Tensor:
     if value.dtype == torch.bool:
         return ~value
     if value.numel() and bool((value == value.round()).all()):
-        return value.max() + value.min() - value if bool(value.min() != value.max()) else 1 - value.clamp(0, 1)
+        return (
+            value.max() + value.min() - value if bool(value.min() != value.max()) else 1 - value.clamp(0, 1)
+        )
     return value + 1
 
 

@@ -120,7 +120,9 @@ class SharesTold(Certificate):
         sums = [sum(map(_rational, row), fmpq(0)) for row in topics.tolist()]
         unscaled = [[value / total for value, total in zip(d, sums, strict=True)] for d in self.directions]
         null = all(
-            any(vector) and _combined(vector, column) == 0 for vector in unscaled for column in topics.T.tolist()
+            any(vector) and _combined(vector, column) == 0
+            for vector in unscaled
+            for column in topics.T.tolist()
         )
         flat = [value for vector in unscaled for value in vector]
         spanned = not flat or fmpq_mat(len(unscaled), len(topics), flat).rank() == len(unscaled)
@@ -142,7 +144,8 @@ def _left_null_space(weights: Float[np.ndarray, "k v"]) -> list[Vector]:
         seen = {tuple(map(_rational, column)) for column in weights[:, words].T.tolist()}
         basis = null_space_of(seen, topics)
         sharper = next(
-            (v for v, column in enumerate(weights.T.tolist()) for b in basis if _combined(b, column) != 0), None
+            (v for v, column in enumerate(weights.T.tolist()) for b in basis if _combined(b, column) != 0),
+            None,
         )
         if sharper is None:
             break
@@ -162,7 +165,9 @@ def _modular(weights: Float[np.ndarray, "k v"], prime: int) -> nmod_mat:
         ratios = [value.as_integer_ratio() for value in column]
         common = max(denominator for _, denominator in ratios)  # all are powers of two
         columns.append([numerator * (common // denominator) % prime for numerator, denominator in ratios])
-    return nmod_mat(weights.shape[0], weights.shape[1], [n for row in zip(*columns, strict=True) for n in row], prime)
+    return nmod_mat(
+        weights.shape[0], weights.shape[1], [n for row in zip(*columns, strict=True) for n in row], prime
+    )
 
 
 def _rational(value: float) -> fmpq:

@@ -14,9 +14,9 @@ import torch
 import torch.distributions as td
 from jaxtyping import Float
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from identkit.numeric.product import ProductLaw
-from torch._subclasses.fake_tensor import FakeTensor
 
 
 def parameters(law: td.Distribution) -> Float[Tensor, "n p"]:

@@ -64,7 +64,9 @@ class ProductLaw(td.Distribution):
             shape = self._shape(piece)
             end = start + math.prod(shape)
             logs = piece.log_prob(value[..., start:end].reshape(*value.shape[:-1], *shape))
-            parts.append(logs.reshape(*torch.broadcast_shapes(value.shape[:-1], self.batch_shape), -1).sum(-1))
+            parts.append(
+                logs.reshape(*torch.broadcast_shapes(value.shape[:-1], self.batch_shape), -1).sum(-1)
+            )
             start = end
         return torch.stack(parts).sum(0)
 
