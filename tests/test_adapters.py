@@ -14,7 +14,7 @@ from sklearn.mixture import BayesianGaussianMixture, GaussianMixture
 
 import identkit as ik
 from identkit.adapters.double import double_precision
-from identkit.adapters.topics import TopicModel
+from identkit.adapters.topics import SharesTold, TopicModel
 from identkit.numeric.product import ProductLaw
 from identkit.verdict import Level
 
@@ -97,10 +97,11 @@ def test_topics_that_are_all_alike_say_nothing():
 
 def test_a_false_certificate_of_topics_fails():
     proof = ik.check(TopicModel([[1, 2, 3], [1, 2, 3], [1, 0, 0]], 1.0)).certificate
+    assert isinstance(proof, SharesTold)
     assert proof.verify()
     other = TopicModel([[1, 2, 3], [1, 2, 4], [1, 0, 0]], 1.0)
-    assert not type(proof)(model=other, directions=proof.directions).verify()  # moves that are seen
-    assert not type(proof)(model=proof.model, directions=()).verify()  # a rank that is not there
+    assert not SharesTold(model=other, directions=proof.directions).verify()  # moves that are seen
+    assert not SharesTold(model=proof.model, directions=()).verify()  # a rank that is not there
 
 
 @pytest.mark.parametrize(

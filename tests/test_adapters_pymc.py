@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import identkit as ik
+from identkit.adapters.joint import Scored
 from identkit.verdict import Level
 
 with warnings.catch_warnings():
@@ -96,6 +97,7 @@ def censored(slope):
 @pytest.mark.slow
 def test_a_law_that_torch_does_not_have_is_judged_on_its_data():
     found = ik.from_pymc(censored(2.0))
+    assert isinstance(found, Scored)
     verdict = ik.check(found)
     assert verdict.scope == "data"
     assert set(verdict.latents) == {"z[1]", "z[2]"}

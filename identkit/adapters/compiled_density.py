@@ -22,16 +22,18 @@ class CompiledDensity:
         pymc, pytensor = importlib.import_module("pymc"), importlib.import_module("pytensor")
         vectorized = importlib.import_module("pytensor.graph.replace").vectorize_graph
         tensor = pytensor.tensor
+        # PyMC clones what it derives densities of, so that free variables are known by their values alone.
+        values = {rv: rv.type() for rv in model.free_RVs}
         data = {rv: model.rvs_to_values[rv] for rv in model.observed_RVs}
-        total = tensor.sum([pymc.logp(rv, value).sum() for rv, value in data.items()])
+        logs = importlib.import_module("pymc.logprob.basic").conditional_logp({**values, **data})
+        total = tensor.sum([logs[value].sum() for value in data.values()])
         drawn = [np.asarray(value) for value in pymc.draw(model.free_RVs, random_seed=0)]
         self.shapes = [value.shape for value in drawn]
         given = [
             tensor.tensor(dtype=rv.type.dtype, shape=(None, *shape))
             for rv, shape in zip(model.free_RVs, self.shapes, strict=True)
         ]
-        replaced = {**data, **dict(zip(model.free_RVs, given, strict=True))}
-        each = vectorized(total, replaced)
+        each = vectorized(total, dict(zip(values.values(), given, strict=True)))
         self.types = [variable.type.dtype for variable in given]
         finite = [not kind.startswith("float") for kind in self.types]
         slopes = (
