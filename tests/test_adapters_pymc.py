@@ -72,6 +72,27 @@ def test_several_families_at_once():
     assert checked(model).latents == {"rate": GLOBAL, "chance": GLOBAL}
 
 
+@pytest.mark.parametrize(
+    "family",
+    [
+        lambda name: pm.HalfCauchy(name, 2),
+        lambda name: pm.Uniform(name, 1, 2),
+        lambda name: pm.StudentT(name, nu=4, mu=0, sigma=1),
+        lambda name: pm.Laplace(name, 0, 1),
+        lambda name: pm.LogNormal(name, 0, 1),
+        lambda name: pm.Gumbel(name, 0, 1),
+        lambda name: pm.Exponential(name, 3),
+    ],
+)
+def test_the_density_of_a_prior_is_that_of_the_model(family):
+    with pm.Model() as model:
+        z = family("z")
+        pm.Normal("y", z, 1, observed=0.3)
+    value = torch.tensor([[1.25]], dtype=torch.float64)
+    found = float(ik.from_pymc(model).prior.log_prob(value).sum())
+    assert found == pytest.approx(float(pm.logp(z, 1.25).eval()), rel=1e-6)
+
+
 def test_finite_latents():
     with pm.Model() as model:
         k, b = pm.Categorical("k", [0.2, 0.3, 0.5]), pm.Bernoulli("b", 0.4)

@@ -36,7 +36,7 @@ _FAMILIES: dict[str, tuple[type[td.Distribution], _Arguments]] = {
     "exponential": (td.Exponential, lambda s: {"rate": 1 / s}),
     "gamma": (td.Gamma, lambda a, s: {"concentration": a, "rate": 1 / s}),
     "gumbel": (td.Gumbel, lambda m, s: {"loc": m, "scale": s}),
-    "halfcauchy": (td.HalfCauchy, lambda m, s: {"scale": s}),
+    "halfcauchy": (td.HalfCauchy, lambda s: {"scale": s}),
     "halfnormal": (td.HalfNormal, lambda m, s: {"scale": s}),
     "laplace": (td.Laplace, lambda m, s: {"loc": m, "scale": s}),
     "lognormal": (td.LogNormal, lambda m, s: {"loc": m, "scale": s}),
