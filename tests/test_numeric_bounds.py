@@ -13,8 +13,10 @@ import torch
 import torch.distributions as td
 from torch import Tensor, nn
 
-from identkit.numeric import bounds
+from identkit.numeric import bounds, enclosure, lowering
+from identkit.numeric.intervals import Interval
 from identkit.numeric.probed import Probed, probed
+from identkit.numeric.program import Kind
 
 
 def gaussian(f: Tensor) -> td.Distribution:
@@ -211,6 +213,20 @@ def test_code_that_looks_at_values_has_no_proof() -> None:
     p = model(branches, 2)
     assert bounds.injective(p) is None
     assert bounds.ignored(p) is None
+
+
+def test_what_reaches_what_takes_no_memory_for_weights() -> None:
+    """1,000 latents times the weights of a layer are half a billion entries; none of them is written out."""
+    program = lowering.law_program(model(net(64, 32), 64))
+    assert program is not None
+    ends = torch.ones(64, dtype=torch.float64)
+    found = enclosure.ranges(program, Interval(-ends, ends))
+    reached = enclosure.dependence(program, found)
+    for step, each in zip(program.steps, reached, strict=True):
+        assert each.shape == (64, step.size)
+        if step.kind is Kind.CONSTANT:
+            assert each.untyped_storage().nbytes() == 1
+    assert bool(reached[-1].any(1).all())
 
 
 def test_analytic() -> None:

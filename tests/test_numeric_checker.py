@@ -127,6 +127,29 @@ H = {
         *(normal(1), gaussian, None, [GLOBAL], True),
     ),
     "singular point": (lambda z: z**3, normal(1), gaussian, None, [GLOBAL], True),
+    # A gate that is shut on a share of 0.0013 of the prior only; 256 draws miss it.
+    "flat far out": (nn.Hardswish(), normal(1), gaussian, None, [PARTIAL], True),
+    "no derivative in the dead region": (
+        lambda z: z.relu().sqrt(),
+        normal(1),
+        gaussian,
+        None,
+        [PARTIAL],
+        True,
+    ),
+    "rate zero in the dead region": (
+        lambda z: torch.relu(z + 2.5),
+        *(normal(1), td.Poisson, None, [PARTIAL], True),
+    ),
+    "fold outside a transformed prior": (
+        lambda z: (z - 3) ** 2,
+        td.TransformedDistribution(normal(1), [td.ExpTransform(), td.AffineTransform(3.0, 1.0)]),
+        *(gaussian, None, [GLOBAL], True),
+    ),
+    "merged with an impossible state": (
+        lambda z: EMBEDDED[z[:, 0]],
+        *(td.Categorical(torch.tensor([0.4, 0.6, 0.0, 0.0])), gaussian, None, [GLOBAL], True),
+    ),
     "leaky ReLU": (
         nn.Sequential(nn.Linear(2, 3), nn.LeakyReLU(), nn.Linear(3, 5)),
         *(normal(2), gaussian, None, [GLOBAL, GLOBAL], True),
@@ -228,6 +251,37 @@ def test_seeds_do_not_change_the_answer():
         decoder, prior, likelihood, *_ = H[name]
         again = ik.check(decoder, prior=prior, likelihood=likelihood, seed=7)
         assert again.latents == answer(name).latents
+
+
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        lambda z: z + (z.round() - z).detach(),  # a straight-through estimator: the law is that of round(z)
+        lambda z: (z**2).detach(),
+    ],
+)
+def test_derivatives_that_are_not_the_law_s_prove_nothing(decoder):
+    verdict = ik.check(decoder, prior=normal(1), likelihood=gaussian)
+    assert verdict.level is UNKNOWN
+    assert any("not those of the law" in text for text in verdict.assumptions)
+
+
+def test_a_period_of_the_whole_support_is_none():
+    """Angles from −π to π lie on the circle once; torch calls the support of von Mises' law all of R."""
+    verdict = ik.check(
+        lambda z: torch.cat([z.cos(), z.sin()], 1),
+        prior=td.VonMises(torch.zeros(1), torch.ones(1)),
+        likelihood=gaussian,
+    )
+    assert verdict.level in (GLOBAL, UNKNOWN) and verdict.invariances == ()
+
+
+def test_a_decoder_that_fails_at_special_latents_is_checked_at_others():
+    """The point of equal latents, where exchanges are tried first, is a singular matrix."""
+    verdict = ik.check(
+        lambda z: torch.linalg.inv(z).flatten(1), prior=td.Normal(torch.zeros(2, 2), 1.0), likelihood=gaussian
+    )
+    assert set(verdict.latents.values()) <= {GLOBAL, UNKNOWN}
 
 
 # On given data

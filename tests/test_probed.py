@@ -155,6 +155,10 @@ def test_a_sequence_has_a_law_for_each_history():
     assert p.divergence(z[:1], z[1:2]).item() == pytest.approx(distance.item())
 
 
+def transformed(*steps: td.Transform) -> td.Distribution:
+    return td.TransformedDistribution(td.Normal(torch.zeros(1), 1.0), list(steps))
+
+
 @pytest.mark.parametrize(
     ("prior", "names", "low", "high"),
     [
@@ -164,6 +168,12 @@ def test_a_sequence_has_a_law_for_each_history():
         (td.MultivariateNormal(torch.zeros(2), torch.eye(2)), ("z[1]", "z[2]"), -math.inf, math.inf),
         (td.Beta(torch.ones(2), torch.ones(2)), ("z[1]", "z[2]"), 0, 1),
         (td.Normal(torch.zeros(1, 2), 1.0), ("z[1, 1]", "z[1, 2]"), -math.inf, math.inf),
+        # torch calls the support of these two all of R; no mean is known of the transformed ones
+        (td.VonMises(torch.zeros(1), torch.ones(1)), ("z[1]",), -math.pi, math.pi),
+        (transformed(td.ExpTransform(), td.AffineTransform(3.0, 1.0)), ("z[1]",), 3, math.inf),
+        (transformed(td.ExpTransform(), td.AffineTransform(3.0, -1.0)), ("z[1]",), -math.inf, 3),
+        (transformed(td.SigmoidTransform()), ("z[1]",), 0, 1),
+        (transformed(td.AffineTransform(1.0, 2.0)), ("z[1]",), -math.inf, math.inf),
     ],
 )
 def test_priors(prior, names, low, high):
@@ -171,6 +181,28 @@ def test_priors(prior, names, low, high):
     assert read.names == names and read.fills_box and read.states is None
     assert read.low.tolist() == [low] * len(names) and read.high.tolist() == [high] * len(names)
     assert read.placed(read.sample(3)).shape == (3, *read.shape)
+
+
+def test_densities_of_priors_hold_to_their_support_and_to_any_precision():
+    shifted = prior_of(transformed(td.ExpTransform(), td.AffineTransform(3.0, 1.0)))
+    outside, inside = shifted.log_prob(torch.tensor([[2.0], [4.0]], dtype=torch.float64)).tolist()
+    assert outside == -math.inf and math.isclose(inside, -0.5 * math.log(2 * math.pi), rel_tol=1e-6)
+    low_rank = td.LowRankMultivariateNormal(torch.zeros(2), torch.ones(2, 1), torch.ones(2))
+    assert prior_of(low_rank).log_prob(torch.zeros(1, 2, dtype=torch.float64)).dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("prior", "possible"),
+    [
+        (td.Categorical(torch.tensor([[0.5, 0.5, 0.0]])), [True, True, False]),
+        (td.Bernoulli(torch.ones(1)), [False, True]),
+        (td.Binomial(2, torch.zeros(1)), [True, False, False]),
+    ],
+)
+def test_states_of_probability_zero_are_impossible(prior, possible):
+    read = prior_of(prior)
+    assert read.states is not None
+    assert torch.isfinite(read.log_prob(read.states)).tolist() == possible
 
 
 def test_a_finite_prior_is_listed_and_keeps_its_type():
@@ -236,6 +268,21 @@ ABUSES = {
         "known to identify the law.*MixtureSameFamily",
     ),
     "wrong width": (lambda: probed(network(3), TWO, gaussian), "fails at draws"),
+    "no law somewhere": (lambda: probed(lambda z: (z + 2.5).sqrt(), TWO, gaussian), r"but at z = \(.*Real"),
+    "rarely negative scale": (lambda: probed(lambda z: z + 2.5, TWO, lambda f: td.Normal(0, f)), "at z = "),
+    "a branch on all rows": (
+        lambda: probed(lambda z: z if z.sum() > 0 else -z, td.Normal(torch.zeros(1), 1), gaussian),
+        "each row of z alone",
+    ),
+    "numpy": (lambda: probed(lambda z: torch.from_numpy(z.numpy()), TWO, gaussian), "fails at draws.*numpy"),
+    "data outside the support": (
+        lambda: probed(network(), TWO, lambda f: td.Bernoulli(logits=f), torch.full((2, 3), 0.5)),
+        "x should lie in the support",
+    ),
+    "triangular matrices": (
+        lambda: probed(lambda z: z, td.LKJCholesky(2, 1.0), gaussian),
+        "LKJCholesky on the surface",
+    ),
     "simplex": (lambda: probed(network(), td.Dirichlet(torch.ones(2)), gaussian), "simplex"),
     "counts": (lambda: probed(network(), td.Poisson(torch.ones(2)), gaussian), "infinitely many"),
     "no prior": (lambda: probed(network(), None, gaussian), "prior should be a torch distribution"),

@@ -28,7 +28,8 @@ from identkit.numeric.krawczyk import partners
 from identkit.numeric.on_data import check_density
 from identkit.numeric.probed import Probed, probed
 from identkit.numeric.record import Record
-from identkit.numeric.regions import dead_region
+from identkit.numeric.regions import dead_region, outskirts
+from identkit.numeric.rounding import derivatives_hold, spread
 from identkit.numeric.spectrum import Spectrum, spectrum
 from identkit.numeric.states import check_states
 from identkit.verdict import Invariance, Level, Verdict
@@ -112,10 +113,18 @@ def _probe(found: Found, p: Probed, record: Record, seed: int) -> None:
     ranks = spectrum(p, seed=seed)
     analytic = bounds.analytic(record) is not None
     deficient = ~ranks.full_rank & ranks.clear
-    if bool(deficient.any()) and not (analytic and bool(ranks.full_rank.any())):
-        dead = dead_region(record, ranks.z[deficient])
+    if not (analytic and bool(ranks.full_rank.any())):
+        # Where no draw was deficient, a region of small mass may lie far out.
+        centres = ranks.z[deficient] if bool(deficient.any()) else outskirts(p.prior)
+        dead = dead_region(record, centres)
         if dead is not None:
             found.settle(dead.moves, Level.PARTIAL, dead)
+    if not derivatives_hold(p, spread(p)):
+        found.assumptions.append(
+            f"{', '.join(found.open)}: the derivatives that torch gives are not those of the law (detached parts, a "
+            "straight-through estimator?), so ranks and collisions say nothing"
+        )
+        return
     met = collisions(p, seed=seed)
     if not any(level is Level.PARTIAL for level in found.levels.values()) or found.open:
         _by_rank(found, p, ranks, met, analytic)

@@ -113,15 +113,26 @@ def dependence(
     for number, (step, over) in enumerate(zip(program.steps, found, strict=True)):
         here = reached(step, [result[i] for i in step.inputs], [found[i] for i in step.inputs], count)
         here = (here | sources[number]) if number in sources else here
-        result.append(here & ~over.is_point)
+        result.append(here if _is_nothing(here) else here & ~over.is_point)
     return result
+
+
+def _nothing(count: int, size: int) -> Tensor:
+    """No source reaches any element. It takes no memory: weights are many, and so may be the sources."""
+    return torch.zeros(1, 1, dtype=torch.bool).expand(count, size)
+
+
+def _is_nothing(reaches: Tensor) -> bool:
+    return reaches.stride() == (0, 0)
 
 
 def reached(step: Step, inputs: list[Tensor], over: list[Interval], count: int) -> Tensor:
     """What reaches a step's elements (count, size) when this reaches its inputs', whose ranges are `over`."""
     match step.kind:
         case Kind.LATENT | Kind.CONSTANT:
-            return torch.zeros(count, step.size, dtype=torch.bool)
+            return _nothing(count, step.size)
+        case _ if all(map(_is_nothing, inputs)):
+            return _nothing(count, step.size)
         case Kind.GATHER:
             return torch.cat(inputs, -1)[..., step.data]
         case Kind.ADD:
@@ -129,9 +140,15 @@ def reached(step: Step, inputs: list[Tensor], over: list[Interval], count: int) 
         case Kind.MULTIPLY:
             return (inputs[0] & ~over[1].is_zero) | (inputs[1] & ~over[0].is_zero)
         case Kind.MATMUL:
-            a, b = matrices(step, *(each.float() for each in inputs))
+            a, b = matrices(step, *inputs)
             p, q = matrices(step, *((~each.is_zero).float() for each in over))
-            return ((a @ q + p @ b) > 0).flatten(-3)
+            if _is_nothing(inputs[0]):
+                paths = p @ b.float()
+            elif _is_nothing(inputs[1]):
+                paths = a.float() @ q
+            else:
+                paths = a.float() @ q + p @ b.float()
+            return (paths > 0).flatten(-3)
         case Kind.SUM:
             return inputs[0].reshape(count, *step.dimensions).any(-1)
         case Kind.FUNCTION:

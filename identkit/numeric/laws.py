@@ -198,7 +198,7 @@ _FISHER: dict[type, _Reader] = {
     td.Binomial: lambda law: [law.total_count**0.5 * _bernoulli(law)[0]],
     td.Categorical: _categorical,
     td.OneHotCategorical: lambda law: _categorical(law._categorical),
-    td.Poisson: lambda law: [law.rate / law.rate.detach().sqrt()],
+    td.Poisson: lambda law: [law.rate / law.rate.detach().clamp(min=torch.finfo(law.rate.dtype).tiny).sqrt()],
     td.Exponential: lambda law: [law.rate.log()],
     td.HalfNormal: lambda law: [math.sqrt(2) * law.scale.log()],
     td.MultivariateNormal: _gaussian,

@@ -10,6 +10,7 @@ import copy
 import inspect
 import math
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,21 @@ from identkit.numeric.laws import divergence, fisher_coordinates, parameters
 from identkit.numeric.promoted import promoted
 
 _TRIED = 16  # draws on which a decoder has to be a function of each latent alone
+_EACH = 2  # one in so many of these is also decoded alone
+_SCANNED = 512  # draws at which a decoder has to give a law
 _STATES = 1 << 14  # values of a finite prior that are worth listing
+_SURFACES = tuple(
+    type(constraint)
+    for constraint in (
+        constraints.simplex,
+        constraints.one_hot,
+        constraints.corr_cholesky,
+        constraints.lower_cholesky,
+        constraints.lower_triangular,
+        constraints.positive_definite,
+        constraints.positive_semidefinite,
+    )
+)
 _RANDOM = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
 
 
@@ -113,10 +128,15 @@ class Prior:
         placed = z.reshape(len(z), *law.batch_shape, *law.event_shape)
         support: Any = law.support
         inside = support.check(placed).reshape(len(z), -1).all(1)
+        inside = inside & (z >= self.low).all(1) & (z <= self.high).all(1)
         possible = torch.where(
             inside.reshape(-1, *[1] * (placed.ndim - 1)), placed, self.sample(1).reshape(placed[:1].shape)
         )
-        return law.log_prob(possible).reshape(len(z), -1).sum(1).where(inside, -math.inf)
+        base = _stripped(law)
+        if isinstance(base, td.LowRankMultivariateNormal):  # the one family that does not mix precisions
+            possible = possible.to(base.loc.dtype)
+        inside = inside & ~_impossible(base, possible).reshape(len(z), -1).any(1)
+        return law.log_prob(possible).to(z).reshape(len(z), -1).sum(1).where(inside, -math.inf)
 
 
 @dataclass(frozen=True, repr=False)
@@ -226,7 +246,10 @@ def _parts(model: Any, prior: Any, likelihood: Any) -> tuple[Any, Any, Any]:
             f"model should be a Model, its text, a decoder, a log density or a model with a prior, got {model!r:.60}"
         )
     if not isinstance(prior, td.Distribution):
-        raise TypeError(f"prior should be a torch distribution, got {type(prior).__name__}")
+        got = "none" if prior is None else prior.__name__ if isinstance(prior, type) else type(prior).__name__
+        raise TypeError(
+            f"prior should be a torch distribution of one datum's latents, such as Normal(torch.zeros(2), 1), got {got}"
+        )
     if likelihood is not None and not callable(likelihood):
         raise TypeError(
             f"likelihood should turn the decoder's output into a distribution, got {likelihood!r:.60}"
@@ -251,7 +274,7 @@ def prior_of(
         if shape
         else ("z",)
     )
-    where = device or prior.mean.device
+    where = device or _home(prior)
     low, high, fills = _box(prior, shape)
     support: Any = prior.support
     states = _listed(prior, shape) if support.is_discrete else None
@@ -272,24 +295,66 @@ def prior_of(
 
 def _box(prior: td.Distribution, shape: tuple[int, ...]) -> tuple[Tensor, Tensor, bool]:
     """The box ``[low, high]`` of the support, flattened, and whether the support is all of it."""
-    support: Any = prior.support
+    base = _stripped(prior)
+    if type(base) is td.TransformedDistribution and not base.event_shape:
+        return _image(base, shape)
+    if isinstance(base, td.VonMises):  # angles, although torch says real numbers
+        half = torch.full((math.prod(shape),), math.pi, dtype=torch.float64)
+        return -half, half, True
+    support = _plain(prior.support)
+    if isinstance(support, _SURFACES):
+        simplex = support is constraints.simplex or support is constraints.one_hot
+        where = "a simplex" if simplex else f"the surface {support}"
+        raise ValueError(
+            f"prior should fill a region of its own dimension, got {type(prior).__name__} on {where}; take "
+            f"{'all coordinates but one, or logits,' if simplex else 'its free coordinates'} as the latents"
+        )
+    low, high = (end.expand(shape or (1,)).reshape(-1).clone() for end in _ends(support))
+    free = support is constraints.real or support is constraints.real_vector
+    known = free or hasattr(support, "lower_bound") or hasattr(support, "upper_bound")
+    return low, high, known and not support.is_discrete
+
+
+def _image(prior: td.TransformedDistribution, shape: tuple[int, ...]) -> tuple[Tensor, Tensor, bool]:
+    """The box that numbers fill which are transformed one by one: torch knows what the last step alone can reach."""
+    low, high, fills = _box(prior.base_dist, shape)
+    low, high = low.reshape(shape), high.reshape(shape)
+    for step in prior.transforms:
+        bottom, top = _ends(_plain(step.domain))
+        if bool((low == bottom).all() & (high == top).all()):
+            low, high = (end.expand(shape) for end in _ends(_plain(step.codomain)))
+        else:
+            ends = torch.stack([torch.as_tensor(step(end)) for end in (low, high)])
+            low, high = ends.amin(0), ends.amax(0)
+    return low.reshape(-1).clone(), high.reshape(-1).clone(), fills
+
+
+def _plain(support: Any) -> Any:
     while isinstance(support, constraints.independent):
         support = support.base_constraint
-    if support in (constraints.simplex, constraints.one_hot) or isinstance(
-        support, type(constraints.simplex)
-    ):
-        raise ValueError(
-            f"prior should fill a region of its own dimension, got {type(prior).__name__} on a simplex; take all "
-            "coordinates but one, or logits, as the latents"
-        )
-    ends = {"lower_bound": -math.inf, "upper_bound": math.inf}
-    low, high = (
-        torch.as_tensor(getattr(support, end, none), dtype=torch.float64).expand(shape or (1,)).reshape(-1)
-        for end, none in ends.items()
-    )
-    known = support is constraints.real or any(hasattr(support, end) for end in ends)
-    real_vector = support is constraints.real_vector
-    return low.clone(), high.clone(), (known or real_vector) and not support.is_discrete
+    return support
+
+
+def _ends(support: Any) -> tuple[Tensor, Tensor]:
+    low, high = getattr(support, "lower_bound", -math.inf), getattr(support, "upper_bound", math.inf)
+    return torch.as_tensor(low, dtype=torch.float64), torch.as_tensor(high, dtype=torch.float64)
+
+
+def _home(prior: td.Distribution) -> torch.device:
+    """Where a prior draws; not all know their mean."""
+    with torch.random.fork_rng():
+        return prior.sample().device
+
+
+def _impossible(base: td.Distribution, z: Tensor) -> Tensor:
+    """Where a state has probability 0: torch takes the logarithm of at least eps instead."""
+    if isinstance(base, td.Categorical):
+        chances = base.probs.expand(*z.shape, base.probs.shape[-1])
+        return chances.gather(-1, z.long().unsqueeze(-1)).squeeze(-1) == 0
+    if isinstance(base, td.Bernoulli | td.Binomial):
+        most = base.total_count if isinstance(base, td.Binomial) else 1
+        return ((base.probs == 0) & (z > 0)) | ((base.probs == 1) & (z < most))
+    return torch.zeros_like(z, dtype=torch.bool)
 
 
 def _listed(prior: td.Distribution, shape: tuple[int, ...]) -> Tensor:
@@ -385,7 +450,8 @@ def _of_density(log_prob: Any, prior: Any, x: Any, name: str, latent_names: Any)
             if not isinstance(values, Tensor) or values.shape != (len(z),):
                 shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
                 raise ValueError(
-                    f"log p(x | z) should return one number for each of its {len(z)} rows, got {shape}"
+                    f"log p(x | z) should return one number for each of its {len(z)} rows, got {shape} (a decoder needs "
+                    "likelihood=)"
                 )
             return values
 
@@ -410,29 +476,61 @@ def _held(built: Callable[[torch.dtype, bool], Probed]) -> Probed:
 
 def _tried(model: Probed) -> None:
     z = model.prior.sample(_TRIED, seed=1)
+    given = model.log_likelihood if model.decode is None else model.parameters
     with torch.no_grad():
-        if model.decode is None:
-            values, again, alone = (model.log_likelihood(part) for part in (z, z, z[:1]))
-        else:
-            values, again, alone = (model.parameters(part) for part in (z, z, z[:1]))
+        _refuse_lawless(model, given)
+        values, again = given(z), given(z)
+        alone = torch.cat([given(row) for row in z[::_EACH].split(1)])
         if model.x is not None and model.decode is not None:
             _scored(model, z[:1])
+    if model.prior.states is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # at values of tensors that have derivatives
+            given(z[:1].requires_grad_())  # code that leaves torch fails here, not in the middle of a search
     if values.dtype != model.dtype:
         raise RuntimeError(
             f"the law has dtype {values.dtype}, not {model.dtype}"
         )  # `_held` tries another one
-    _refuse_nonfinite(values, "the likelihood")
     if not torch.equal(values, again):
         raise ValueError(
             "the decoder should be a function of z, but two calls with the same z differ: switch off dropout and "
             "other noise (module.eval())"
         )
-    scale = values[:1].abs().amax() + 1
-    if not bool((values[:1] - alone).abs().amax() <= 1e3 * model.eps * scale):
+    scale = values[::_EACH].abs().amax() + 1
+    if not bool((values[::_EACH] - alone).abs().amax() <= 1e3 * model.eps * scale):
         raise ValueError(
-            "the decoder should treat each row of z alone, but the others change the first row's law: batch "
-            "normalisation in training mode? (module.eval())"
+            "the decoder should treat each row of z alone, but other rows change a row's law: batch normalisation in "
+            "training mode (module.eval())? a branch on all rows at once?"
         )
+
+
+def _refuse_lawless(model: Probed, given: Callable[[Tensor], Tensor]) -> None:
+    """Refuse NaN, infinities and parameters of no law, with a latent at which they come up."""
+    scanned = model.prior.sample(_TRIED if model.decode is None else _SCANNED, seed=1)
+    for part in scanned.split(64):
+        if _complaint(given, part) is None:
+            continue
+        for row in part.split(1):
+            complaint = _complaint(given, row)
+            if complaint is not None:
+                at = ", ".join(f"{value:.4g}" for value in row.flatten()[:4].tolist())
+                more = ", …" if row.numel() > 4 else ""
+                raise ValueError(
+                    f"the likelihood should be finite at draws from the prior, but at z = ({at}{more}) {complaint}"
+                )
+
+
+def _complaint(given: Callable[[Tensor], Tensor], z: Tensor) -> str | None:
+    try:
+        values = given(z)
+    except ValueError as refused:
+        # torch's own words go on with the whole tensor
+        words = str(refused).split(", but found invalid values")[0]
+        if "to satisfy the constraint" not in words:
+            raise
+        return f"torch says: {words}"
+    bad = values[~torch.isfinite(values)]
+    return f"it has the value {bad[0].item()}" if len(bad) else None
 
 
 def _scored(model: Probed, z: Tensor) -> None:
@@ -443,13 +541,14 @@ def _scored(model: Probed, z: Tensor) -> None:
         raise ValueError(
             f"x should have one row of shape {wanted} for each datum, got shape {tuple(model.x.shape)}"
         )
-    _refuse_nonfinite(model.log_likelihood(z), "log p(x | z)")
-
-
-def _refuse_nonfinite(values: Tensor, what: str) -> None:
+    try:
+        values = model.log_likelihood(z)
+    except ValueError as refused:
+        words = str(refused).split(", but found invalid values")[0]
+        raise ValueError(f"x should lie in the support of the law; torch says: {words}") from refused
     if not bool(torch.isfinite(values).all()):
         bad = values[~torch.isfinite(values)][0].item()
-        raise ValueError(f"{what} should be finite at draws from the prior, got {bad}")
+        raise ValueError(f"log p(x | z) should be finite at draws from the prior, got {bad}")
 
 
 def _refuse_training(module: nn.Module) -> None:

@@ -27,6 +27,7 @@ from identkit.verdict import Certificate
 _FIRST = 1e-3  # half width of the first box about a centre, in standard deviations of the prior
 _TRIES = 160  # enclosures spent on growing one box
 _CENTRES = 16
+_FAR = 4096  # draws whose outermost are looked at
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,6 +119,12 @@ def dead_region(p: Probed | Record, centres: Float[Tensor, "n k"]) -> DeadRegion
                 mass=mass,
             )
     return best
+
+
+def outskirts(prior: Prior) -> Float[Tensor, "n k"]:
+    """The draws among many at which some latent is smallest or largest: where clamps and gates end that others miss."""
+    drawn = prior.sample(_FAR, seed=4)
+    return drawn[torch.cat([drawn.argmin(0), drawn.argmax(0)]).unique()]
 
 
 def _deficient(program: Program, centre: Tensor, scale: Tensor) -> bool:

@@ -17,6 +17,7 @@ from identkit.numeric.probed import Probed
 
 _STIRS = 3  # random moves of z in its last place
 _MARGIN = 32  # equal means: within so many times what the stirring did
+_COMPARED = 32  # draws at which derivatives are compared with difference quotients
 _SEEN = 100  # a direction counts as seen when a move by the separation changes the law by so many units
 
 
@@ -76,9 +77,34 @@ def slopes(
 
     Rounding is at least what z's own last place does, so the entries stay below 1/eps.
     """
-    change = jacobians(p.parameters, z) * scale
+    # A derivative may be undefined where the law is not, as that of sqrt(relu(z)) is: 0 · ∞.
+    change = jacobians(p.parameters, z).nan_to_num(0, 0, 0) * scale
     safe = rounding.clamp(min=torch.finfo(change.dtype).tiny).unsqueeze(2)
     return torch.where(rounding.unsqueeze(2) > 0, change / safe, torch.zeros_like(change))
+
+
+def derivatives_hold(p: Probed, scale: Float[Tensor, " k"], seed: int = 0) -> bool:
+    """Whether torch differentiates the law itself: not so with detached parts, straight-through estimators, and the like.
+
+    Derivatives along one direction are compared with difference quotients; kinks and steep places may spoil some.
+    """
+    generator = torch.Generator(scale.device).manual_seed(seed)
+    drawn = torch.randn(scale.shape, generator=generator, device=scale.device, dtype=scale.dtype)
+    step = p.eps ** (1 / 3)
+    heading = drawn * scale
+    z = p.prior.sample(_COMPARED, seed)
+    before, after = z - step * heading, z + step * heading
+    inside = ((before > p.prior.low) & (after > p.prior.low)).all(1)
+    inside &= ((before < p.prior.high) & (after < p.prior.high)).all(1)
+    z, before, after = z[inside], before[inside], after[inside]
+    if not len(z):
+        return True
+    slope = jacobians(p.parameters, z, heading.unsqueeze(1)).squeeze(2)
+    with torch.no_grad():
+        quotient = (p.parameters(after) - p.parameters(before)) / (2 * step)
+    slack = unit(p, z, scale)[1] / step + 0.05 * torch.maximum(slope.abs(), quotient.abs())
+    agree = ((slope - quotient).abs() <= slack).all(1)
+    return bool(agree.double().mean() >= 0.5)
 
 
 def flat_below(parameters: int) -> float:

@@ -128,6 +128,8 @@ def _read(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The fields of `Spectrum` from `singular_values` to `seen` at some of the draws."""
     k = jacobian.shape[2]
+    defined = jacobian.isfinite().flatten(1).all(1)
+    jacobian = jacobian.where(defined.reshape(-1, 1, 1), 0.0)
     _, triangle = torch.linalg.qr(jacobian, mode="r")
     norms = triangle.norm(dim=1, keepdim=True)
     largest = norms.amax(2, keepdim=True)
@@ -137,7 +139,7 @@ def _read(
     rank = (scaled > rounding).sum(1)
     # A column far below the others may be what cancellation left of nothing: no claim.
     faint = ((norms > 0) & (norms < _CLEAR * eps * largest)).any(2).squeeze(1)
-    clear = ~((scaled > rounding) & (scaled < _CLEAR * rounding)).any(1) & ~faint
+    clear = ~((scaled > rounding) & (scaled < _CLEAR * rounding)).any(1) & ~faint & defined
     inside = (torch.arange(k, device=rank.device) < rank.unsqueeze(1)).unsqueeze(2)
     # Right singular vectors are those of the scaled matrix; a null vector v of it is a null vector v/norm of J.
     moves = ((right.abs() > 1e-8) & ~inside).any(1)

@@ -212,8 +212,14 @@ def _exchangeable(yard: Yardstick, living: list[int]) -> list[tuple[int, int]]:
     point = torch.full_like(yard.scale, float(middle)).unsqueeze(0)
     if not bool(yard.inside(point)):
         return list(combinations(living, 2))[:_SWAPS]
-    _, rounding = unit(yard.p, point, yard.scale)
-    columns = slopes(yard.p, point, yard.scale, rounding)[0] / yard.scale
+    try:
+        _, rounding = unit(yard.p, point, yard.scale)
+        columns = slopes(yard.p, point, yard.scale, rounding)[0] / yard.scale
+    except (
+        RuntimeError,
+        ValueError,
+    ):  # so special a point need have no law: the inverse of a matrix of equal entries
+        return list(combinations(living, 2))[:_SWAPS]
     apart = torch.cdist(columns.mT[living], columns.mT[living])
     alike = apart <= _SNAP * columns.mT[living].norm(dim=1, keepdim=True)
     pairs = [(living[i], living[j]) for i, j in torch.nonzero(alike.triu(1)).tolist()]
