@@ -48,6 +48,7 @@ import numpy as np, torch
 from identkit.classical.gaussian_mixture import GaussianMixture
 from identkit.classical.hidden_markov import GaussianEmission, HiddenMarkov
 from identkit.classical.linear_gaussian import FactorAnalysis
+from identkit.classical.mixtures import LatentClass
 
 def memory(what):
     return int(Path("/proc/self/status").read_text().split(what)[1].split()[0]) * 1024
@@ -57,8 +58,14 @@ rng = np.random.default_rng(0)
 mixture = GaussianMixture([0.2, 0.3, 0.5], rng.normal(size=(3, 8)), np.ones((3, 8)), "diag")
 factors = FactorAnalysis(rng.normal(size=(16, 3)), np.ones(16))
 chain = HiddenMarkov([0.5, 0.5], [[0.9, 0.1], [0.2, 0.8]], GaussianEmission([0.0, 1.0], [1.0, 1.0]), 10)
-model, n = {"mixture": (mixture, 400_000), "factors": (factors, 200_000), "chain": (chain, 60_000)}[sys.argv[1]]
+answers = LatentClass([0.2, 0.3, 0.5], [rng.dirichlet(np.ones(3), 3) for _ in range(8)], first=1)
+model, n = {
+    "mixture": (mixture, 400_000), "factors": (factors, 200_000), "chain": (chain, 60_000),
+    "answers": (answers, 3_000_000),
+}[sys.argv[1]]
 some = model.sample(1000, torch.Generator().manual_seed(0))[0]
+if model is answers:
+    some[::7, 1] = float("nan")  # answers may be missing
 x = some.repeat(n // 1000, 1)
 ask = getattr(model, sys.argv[2])
 ask(x[: n // 20])  # what is loaded and kept once
@@ -91,7 +98,7 @@ def test_a_fit_takes_no_more_time_than_scikit_learns(kind: str, shape: tuple[str
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux alone tells the peak")
-@pytest.mark.parametrize("model", ["mixture", "factors", "chain"])
+@pytest.mark.parametrize("model", ["mixture", "factors", "chain", "answers"])
 @pytest.mark.parametrize(
     "method", ["kl_to_prior", "kl_per_latent", "kl_conditional", "kl_error", "log_evidence"]
 )

@@ -277,3 +277,10 @@ def test_what_is_no_table_is_refused() -> None:
         LatentClass([0.5, 0.5], torch.ones(2, 2, 2) / 2)
     with pytest.raises(TypeError, match="x should be an array of real numbers"):
         LatentClass.bernoulli([0.5, 0.5], [[0.5], [0.1]]).posterior([["yes"]])
+
+
+@pytest.mark.parametrize("answer", [math.inf, -math.inf])
+def test_missing_answers_hide_no_infinite_one(answer: float) -> None:
+    model = LatentClass.bernoulli([0.5, 0.5], [[0.9, 0.2], [0.3, 0.4]])
+    with pytest.raises(ValueError, match=r"x should be finite, got -?inf at index \(1, 0\)"):
+        model.kl_to_prior([[math.nan, 1.0], [answer, 0.0]])

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def real(value: Any, name: str, single: bool = False) -> Float[Tensor, " ..."]:
+def real(value: Any, name: str, single: bool = False, missing: bool = False) -> Float[Tensor, " ..."]:
     """Convert an array of finite real numbers to float64, on the device it came on and without its gradient.
 
     Integers are converted here, before any arithmetic could truncate a density; a float32 keeps its value.
@@ -20,6 +20,7 @@ def real(value: Any, name: str, single: bool = False) -> Float[Tensor, " ..."]:
         value: a number, nested lists, a numpy array or a tensor.
         name: what the caller calls it, for the message.
         single: leave float32 as it is.
+        missing: let NaN pass.
 
     Raises:
         TypeError: it is no array of real numbers.
@@ -46,12 +47,18 @@ def real(value: Any, name: str, single: bool = False) -> Float[Tensor, " ..."]:
     if not (single and tensor.dtype == torch.float32):
         tensor = tensor.to(torch.float64)
     # A sum is finite only if every term is, and takes no second array; one that overflows is looked at more closely.
-    if not bool(torch.isfinite(tensor.sum())) and not bool(torch.isfinite(tensor).all()):
-        refused = torch.nonzero(~torch.isfinite(tensor))
+    if not bool(torch.isfinite(tensor.sum())) and not _allowed(tensor, missing):
+        refused = torch.nonzero(tensor.isinf() if missing else ~tensor.isfinite())
         place = tuple(refused[0].tolist())
         where = f" at index {place}" if place else ""
         raise ValueError(f"{name} should be finite, got {tensor[place].item()}{where}")
     return tensor
+
+
+def _allowed(tensor: Tensor, missing: bool) -> bool:
+    if missing:  # `isinf` would take a second array
+        return not bool((tensor == math.inf).any()) and not bool((tensor == -math.inf).any())
+    return bool(torch.isfinite(tensor).all())
 
 
 def shaped(value: Any, name: str, *shape: int | None) -> Float[Tensor, " ..."]:
@@ -75,7 +82,9 @@ def shaped(value: Any, name: str, *shape: int | None) -> Float[Tensor, " ..."]:
     return tensor
 
 
-def rows(x: Any, columns: int, device: torch.device | None = None) -> Float[Tensor, "n d"]:
+def rows(
+    x: Any, columns: int, device: torch.device | None = None, missing: bool = False
+) -> Float[Tensor, "n d"]:
     """Convert data to shape (n, columns), n ≥ 0; a vector is n rows where a row is one number.
 
     Float32 stays as it is, all else becomes float64. A tensor stays on its device.
@@ -84,6 +93,7 @@ def rows(x: Any, columns: int, device: torch.device | None = None) -> Float[Tens
         x: numpy, torch or nested lists.
         columns: numbers in a row.
         device: where data that are no tensor go.
+        missing: let NaN pass.
 
     Raises:
         TypeError, ValueError: as `shaped`.
@@ -91,7 +101,7 @@ def rows(x: Any, columns: int, device: torch.device | None = None) -> Float[Tens
     >>> rows([1, 2, 3], 1).shape
     torch.Size([3, 1])
     """
-    tensor = real(x, "x", single=True)
+    tensor = real(x, "x", single=True, missing=missing)
     if not isinstance(x, Tensor):
         tensor = tensor.to(device)
     if tensor.ndim == 1 and (columns == 1 or len(tensor) == 0):

@@ -203,9 +203,9 @@ class LatentClass(FiniteMixture):
         if math.prod(self.sizes) > _MOST_CELLS:
             return super().mutual_information()
         axes = [torch.arange(size, dtype=torch.float64, device=self.table.device) for size in self.sizes]
-        cells = torch.cartesian_prod(*axes).reshape(-1, len(axes))
+        cells = torch.cartesian_prod(*axes).reshape(-1, len(axes)) + self.first
         possible = (self.weights > 0) & self._log_densities(cells).isfinite()
-        return enumerated(self, cells[possible.any(1)] + self.first)
+        return enumerated(self, cells[possible.any(1)])
 
     def _changed(self, weights: Tensor, table: Tensor) -> LatentClass:
         model = object.__new__(type(self))
@@ -229,16 +229,12 @@ class LatentClass(FiniteMixture):
         return "latent class model"
 
     def _rows(self, x: Any) -> Tensor:
-        filled, missing = _split(x)
-        table = rows(filled, len(self.sizes), self.table.device)
-        missing = missing.reshape(table.shape).to(table.device)
-        if self.first:
-            table = table - self.first
+        table = rows(x, len(self.sizes), self.table.device, missing=True)
         sizes = torch.tensor(self.sizes, dtype=table.dtype, device=table.device)
         for start in range(0, len(table), _ROWS):
-            part = table[start : start + _ROWS]
+            part = table[start : start + _ROWS] - self.first
             wrong = (part != part.round()) | (part < 0) | (part >= sizes)
-            refused = torch.nonzero(wrong & ~missing[start : start + _ROWS])
+            refused = torch.nonzero(wrong & ~part.isnan())
             if len(refused):
                 row, item = refused[0].tolist()
                 low, high = self.first, self.first + self.sizes[item] - 1
@@ -246,11 +242,12 @@ class LatentClass(FiniteMixture):
                     f"x should hold answers numbered {low}..{high} in column {item}, or NaN, "
                     f"got {part[row, item].item() + low:g} at index {(start + row, item)}"
                 )
-        return table.masked_fill(missing, math.nan) if bool(missing.any()) else table
+        return table
 
     def _indices(self, x: Tensor) -> Tensor:
         """Rows of the table of all answers; the row after the last stands for a missing one."""
-        firsts = torch.tensor([span.start for span in self._spans], dtype=x.dtype, device=x.device)
+        starts = [span.start - self.first for span in self._spans]
+        firsts = torch.tensor(starts, dtype=x.dtype, device=x.device)
         return torch.where(x.isnan(), float(sum(self.sizes)), x + firsts).long()
 
     def _total(self, x: Tensor, table: Tensor) -> Tensor:
@@ -279,7 +276,7 @@ class LatentClass(FiniteMixture):
         total = self._total(x, ratio)
         impossible = torch.nonzero(~(total + self._total(x, most)).isfinite().any(1))
         if len(impossible):
-            row = x[int(impossible[0, 0])].tolist()
+            row = (x[int(impossible[0, 0])] - self.first).tolist()
             raise ValueError(
                 f"x should be possible in some class, got {row} (answers counted from 0), which has probability 0 in all"
             )
@@ -291,7 +288,7 @@ class LatentClass(FiniteMixture):
         size, reading = torch.zeros_like(ratio), torch.zeros_like(ratio)
         for j, table in enumerate(self.items):
             answered = ~x[:, j].isnan()
-            chosen = table[self._support][:, torch.where(answered, x[:, j], 0.0).long()].T
+            chosen = table[self._support][:, torch.where(answered, x[:, j] - self.first, 0.0).long()].T
             own, first = chosen, chosen[:, :1]
             gap = (own - first) / (own + first)
             term = torch.where(gap.abs() < 0.5, 2 * torch.atanh(gap), own.log() - first.log())
