@@ -25,6 +25,7 @@ from identkit.classical.hidden_markov import (
     lanes as markov_lanes,
     sweep as markov_sweep,
 )
+from identkit.classical.hidden_markov import fit
 from identkit.classical.hidden_markov.data import sequences
 from identkit.posterior.bounds import band
 
@@ -689,3 +690,58 @@ def test_a_fit_starts_from_a_number_of_states():
     for start, emission, phrase in ((1, "gaussian", "from 2"), (2, "normal", "should be 'gaussian'")):
         with pytest.raises(ValueError, match=phrase):
             HiddenMarkov.fit([0.0, 1.0], start, emission=emission)
+
+
+def left_to_right(kind: str) -> tuple[HiddenMarkov, Any]:
+    """A start with transitions that cannot be, and 200 steps of a chain whose states overlap."""
+    rng = np.random.default_rng(5)
+    states = np.arange(200) // 6 % 3
+    noise = rng.normal(size=(200, 2)) @ np.array([[1.0, 0.4], [0.0, 0.8]])
+    means, covariances = np.array([[0.0, 0.0], [1.0, 1.0], [3.0, 2.0]]), np.ones((3, 2))
+    emissions = {
+        "full": GaussianEmission(means, np.tile(np.eye(2), (3, 1, 1))),
+        "diagonal": GaussianEmission(means, covariances),
+        "spherical": GaussianEmission(means, covariances[:, 0]),
+        "poisson": PoissonEmission([[1.0], [2.0], [4.0]]),
+        "categorical": CategoricalEmission([[0.6, 0.2, 0.2], [0.3, 0.5, 0.2], [0.2, 0.3, 0.5]]),
+    }
+    data = {
+        "poisson": rng.poisson(1.0 + states)[:, None],
+        "categorical": np.where(rng.random(200) < 0.5, states, rng.integers(0, 3, 200))[:, None],
+    }
+    transition = [[0.8, 0.2, 0.0], [0.0, 0.7, 0.3], [0.3, 0.0, 0.7]]
+    x = data.get(kind, 0.9 * states[:, None] + noise)
+    return HiddenMarkov([0.5, 0.5, 0.0], transition, emissions[kind]), x
+
+
+@pytest.mark.parametrize("kind", ["full", "diagonal", "spherical", "poisson", "categorical"])
+def test_leaps_climb_as_high_as_baum_welch_in_fewer_iterations(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, x = left_to_right(kind)
+    leapt = HiddenMarkov.fit(x, start, starts=1)
+    monkeypatch.setattr(fit, "_NEAR", 0.0)
+    plain = HiddenMarkov.fit(x, start, starts=1, iterations=5000)
+    assert leapt.convergence is not None and plain.convergence is not None
+    assert leapt.convergence.converged and leapt.convergence.iterations < 0.8 * plain.convergence.iterations
+    assert leapt.convergence.log_likelihood >= plain.convergence.log_likelihood - 1e-6
+    assert leapt.log_evidence(x).item() == pytest.approx(leapt.convergence.log_likelihood, abs=1e-9)
+    assert all(a <= b for a, b in itertools.pairwise(leapt.convergence.history))
+    assert not leapt.transition[start.transition == 0].any() and leapt.initial[2] == 0
+    for law in (leapt.initial, leapt.transition):
+        assert_allclose(law.sum(-1), 1, rtol=1e-14)
+
+
+@pytest.mark.parametrize("kind", ["full", "diagonal", "spherical", "poisson", "categorical"])
+def test_coordinates_lead_back_and_nowhere_outside(kind: str) -> None:
+    start, x = left_to_right(kind)
+    emission, x = start.emission, x.astype(np.float64)
+    there = emission.coordinates()
+    assert_allclose(emission.placed(there, x).log_density(x), emission.log_density(x), rtol=1e-12)
+    lowest = emission.placed(np.where(there == 0, 0.0, there) - 800.0, x)
+    again = lowest.placed(lowest.coordinates(), x)
+    assert_allclose(again.log_density(x), lowest.log_density(x), rtol=1e-9)
+    assert torch.isfinite(lowest.log_density(x)).all()
+    if kind != "categorical":  # whose rows sum to one wherever they are put
+        with np.errstate(all="ignore"), pytest.raises(ValueError):
+            emission.placed(there + 800.0, x)

@@ -8,7 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
+from torch import Tensor
+
 State = TypeVar("State")
+Numbers = TypeVar("Numbers", float, np.ndarray, Tensor)
 
 _ROUNDING = 1e-9
 """By how much, relative to its size, a log-likelihood may fall by rounding alone."""
@@ -65,6 +69,7 @@ def maximise(
     iterations: int,
     leap: Callable[[State, State, State, float], State | None] | None = None,
     trial: int | None = None,
+    near: float = math.inf,
 ) -> tuple[State, Convergence]:
     """Climb from every start and keep the highest end.
 
@@ -79,6 +84,8 @@ def maximise(
             where s is given; None where that is no state. A leap is kept where the likelihood does not fall.
 
         trial: after so many iterations from each start, only the best goes on; None to climb from all to the end.
+        near: leap only after an iteration that gains less than this many nats: far from the top of its hill, a leap
+            may end on another.
 
     Returns:
         The best state and how it was reached. A start that does not converge warns with `ConvergenceWarning` if it is
@@ -98,11 +105,11 @@ def maximise(
     if not tolerance >= 0:
         raise ValueError(f"tolerance should be at least 0, got {tolerance}")
     first = iterations if trial is None or len(starts) == 1 else min(trial, iterations)
-    ends = [_climbed(state, step, tolerance, first, leap) for state in starts]
+    ends = [_climbed(state, step, tolerance, first, leap, near) for state in starts]
     ahead = max(range(len(ends)), key=lambda i: ends[i][1][-1])
     best, history, converged = ends[ahead]
     if not converged and first < iterations:
-        best, further, converged = _climbed(best, step, tolerance, iterations - first, leap)
+        best, further, converged = _climbed(best, step, tolerance, iterations - first, leap, near)
         history = [*history, *further]
     heights = [end[1][-1] for end in ends]
     heights[ahead] = history[-1]
@@ -112,12 +119,22 @@ def maximise(
     return best, found
 
 
+def extrapolated(first: Numbers, second: Numbers, third: Numbers, stride: float) -> Numbers:
+    """``θ + 2sr + s²v`` with ``r = θ′ − θ`` and ``v = θ″ − θ′ − r``: where three iterations lead; s = 1 gives θ″.
+
+    >>> extrapolated(0.0, 1.0, 1.5, 2.0)  # what is left halves: the end
+    2.0
+    """
+    return first + 2 * stride * (second - first) + stride**2 * (third - 2 * second + first)
+
+
 def _climbed(
     state: State,
     step: Callable[[State], tuple[State, float]],
     tolerance: float,
     iterations: int,
     leap: Callable[[State, State, State, float], State | None] | None,
+    near: float,
 ) -> tuple[State, list[float], bool]:
     """Where one start leads, the log-likelihoods on the way, and whether it converged."""
     history: list[float] = []
@@ -146,6 +163,8 @@ def _climbed(
         if leap is None or len(trail) < 3:
             continue
         first, second = history[-2] - history[-3], history[-1] - history[-2]
+        if not second < near:
+            continue
         # What is left shrinks by a factor an iteration, and the height that is left by its square.
         shrinks = math.sqrt(second / first) if second < first else 1.0
         stride = longest if (1 - shrinks) * longest < 1 else 1 / (1 - shrinks)

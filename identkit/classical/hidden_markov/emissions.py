@@ -20,6 +20,7 @@ from identkit.classical.hidden_markov.gaussian import GaussianEmission
 from identkit.classical.hidden_markov.tables import (
     by_steps,
     exact_probabilities,
+    normalised,
     refuse_probabilities,
     select_exactly,
 )
@@ -135,7 +136,19 @@ class CategoricalEmission:
         counts = np.stack([np.bincount(symbols, weights[:, k], minlength=m) for k in range(self.states)])
         mass = counts.sum(1, keepdims=True)
         table = np.where(mass > 0, counts / np.where(mass > 0, mass, 1.0), self.table.cpu().numpy())
-        other = object.__new__(CategoricalEmission)  # with probabilities that need no look
+        return self._trusted(table)
+
+    def coordinates(self) -> Array:
+        """The logs of the probabilities, (K, M), which a fit may extrapolate."""
+        return np.log(self.table.cpu().numpy())
+
+    def placed(self, coordinates: Array, x: Array) -> CategoricalEmission:
+        """The emission of such coordinates, from any numbers: each row is made to sum to one."""
+        return self._trusted(normalised(coordinates))
+
+    def _trusted(self, table: Array) -> CategoricalEmission:
+        """With probabilities that need no look."""
+        other = object.__new__(CategoricalEmission)
         object.__setattr__(other, "table", torch.from_numpy(table).to(self.device))
         object.__setattr__(other, "first", self.first)
         return other
@@ -248,8 +261,20 @@ class PoissonEmission:
         """
         mass = weights.sum(0)[:, None]
         rates = (weights.T @ x) / np.where(mass > 0, mass, 1.0)
-        rates = np.maximum(rates, (1e-9 * x.mean(0)).clip(min=np.finfo(np.float64).tiny))
-        rates = np.where(mass > 0, rates, self.rates.cpu().numpy())
+        rates = np.where(mass > 0, np.maximum(rates, _least_rate(x)), self.rates.cpu().numpy())
+        return PoissonEmission(torch.from_numpy(rates).to(self.device))
+
+    def coordinates(self) -> Array:
+        """The logs of the rates, (K, d), which a fit may extrapolate."""
+        return np.log(self.rates.cpu().numpy())
+
+    def placed(self, coordinates: Array, x: Array) -> PoissonEmission:
+        """The emission of such coordinates, with no rate below what `maximised` allows on the same data.
+
+        Raises:
+            ValueError: a rate that is too large for a number.
+        """
+        rates = np.maximum(np.exp(coordinates), _least_rate(x))
         return PoissonEmission(torch.from_numpy(rates).to(self.device))
 
     def started(self, x: Array, generator: torch.Generator) -> PoissonEmission:
@@ -262,6 +287,10 @@ class PoissonEmission:
         for j in range(self.columns):
             name = f"x[{step}]" if self.columns == 1 else f"x[{step},{j + 1}]"
             model.observe(name, families.Poisson(select_exactly(z, self.rates[:, j].tolist())))
+
+
+def _least_rate(x: Array) -> Array:
+    return (1e-9 * x.mean(0)).clip(min=np.finfo(np.float64).tiny)
 
 
 Emission = CategoricalEmission | GaussianEmission | PoissonEmission

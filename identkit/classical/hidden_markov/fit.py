@@ -8,15 +8,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from identkit.classical.em import Convergence, maximise
+from identkit.classical.em import Convergence, extrapolated, maximise
 from identkit.classical.hidden_markov.data import Sequences
 from identkit.classical.hidden_markov.emissions import CategoricalEmission, Emission, PoissonEmission
 from identkit.classical.hidden_markov.gaussian import GaussianEmission
 from identkit.classical.hidden_markov.lanes import Steps
 from identkit.classical.hidden_markov.sweep import sweep
+from identkit.classical.hidden_markov.tables import normalised
 
 Array = np.ndarray
 State = tuple[Array, Array, Emission]
+
+_NEAR = 0.1
+"""Leaps begin where an iteration gains less than this many nats: by then the likelihood's hill is chosen."""
 
 
 def first_guess(
@@ -102,7 +106,23 @@ def fitted(
         weights = swept.probs.reshape(-1, k) if whole else swept.probs[data.observed]
         return (began / began.sum(), moved, emission.maximised(x, weights)), height
 
-    best, convergence = maximise(steps, step, tolerance, iterations)
+    def leapt(first: State, second: State, third: State, stride: float) -> State | None:
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            trails = zip(_coordinates(first), _coordinates(second), _coordinates(third), strict=True)
+            ahead = [(extrapolated(start, middle, end, stride), end) for start, middle, end in trails]
+            # Where a chance is zero its log is −∞, and so it stays.
+            initial, transition, shown = (np.where(np.isfinite(far), far, end) for far, end in ahead)
+            try:
+                return normalised(initial), normalised(transition), third[2].placed(shown, x)
+            except ValueError:
+                return None
+
+    best, convergence = maximise(steps, step, tolerance, iterations, leapt, near=_NEAR)
     initial, transition, emission = best
     initial, transition = (torch.from_numpy(part).to(emission.device) for part in (initial, transition))
     return initial, transition, emission, convergence
+
+
+def _coordinates(state: State) -> tuple[Array, Array, Array]:
+    initial, transition, emission = state
+    return np.log(initial), np.log(transition), emission.coordinates()

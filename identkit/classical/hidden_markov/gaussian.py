@@ -167,7 +167,7 @@ class GaussianEmission:
         seen = mass > _EPS
         centre = x.mean(0)
         y = x - centre
-        floor = 1e-9 * np.square(y).mean(0) + np.finfo(np.float64).tiny
+        floor = _least_variance(y)
         unit = np.sqrt(floor)
         means, covariances = self.means.cpu().numpy().copy(), self._given.cpu().numpy().copy()
         for k in np.flatnonzero(seen):
@@ -177,19 +177,54 @@ class GaussianEmission:
             means[k] = middle + centre
             if self.kind == "full":
                 spread = (apart * share[:, None]).T @ apart
-                values, vectors = np.linalg.eigh((spread + spread.T) / 2)
-                if values[0] < 1.0:
-                    spread = (vectors * values.clip(min=1.0)) @ vectors.T
-                covariances[k] = (spread + spread.T) / 2 * unit[:, None] * unit
+                covariances[k] = _at_least_one((spread + spread.T) / 2) * unit[:, None] * unit
             else:
                 np.square(apart, out=apart)
                 each = (share @ apart).clip(min=1.0) * floor
                 covariances[k] = each if self.kind == "diagonal" else each.mean()
+        return self._trusted(means, covariances)
+
+    def coordinates(self) -> Array:
+        """Numbers that a fit may extrapolate, (K, p): the means and log variances, or Cholesky factors and log diagonals."""
+        means, given = self.means.cpu().numpy(), self._given.cpu().numpy()
+        if self.kind != "full":
+            return np.concatenate([means, np.log(given).reshape(len(means), -1)], 1)
+        factors = np.linalg.cholesky(given)
+        diagonal = np.einsum("kdd->kd", factors)
+        diagonal[:] = np.log(diagonal)
+        return np.concatenate([means, factors.reshape(len(means), -1)], 1)
+
+    def placed(self, coordinates: Array, x: Array) -> GaussianEmission:
+        """The emission of such coordinates, with no variance below what `maximised` allows on the same data.
+
+        Raises:
+            ValueError: a covariance that is too large for numbers.
+        """
+        k, d = self.means.shape
+        means, scales = np.split(coordinates, [d], axis=1)
+        floor = _least_variance(x - x.mean(0))
+        if self.kind == "full":
+            factors = scales.reshape(k, d, d).copy()
+            diagonal = np.einsum("kdd->kd", factors)
+            diagonal[:] = np.exp(diagonal)
+            unit = np.sqrt(floor)
+            factors /= unit[:, None]
+            covariances = np.stack([_at_least_one(factor @ factor.T) for factor in factors])
+            covariances *= unit[:, None] * unit
+        else:
+            covariances = np.maximum(np.exp(scales), floor if self.kind == "diagonal" else floor.mean())
+            covariances = covariances.reshape(self._given.shape)
+        if not np.isfinite(covariances).all():
+            raise ValueError("coordinates should give finite covariances")
+        return self._trusted(means.copy(), covariances)
+
+    def _trusted(self, means: Array, covariances: Array) -> GaussianEmission:
+        """With covariances, in the shape of their kind, that need no look."""
         tensor = torch.from_numpy(covariances)
         if self.kind != "full":
             each = tensor if self.kind == "diagonal" else tensor[:, None].expand(means.shape)
             tensor = torch.diag_embed(each)
-        other = object.__new__(GaussianEmission)  # with covariances that need no look
+        other = object.__new__(GaussianEmission)
         object.__setattr__(other, "means", torch.from_numpy(means).to(self.device))
         object.__setattr__(other, "covariances", tensor.to(self.device))
         object.__setattr__(other, "kind", self.kind)
@@ -232,6 +267,20 @@ class GaussianEmission:
                 [select_exactly(z, self.covariances[:, i, j].tolist()) for j in range(d)] for i in range(d)
             ]
             model.observe(f"x{step}", families.MvNormal(mean, covariance))
+
+
+def _least_variance(centred: Array) -> Array:
+    """What no variance of a column falls below in a fit."""
+    return 1e-9 * np.square(centred).mean(0) + np.finfo(np.float64).tiny
+
+
+def _at_least_one(spread: Array) -> Array:
+    """A symmetric matrix with its eigenvalues below one raised to one."""
+    values, vectors = np.linalg.eigh(spread)
+    if not values[0] < 1.0:
+        return spread
+    raised = (vectors * values.clip(min=1.0)) @ vectors.T
+    return (raised + raised.T) / 2
 
 
 def _refuse_covariances(covariances: Tensor) -> None:

@@ -30,6 +30,12 @@ def refuse_probabilities(table: Tensor, name: str) -> None:
         raise ValueError(f"{where} should sum to one, got {row} with the sum {sums[i].item()}")
 
 
+def normalised(logs: np.ndarray) -> np.ndarray:
+    """Probabilities proportional to the exponentials of the logs, along the last axis."""
+    mass = np.exp(logs - logs.max(-1, keepdims=True))
+    return mass / mass.sum(-1, keepdims=True)
+
+
 def exact_probabilities(row: Tensor) -> list[Any]:
     """Probabilities as exact rationals; what decimals miss of one is made good in the largest."""
     numbers = [families.exact(p) for p in row.tolist()]

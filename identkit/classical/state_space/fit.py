@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from identkit.classical.em import maximise
+from identkit.classical.em import extrapolated, maximise
 from identkit.classical.state_space.data import sequences
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def _leapt(first: StateSpace, second: StateSpace, third: StateSpace, stride: flo
         start, middle, end = (getattr(model, name) for model in (first, second, third))
         if name.endswith("covariance"):
             start, middle, end = (torch.linalg.cholesky_ex(table).L for table in (start, middle, end))
-        value = start + 2 * stride * (middle - start) + stride**2 * (end - 2 * middle + start)
+        value = extrapolated(start, middle, end, stride)
         found[name] = value @ value.mT if name.endswith("covariance") else value
     try:
         return StateSpace(**found)
