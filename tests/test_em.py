@@ -59,3 +59,17 @@ def test_only_the_best_start_goes_on_after_its_trial() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert maximise([0.0, 1.0], creeping, 1e-12, 5, trial=10)[1].iterations == 5
+
+
+def test_no_leap_is_tried_before_the_top_is_near() -> None:
+    gains = []
+
+    def noted(first: float, second: float, third: float, stride: float) -> float:
+        gains.append((second - 5) ** 2 - (third - 5) ** 2)
+        return leap(first, second, third, stride)
+
+    _, found = maximise([0.0], creeping, 1e-12, 5000, noted, near=0.01)
+    assert found.converged and gains and max(gains) < 0.01
+    assert maximise([0.0], creeping, 1e-12, 5000, noted, near=0.0)[1].history == (
+        maximise([0.0], creeping, 1e-12, 5000)[1].history
+    )

@@ -136,7 +136,9 @@ class HiddenMarkov:
     ) -> HiddenMarkov:
         """Fit by expectation–maximisation (Baum & Welch), from `start` and from random starts.
 
-        Source: Baum, Petrie, Soules & Weiss 1970; Rabiner 1989.
+        Near the top three iterations are extrapolated, which is kept where the likelihood does not fall.
+
+        Source: Baum, Petrie, Soules & Weiss 1970; Rabiner 1989; Varadhan & Roland 2008 (the leaps).
 
         Args:
             x: data, as the class takes them; several sequences share the parameters.
