@@ -71,7 +71,7 @@ def smooth(initial: Array, transition: Array, steps: Steps, counts: bool) -> Smo
     alpha, log_scale, mass = chain.forward()
     beta, weights, large = chain.backward(alpha, mass)
     probs = alpha * beta
-    total: Array = probs @ np.ones(k)  # in a third of the time of `sum`
+    total = probs.sum(1)
     probs /= total[:, None]
     weights /= total
     wrong = ~np.isfinite(total) | large | chain.lost
@@ -151,7 +151,7 @@ class _Chain:
             right[0] /= begun
             log_scale[t] = np.log(begun)
             found = self._solved(some, right, backward=False)
-            masses = found @ np.ones(self.k)
+            masses = found @ np.ones(self.k)  # in a third of the time of `sum`
             small = masses < _LEAST_MASS
             small[0] = False
             kept = int(small.argmax()) or len(masses)
