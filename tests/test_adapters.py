@@ -13,8 +13,8 @@ from sklearn.decomposition import PCA, FactorAnalysis, LatentDirichletAllocation
 from sklearn.mixture import BayesianGaussianMixture, GaussianMixture
 
 import identkit as ik
-from identkit.adapters.double import double_precision
 from identkit.adapters.topics import SharesTold, TopicModel
+from identkit.numeric.double import double_precision
 from identkit.numeric.product import ProductLaw
 from identkit.verdict import Level
 

@@ -22,9 +22,9 @@ import torch.distributions as td
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from identkit.adapters.double import double_precision
 from identkit.adapters.joint import Decoded, Scored, Site, joint_prior, laid_out
 from identkit.adapters.recipe import Recipe, bare, read
+from identkit.numeric.double import double_precision
 from identkit.numeric.laws import known
 from identkit.numeric.product import ProductLaw
 

@@ -22,8 +22,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from identkit.numeric.double import promoted
 from identkit.numeric.laws import divergence, fisher_coordinates, parameters
-from identkit.numeric.promoted import promoted
 
 _TRIED = 16  # draws on which a decoder has to be a function of each latent alone
 _EACH = 2  # one in so many of these is also decoded alone

@@ -6,7 +6,7 @@ flat from nearly flat far better at 1e-16 than at 1e-7.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -54,3 +54,18 @@ def double_precision() -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(before)
+
+
+def promoted(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, computed in double precision.
+
+    >>> weight = torch.tensor([1.0, 2.0])
+    >>> promoted(lambda z: z * weight)(torch.ones(2, dtype=torch.float64))
+    tensor([1., 2.], dtype=torch.float64)
+    """
+
+    def wide(*arguments: Any) -> Any:
+        with double_precision():
+            return function(*arguments)
+
+    return wide
