@@ -14,7 +14,7 @@ from identkit.lidvae.members import member, stack
 from identkit.lidvae.monotone import MonotoneGradient
 from identkit.lidvae.positive import enclosed, raw_of, softplus
 from identkit.model.protocol import Bounded
-from tests.examples_maps import NAMES, built, generator, normal, trained
+from tests.map_examples import NAMES, built, generator, normal, trained
 
 
 @cache

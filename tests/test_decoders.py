@@ -20,7 +20,7 @@ from identkit.lidvae.members import member, stack
 from identkit.lidvae.mlp import MLP
 from identkit.lidvae.orthogonal import Orthogonal, orthonormal
 from identkit.verdict import Level
-from tests.examples_maps import generator, normal, trained
+from tests.map_examples import generator, normal, trained
 
 MAPS = ("monotone", "icnn")
 SIZES = ((2, 2), (2, 5))

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from identkit.lidvae.icnn import ICNN
 from identkit.lidvae.monotone import MonotoneGradient
-from tests.examples_maps import built, generator, normal, trained
+from tests.map_examples import built, generator, normal, trained
 
 
 def test_the_potential_is_that_of_the_formula() -> None:

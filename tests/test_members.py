@@ -12,7 +12,7 @@ from torch.distributions import Normal
 from identkit.lidvae.encoders import MLPEncoder, ResidualEncoder
 from identkit.lidvae.members import Linear, member, members_of, stack
 from identkit.lidvae.mlp import MLP
-from tests.examples_maps import generator, normal
+from tests.map_examples import generator, normal
 
 BUILT: dict[str, Callable[[int], nn.Module]] = {
     "linear": lambda members: Linear(members, 48, 3, generator=generator()),

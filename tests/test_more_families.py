@@ -318,7 +318,6 @@ def test_levels(text, level):
     "text",
     [
         "z ~ Uniform(-1, 2); observe x ~ Normal(z^2, 1)",
-        "z ~ Dirichlet(1, 1); observe x ~ Normal(z[1], 1)",
         "z ~ Dirichlet(1, 1, 1); observe x ~ Normal(z[1] + z[2] + z[3], 1)",
         "z ~ Dirichlet(1, 1, 1); observe x ~ Normal(max(z[1] - 2, 0), 1)",
         # U(0, 1)/2 + U(1, 2)/2 = U(0, 2), so the weights are not determined.
@@ -332,6 +331,12 @@ def test_what_is_not_proved_is_not_claimed(text):
     assert Level.GLOBAL not in verdict.latents.values() and Level.PARTIAL not in verdict.latents.values(), (
         verdict
     )
+
+
+def test_a_share_that_the_law_reads_off_is_identified_and_the_rest_left_open():
+    verdict = ik.check(parse("z ~ Dirichlet(1, 1); observe x ~ Normal(z[1], 1)"))
+    assert verdict.latents == {"z[1]": Level.GLOBAL, "z[2]": Level.UNKNOWN}
+    assert verdict.certificate is not None and verdict.certificate.verify()
 
 
 def test_latents_on_a_simplex_are_left_open_and_refused_by_quadrature():
