@@ -23,9 +23,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from identkit.adapters.joint import Decoded, Scored, Site, joint_prior, laid_out
-from identkit.adapters.recipe import Recipe, bare, read
+from identkit.adapters.recipe import Recipe, read
 from identkit.numeric.double import double_precision
-from identkit.numeric.laws import known
+from identkit.numeric.laws import bare, known
 from identkit.numeric.product import ProductLaw
 
 _NUMBERS = 1 << 22  # that the data of one batch of runs may be

@@ -14,6 +14,8 @@ import torch.distributions as td
 from jaxtyping import Float
 from torch import Tensor
 
+from identkit.numeric.laws import bare
+
 _ONE_OF = (("probs", "logits"), ("covariance_matrix", "precision_matrix", "scale_tril"))
 """Arguments of which a distribution was given one; the others are computed from it."""
 
@@ -59,10 +61,3 @@ def read(law: td.Distribution) -> tuple[type[td.Distribution], dict[str, Tensor]
     if not names:
         raise TypeError(f"{type(base).__name__} is no family whose parameters can be read")
     return family, {name: torch.as_tensor(getattr(base, name)) for name in names}
-
-
-def bare(law: td.Distribution) -> td.Distribution:
-    """Without the wrappers that only say which axes belong together."""
-    while isinstance(law, td.Independent):
-        law = law.base_dist
-    return law

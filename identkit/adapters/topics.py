@@ -20,6 +20,7 @@ from flint import fmpq, fmpq_mat, nmod_mat
 from jaxtyping import Float
 
 from identkit.numeric.affine import null_space_of
+from identkit.numeric.wording import signed_sum
 from identkit.verdict import Certificate, Invariance, Level, Verdict, overall
 
 _PRIMES = ((1 << 61) - 1, (1 << 31) - 1)
@@ -181,10 +182,9 @@ def _exchanges(names: tuple[str, ...], direction: Vector) -> Invariance:
     for name, value in zip(names, direction, strict=True):
         if value != 0:
             size = abs(float(value / largest))
-            terms.append(f"{'-' if value < 0 else '+'} {'' if size == 1 else f'{size:.6g}*'}d/d{name}")
-    text = " ".join(terms)
+            terms.append((float(value), f"{'' if size == 1 else f'{size:.6g}*'}d/d{name}"))
     return Invariance(
         kind="translation",
         about=tuple(name for name, value in zip(names, direction, strict=True) if value != 0),
-        generator=text[2:] if text.startswith("+ ") else text.replace("- ", "-", 1),
+        generator=signed_sum(terms),
     )

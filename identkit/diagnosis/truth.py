@@ -12,12 +12,17 @@ from torch import Tensor
 
 from identkit.model.protocol import Continuous
 from identkit.numeric.probed import Probed
-from identkit.posterior.annealed import annealed
-from identkit.posterior.quadrature import EVALUATIONS, QuadratureError, integrate
+from identkit.posterior.annealed import Annealed, annealed
+from identkit.posterior.quadrature import EVALUATIONS, Quadrature, QuadratureError, integrate
 from identkit.posterior.unbounded import Unbounded
 
 _QUADRATURE_LATENTS = 3
 _QUADRATURE_DATA = 8  # with more than one latent, where a datum takes seconds
+# What quadrature and annealing both have to say.
+_SHARED = (
+    *("kl", "kl_error", "kl_conditional", "kl_conditional_error"),
+    *("log_evidence", "log_evidence_error", "mean"),
+)
 _PATIENCE = 3_000_000  # evaluations of ℓ for a datum, after which annealing is quicker
 
 
@@ -68,18 +73,7 @@ def true_posterior(model: Probed, prior: Unbounded, method: str, seed: int, opti
             if method == "quadrature":
                 raise
     found = annealed(prior.prior, log_likelihood, len(x), seed=seed, **options)
-    return Truth(
-        kl=found.kl,
-        kl_error=found.kl_error,
-        kl_conditional=found.kl_conditional,
-        kl_conditional_error=found.kl_conditional_error,
-        log_evidence=found.log_evidence,
-        log_evidence_error=found.log_evidence_error,
-        mean=found.mean,
-        degrees=found.degrees,
-        reasons=found.reasons,
-        method="annealing",
-    )
+    return _measured(found, found.degrees, found.reasons, "annealing")
 
 
 def _by_quadrature(model: Probed, prior: Unbounded, log_likelihood: Any, n: int, evaluations: int) -> Truth:
@@ -90,15 +84,9 @@ def _by_quadrature(model: Probed, prior: Unbounded, log_likelihood: Any, n: int,
     found = integrate(
         prior.log_prob, log_likelihood, axes, n, evaluations=evaluations, independent=prior.independent
     )
-    return Truth(
-        kl=found.kl,
-        kl_error=found.kl_error,
-        kl_conditional=found.kl_conditional,
-        kl_conditional_error=found.kl_conditional_error,
-        log_evidence=found.log_evidence,
-        log_evidence_error=found.log_evidence_error,
-        mean=found.mean,
-        degrees=math.inf,
-        reasons=((),) * n,
-        method="quadrature",
-    )
+    return _measured(found, math.inf, ((),) * n, "quadrature")
+
+
+def _measured(found: Annealed | Quadrature, degrees: float, reasons: Any, method: str) -> Truth:
+    shared = {name: getattr(found, name) for name in _SHARED}
+    return Truth(**shared, degrees=degrees, reasons=reasons, method=method)

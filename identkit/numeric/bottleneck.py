@@ -12,13 +12,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from identkit.numeric import enclosure
 from identkit.numeric.certificates import law_name
 from identkit.numeric.probed import Probed
-from identkit.numeric.program import Kind, Program
 from identkit.numeric.record import Record, record_of
 from identkit.verdict import Certificate
 
@@ -71,32 +67,14 @@ def _width(record: Record) -> int:
     """The least number of elements of one step that all ways from the latents to the output lead through."""
     program = record.steps
     read = min(len(record.rows), record.model.prior.size - len(record.null_space))
-    least = min(read, _count(program, len(program.steps) - 1, record.moving))
+    least = min(read, _count(record, len(program.steps) - 1))
     for number in range(1, len(program.steps) - 1):
-        count = _count(program, number, record.moving)
-        if 0 < count < least and _is_gate(program, record.ranges, number):
+        count = _count(record, number)
+        if 0 < count < least and enclosure.leads_all(program, record.ranges, number):
             least = count
     return least
 
 
-def _count(program: Program, number: int, moving: list[Tensor]) -> int:
+def _count(record: Record, number: int) -> int:
     """The elements that depend on latents; those taken several times count once."""
-    step = program.steps[number]
-    here = moving[number].any(0)
-    if step.kind is Kind.GATHER:
-        assert step.data is not None
-        return len(step.data[here].unique())
-    return int(here.sum())
-
-
-def _is_gate(program: Program, found: enclosure.Ranges, gate: int) -> bool:
-    """Whether the output depends on the latents through this step alone."""
-    unknown: list[Tensor] = []
-    for number, (step, over) in enumerate(zip(program.steps, found, strict=True)):
-        if step.kind is Kind.LATENT:
-            here = torch.ones(1, step.size, dtype=torch.bool)
-        else:
-            inputs = [unknown[i] for i in step.inputs]
-            here = enclosure.reached(step, inputs, [found[i] for i in step.inputs], 1)
-        unknown.append(torch.zeros_like(here) if number == gate else here & ~over.is_point)
-    return not bool(unknown[-1].any())
+    return len(record.steps.distinct(number, record.moving[number].any(0)))

@@ -82,13 +82,11 @@ def _check_law(p: Probed, seed: int) -> Found:
 
 def _prove(found: Found, record: Record) -> None:
     """What follows from the weights, cheapest first."""
-    still = bounds.constant(record)
-    if still is not None:
-        found.settle(found.names, Level.CONSTANT, still)
-        return
     ignored = bounds.ignored(record)
     if ignored is not None:
         found.settle(ignored.names, Level.CONSTANT, ignored)
+        if not found.open:
+            return
         found.invariances += [
             Invariance(kind="translation", about=(name,), generator=f"d/d{name}", preserves_prior=False)
             for name in ignored.names
@@ -112,10 +110,9 @@ def _probe(found: Found, p: Probed, record: Record, seed: int) -> None:
     """What ranks and collisions say of the latents that nothing was proved about."""
     ranks = spectrum(p, seed=seed)
     analytic = bounds.analytic(record) is not None
-    deficient = ~ranks.full_rank & ranks.clear
     if not (analytic and bool(ranks.full_rank.any())):
         # Where no draw was deficient, a region of small mass may lie far out.
-        centres = ranks.z[deficient] if bool(deficient.any()) else outskirts(p.prior)
+        centres = ranks.z[ranks.deficient] if bool(ranks.deficient.any()) else outskirts(p.prior)
         dead = dead_region(record, centres)
         if dead is not None:
             found.settle(dead.moves, Level.PARTIAL, dead)
@@ -126,9 +123,8 @@ def _probe(found: Found, p: Probed, record: Record, seed: int) -> None:
         )
         return
     met = collisions(p, seed=seed)
-    if not any(level is Level.PARTIAL for level in found.levels.values()) or found.open:
-        _by_rank(found, p, ranks, met, analytic)
-    _by_collision(found, p, ranks, met, analytic)
+    _by_rank(found, p, ranks, met, analytic)
+    _by_collision(found, record, ranks, met, analytic)
     _say_what_was_tried(found, ranks, met)
 
 
@@ -137,7 +133,7 @@ def _by_rank(found: Found, p: Probed, ranks: Spectrum, met: Collisions, analytic
 
     A derivative of exactly zero may be one that underflows, as that of a saturated tanh does: it takes a proof.
     """
-    deficient = ranks.clear & (ranks.rank < ranks.size)
+    deficient = ranks.deficient
     genuine = ranks.moves & ~ranks.silent & deficient.unsqueeze(1)
     if p.dtype != torch.float64 or not bool(met.flat.any()):
         return
@@ -164,7 +160,7 @@ def _by_rank(found: Found, p: Probed, ranks: Spectrum, met: Collisions, analytic
     ]
 
 
-def _by_collision(found: Found, p: Probed, ranks: Spectrum, met: Collisions, analytic: bool) -> None:
+def _by_collision(found: Found, record: Record, ranks: Spectrum, met: Collisions, analytic: bool) -> None:
     """LOCAL for what a confirmed partner moves, and at least LOCAL for the rest, where the rank is full."""
     found.invariances += [
         Invariance(
@@ -186,20 +182,19 @@ def _by_collision(found: Found, p: Probed, ranks: Spectrum, met: Collisions, ana
     settled = [name for name in found.open if name in moved]
     if not settled:
         return
-    found.settle(settled, Level.LOCAL)
-    boxes = partners(p, met.pairs)
-    if boxes is not None and set(boxes.moves) & set(settled):
-        found.proofs.append(boxes)
+    boxes = partners(record, met.pairs)
+    told = boxes is not None and bool(set(boxes.moves) & set(settled))
+    found.settle(settled, Level.LOCAL, boxes if told else None)
     rest = found.open
     found.settle(rest, Level.LOCAL)
     found.at_least += rest
-    example = confirmed[0] if confirmed else None
     found.assumptions.append(
         f"{', '.join(settled)}: {met.share(met.isolated):.0%} of {len(met.draws)} random latents have a partner of equal "
         f"law, confirmed by {'a map that holds at fresh draws' if met.symmetries else 'roots of all parameters'} in "
         "float arithmetic"
     )
-    if example is not None and not met.symmetries:
+    if confirmed and not met.symmetries:
+        example = confirmed[0]
         found.invariances.append(
             Invariance(
                 kind="collision", about=example.latents, map=f"{_point(example.one)} ~ {_point(example.two)}"

@@ -126,6 +126,40 @@ def _is_nothing(reaches: Tensor) -> bool:
     return reaches.stride() == (0, 0)
 
 
+def computed(
+    program: Program,
+    found: Ranges,
+    known: Sequence[Tensor] | None = None,
+    given: int | None = None,
+) -> list[Tensor]:
+    """Which elements of each step are computed from latents that are not known, for latents in the box.
+
+    Args:
+        program: the program.
+        found: its `ranges` on the box.
+        known: for each step the elements (size,) that are known whatever they are computed from; none by default.
+        given: a step that is known as a whole; what it holds counts as computed from nothing.
+    """
+    result: list[Tensor] = []
+    unknown: list[Tensor] = []
+    for number, (step, over) in enumerate(zip(program.steps, found, strict=True)):
+        if number == given:
+            here = torch.zeros(step.size, dtype=torch.bool)
+        elif step.kind is Kind.LATENT:
+            here = ~over.is_point
+        else:
+            inputs = [unknown[i][None] for i in step.inputs]
+            here = reached(step, inputs, [found[i] for i in step.inputs], 1)[0] & ~over.is_point
+        result.append(here)
+        unknown.append(here if known is None else here & ~known[number])
+    return result
+
+
+def leads_all(program: Program, found: Ranges, gate: int) -> bool:
+    """Whether the output depends on the latents through this step alone."""
+    return not bool(computed(program, found, given=gate)[-1].any())
+
+
 def reached(step: Step, inputs: list[Tensor], over: list[Interval], count: int) -> Tensor:
     """What reaches a step's elements (count, size) when this reaches its inputs', whose ranges are `over`."""
     match step.kind:

@@ -9,6 +9,7 @@ from fractions import Fraction
 from identkit.numeric.bottleneck import Bottleneck
 from identkit.numeric.certificates import NullDirections
 from identkit.numeric.probed import Probed
+from identkit.numeric.wording import signed_sum
 from identkit.verdict import Certificate, Invariance, Level, Verdict, overall
 
 _READABLE = 1000
@@ -43,7 +44,6 @@ class Found:
     levels: dict[str, Level] = field(default_factory=dict)
     at_least: list[str] = field(default_factory=list)
     invariances: list[Invariance] = field(default_factory=list)
-    identifiable: list[str] = field(default_factory=list)
     assumptions: list[str] = field(default_factory=list)
     proofs: list[Certificate] = field(default_factory=list)
     narrow: Bottleneck | None = None
@@ -80,7 +80,6 @@ class Found:
             latents=self.levels,
             at_least=tuple(self.at_least),
             invariances=tuple(self.invariances),
-            identifiable=tuple(self.identifiable),
             assumptions=tuple(self.assumptions),
             certificate=certificate,
             method="numeric",
@@ -108,6 +107,5 @@ def _field(names: tuple[str, ...], direction: Sequence[Fraction]) -> str:
         if value:
             size = abs(value)
             shown = str(size) if size.denominator <= _READABLE else f"{float(size):.6g}"
-            terms.append(f"{'-' if value < 0 else '+'} {'' if size == 1 else shown + '*'}d/d{name}")
-    text = " ".join(terms)
-    return text[2:] if text.startswith("+ ") else text.replace("- ", "-", 1)
+            terms.append((value, f"{'' if size == 1 else shown + '*'}d/d{name}"))
+    return signed_sum(terms)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from identkit.numeric.probed import Prior
 from identkit.numeric.spectrum import Spectrum
+from identkit.numeric.wording import signed_sum
 
 LATENTS = 12  # beyond, k² + k unknowns are too many to name
 _ROUNDING = 256
@@ -134,15 +135,14 @@ def _keeps(matrix: Tensor, offset: Tensor, z: Tensor, prior: Prior) -> bool:
 
 def _written(coefficients: Tensor, names: tuple[str, ...]) -> str:
     """The field in words, ``z[1]*d/dz[2] - z[2]*d/dz[1]``."""
-    terms: list[str] = []
+    terms: list[tuple[float, str]] = []
     for i, name in enumerate(names):
         for source, value in zip((*names, None), coefficients[i].tolist(), strict=True):
             if value:
                 factors = [_number(abs(value)), source, f"d/d{name}"]
                 shown = "*".join(f for f in factors if f not in (None, "1"))
-                terms.append(f"{'-' if value < 0 else '+'} {shown}")
-    text = " ".join(terms) or "0"
-    return text[2:] if text.startswith("+ ") else text.replace("- ", "-", 1)
+                terms.append((value, shown))
+    return signed_sum(terms) or "0"
 
 
 def _number(value: float) -> str:

@@ -27,10 +27,9 @@ from torch import Tensor
 from identkit.numeric import enclosure, intervals
 from identkit.numeric.collision import Collision
 from identkit.numeric.intervals import Interval, point
-from identkit.numeric.lowering import law_program
 from identkit.numeric.probed import Probed
-from identkit.numeric.program import Kind, Program
-from identkit.numeric.record import Record
+from identkit.numeric.program import Program
+from identkit.numeric.record import Record, record_of
 from identkit.numeric.rounding import spread
 from identkit.verdict import Certificate
 
@@ -75,30 +74,29 @@ class Partners(Certificate):
         return f"every latent with {boxes[0]} has the law of another one with {boxes[1]}"
 
     def verify(self) -> bool:
-        program = law_program(self.model)
-        if program is None or not self.model.prior.fills_box or not self.moves:
+        record = Record(self.model)
+        if record.program is None or not self.model.prior.fills_box or not self.moves:
             return False
         z, x = Interval(self.low, self.high), Interval(self.partner_low, self.partner_high)
-        within = Record(self.model).support
+        within = record.support
         inside = all(bool((box.low >= within.low).all() & (box.high <= within.high).all()) for box in (z, x))
         wide = bool((self.high > self.low).all())
-        return inside and wide and any(_contracts(each, z, x) for each in _gates(program, within))
+        return inside and wide and any(_contracts(each, z, x) for each in _gates(record))
 
 
-def partners(p: Probed, pairs: Iterable[Collision]) -> Partners | None:
+def partners(p: Probed | Record, pairs: Iterable[Collision]) -> Partners | None:
     """Prove that latents near one of the found pairs have partners near the other; None if that fails.
 
     Args:
         p: a decoder on a prior that fills a box.
         pairs: collisions; those of kind "isolated" are tried, with boxes of four sizes about each.
     """
+    record = record_of(p)
+    p = record.model
     isolated = sorted((pair for pair in pairs if pair.kind == "isolated"), key=lambda pair: -pair.distance)
-    if not isolated or not p.prior.fills_box:
+    if not isolated or not p.prior.fills_box or record.program is None:
         return None
-    program = law_program(p)
-    if program is None:
-        return None
-    gates = _gates(program, Record(p).support)
+    gates = _gates(record)
     scale = spread(p).to("cpu", torch.float64)
     for pair in isolated[:_TRIED]:
         one, two = (z.to("cpu", torch.float64) for z in (pair.one, pair.two))
@@ -138,42 +136,14 @@ class _Gate:
         return Interval(low, high) if bool(torch.isfinite(low).all() & torch.isfinite(high).all()) else None
 
 
-def _gates(program: Program, within: Interval) -> list[_Gate]:
+def _gates(record: Record) -> list[_Gate]:
     """The steps through which all ways from the latents to the law lead, of just k varying numbers each."""
-    found = enclosure.ranges(program, within)
-    moving = enclosure.dependence(program, found)
-    gates = []
+    program, gates = record.steps, []
     for number in range(1, len(program.steps)):
-        elements = _distinct(program, number, moving[number].any(0))
-        if len(elements) == program.steps[0].size and _leads_all(program, found, number):
+        elements = program.distinct(number, record.moving[number].any(0))
+        if len(elements) == program.steps[0].size and enclosure.leads_all(program, record.ranges, number):
             gates.append(_Gate(Program(program.steps[: number + 1]), elements))
     return gates
-
-
-def _distinct(program: Program, number: int, varying: Tensor) -> Tensor:
-    """The elements that depend on z, those that are copies of one number once."""
-    step = program.steps[number]
-    at = torch.nonzero(varying).squeeze(1)
-    if step.kind is not Kind.GATHER:
-        return at
-    assert step.data is not None
-    first: dict[int, int] = {}
-    for element in at.tolist():
-        first.setdefault(int(step.data[element]), element)
-    return torch.tensor(list(first.values()), dtype=torch.long)
-
-
-def _leads_all(program: Program, found: enclosure.Ranges, gate: int) -> bool:
-    """Whether nothing of z reaches the output when this step holds it back."""
-    reaching: list[Tensor] = []
-    for number, (step, over) in enumerate(zip(program.steps, found, strict=True)):
-        if step.kind is Kind.LATENT:
-            here = torch.ones(1, step.size, dtype=torch.bool)
-        else:
-            inputs = [reaching[i] for i in step.inputs]
-            here = enclosure.reached(step, inputs, [found[i] for i in step.inputs], 1)
-        reaching.append(torch.zeros_like(here) if number == gate else here & ~over.is_point)
-    return not bool(reaching[-1].any())
 
 
 def _partner_box(gate: _Gate, one: Tensor, two: Tensor, half_width: Tensor) -> Interval | None:

@@ -54,7 +54,7 @@ def has_fisher(law: td.Distribution) -> bool:
     """Whether `fisher_coordinates` are in the Fisher metric, hence its singular values in nats."""
     if isinstance(law, ProductLaw):
         return all(has_fisher(piece) for piece in law.pieces)
-    return type(_base(law)) in _FISHER
+    return type(bare(law)) in _FISHER
 
 
 def divergence(one: td.Distribution, two: td.Distribution) -> Float[Tensor, " n"]:
@@ -80,7 +80,8 @@ def supported() -> str:
 _Reader = Callable[[Any], list[Tensor]]
 
 
-def _base(law: td.Distribution) -> td.Distribution:
+def bare(law: td.Distribution) -> td.Distribution:
+    """Without the wrappers that only say which axes belong together."""
     while isinstance(law, td.Independent):
         law = law.base_dist
     return law
@@ -89,7 +90,7 @@ def _base(law: td.Distribution) -> td.Distribution:
 def _read(law: td.Distribution, table: dict[type, _Reader]) -> Float[Tensor, "n p"]:
     if isinstance(law, ProductLaw):
         return torch.cat([_read(piece, table) for piece in law.pieces], dim=1)
-    law = _base(law)
+    law = bare(law)
     if type(law) not in table:
         raise TypeError(
             f"likelihood should return one of {supported()}, whose parameters are known to identify the law, "

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from identkit.numeric.jacobian import PIECE
+from identkit.numeric.laws import bare
 from identkit.numeric.probed import Prior, Probed
 from identkit.numeric.rounding import in_units, unit
 
@@ -47,9 +48,7 @@ def merged(p: Probed, tolerance: float, seed: int = 0) -> Merged:
 
 def state_name(prior: Prior, state: Float[Tensor, " k"]) -> str:
     """A state in words, ``(z[1]=0, z[2]=1)``; classes of a Categorical are counted from 1, as in the text."""
-    base = prior.distribution
-    while isinstance(base, td.Independent):
-        base = base.base_dist
+    base = bare(prior.distribution)
     first = 1 if isinstance(base, td.Categorical) else 0
     values = (f"{name}={value + first:.6g}" for name, value in zip(prior.names, state.tolist(), strict=True))
     return f"({', '.join(values)})"

@@ -15,6 +15,7 @@ from identkit.numeric.flatness import flatness
 from identkit.numeric.found import Found, translations
 from identkit.numeric.jacobian import jacobians
 from identkit.numeric.probed import Probed
+from identkit.numeric.record import Record
 from identkit.numeric.states import check_states_on_data
 from identkit.verdict import Level, overall
 
@@ -33,14 +34,13 @@ def check_density(p: Probed, seed: int = 0) -> Found:
         found.proofs += [proof for row in rows for proof in row.proofs]
         found.assumptions += dict.fromkeys(text for row in rows for text in row.assumptions)
         return found
-    still = bounds.constant(p)
-    if still is not None:
-        found.settle(found.names, Level.CONSTANT, still)
-        return found
-    ignored = bounds.ignored(p)
+    record = Record(p)
+    ignored = bounds.ignored(record)
     if ignored is not None:
         found.settle(ignored.names, Level.CONSTANT, ignored)
-    null = bounds.null_directions(p)
+        if not found.open:
+            return found
+    null = bounds.null_directions(record)
     if null is not None:
         found.settle(null.moves, Level.PARTIAL, null)
         found.invariances += translations(null, p)

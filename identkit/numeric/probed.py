@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from identkit.numeric.double import promoted
-from identkit.numeric.laws import divergence, fisher_coordinates, parameters
+from identkit.numeric.laws import bare, divergence, fisher_coordinates, parameters
 
 _TRIED = 16  # draws on which a decoder has to be a function of each latent alone
 _EACH = 2  # one in so many of these is also decoded alone
@@ -85,7 +85,7 @@ class Prior:
     @property
     def gaussian(self) -> tuple[Float[Tensor, " k"], Float[Tensor, "k k"]] | None:
         """Mean and covariance of a Gaussian prior; None for any other."""
-        base = _stripped(self.distribution)
+        base = bare(self.distribution)
         if isinstance(base, td.MultivariateNormal | td.LowRankMultivariateNormal):
             mean, covariance = base.mean, base.covariance_matrix
         elif isinstance(base, td.Normal):
@@ -132,7 +132,7 @@ class Prior:
         possible = torch.where(
             inside.reshape(-1, *[1] * (placed.ndim - 1)), placed, self.sample(1).reshape(placed[:1].shape)
         )
-        base = _stripped(law)
+        base = bare(law)
         if isinstance(base, td.LowRankMultivariateNormal):  # the one family that does not mix precisions
             possible = possible.to(base.loc.dtype)
         inside = inside & ~_impossible(base, possible).reshape(len(z), -1).any(1)
@@ -295,7 +295,7 @@ def prior_of(
 
 def _box(prior: td.Distribution, shape: tuple[int, ...]) -> tuple[Tensor, Tensor, bool]:
     """The box ``[low, high]`` of the support, flattened, and whether the support is all of it."""
-    base = _stripped(prior)
+    base = bare(prior)
     if type(base) is td.TransformedDistribution and not base.event_shape:
         return _image(base, shape)
     if isinstance(base, td.VonMises):  # angles, although torch says real numbers
@@ -359,7 +359,7 @@ def _impossible(base: td.Distribution, z: Tensor) -> Tensor:
 
 def _listed(prior: td.Distribution, shape: tuple[int, ...]) -> Tensor:
     """All joint values of a finite prior, one a row."""
-    base = _stripped(prior)
+    base = bare(prior)
     try:
         listed = base.enumerate_support(expand=False)
     except NotImplementedError:
@@ -377,14 +377,8 @@ def _listed(prior: td.Distribution, shape: tuple[int, ...]) -> Tensor:
     return torch.cartesian_prod(*[values] * latents).reshape(-1, latents)
 
 
-def _stripped(prior: td.Distribution) -> td.Distribution:
-    while isinstance(prior, td.Independent):
-        prior = prior.base_dist
-    return prior
-
-
 def _independent(prior: td.Distribution) -> bool:
-    base = _stripped(prior)
+    base = bare(prior)
     if isinstance(base, td.MultivariateNormal):
         covariance = base.covariance_matrix
         return bool((covariance == torch.diag_embed(torch.diagonal(covariance, dim1=-2, dim2=-1))).all())

@@ -68,6 +68,17 @@ class Program:
             values.append(_evaluated(step, [values[i] for i in step.inputs], z))
         return values[-1].expand(len(z), -1)
 
+    def distinct(self, number: int, elements: Tensor) -> Tensor:
+        """The places (m,) of marked elements (size,) of a step; of those that are copies of one number, the first."""
+        step, at = self.steps[number], torch.nonzero(elements).squeeze(1)
+        if step.kind is not Kind.GATHER:
+            return at
+        assert step.data is not None
+        places, copies = step.data[at].unique(return_inverse=True)
+        order = torch.arange(len(at))
+        first = torch.full((len(places),), len(at)).scatter_reduce(0, copies, order, "amin")
+        return at[first.sort().values]
+
 
 def _evaluated(step: Step, inputs: list[Tensor], z: Tensor) -> Tensor:
     match step.kind:

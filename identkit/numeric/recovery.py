@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from identkit.numeric.enclosure import Ranges, dependence, never_zero, reached, slopes
+from identkit.numeric.enclosure import Ranges, computed, dependence, never_zero, slopes
 from identkit.numeric.functions import FUNCTIONS
 from identkit.numeric.intervals import Interval
 from identkit.numeric.lipschitz import lipschitz
@@ -68,20 +68,7 @@ class _Recovery:
 
     def _computed(self, given: int | None = None) -> list[Tensor]:
         """What is computed from something unknown, whether recovered otherwise or not."""
-        computed: list[Tensor] = []
-        unknown: list[Tensor] = []
-        for number, (step, over) in enumerate(zip(self.program.steps, self.found, strict=True)):
-            if step.kind is Kind.LATENT:
-                here = torch.ones(1, step.size, dtype=torch.bool)
-            else:
-                here = reached(
-                    step, [unknown[i][None] for i in step.inputs], [self.found[i] for i in step.inputs], 1
-                )
-            here = here[0] & ~over.is_point
-            here = torch.zeros_like(here) if number == given else here
-            computed.append(here)
-            unknown.append(here & ~self.back[number])
-        return computed
+        return computed(self.program, self.found, self.back, given)
 
     def _sweep(self) -> bool:
         """Once backwards through all steps, then forwards; whether anything was recovered."""
@@ -218,17 +205,9 @@ class _Recovery:
         moves = dependence(
             self.program, self.found, {seed: torch.ones(1, self.program.steps[seed].size).bool()}
         )
-        result: list[Tensor] = []
-        for number, (step, over) in enumerate(zip(self.program.steps, self.found, strict=True)):
-            if step.kind is Kind.LATENT:
-                here = torch.ones(1, step.size, dtype=torch.bool)
-            else:
-                inputs = [result[i][None] for i in step.inputs]
-                here = reached(step, inputs, [self.found[i] for i in step.inputs], 1)
-            still = self.back[number] & ~moves[number][0]
-            here = here[0] & ~over.is_point & ~still
-            result.append(torch.zeros_like(here) if number == seed else here)
-        return result
+        still = [back & ~moved[0] for back, moved in zip(self.back, moves, strict=True)]
+        mixed = computed(self.program, self.found, still, seed)
+        return [here & ~settled for here, settled in zip(mixed, still, strict=True)]
 
     def _by_slopes(self, seed: int, columns: Tensor, conditions: Sequence[Tensor]) -> bool:
         count = sum(int(here.sum()) for here in conditions)

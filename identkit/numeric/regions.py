@@ -19,6 +19,7 @@ from torch import Tensor
 from identkit.numeric import affine, enclosure
 from identkit.numeric.certificates import Direction, are_null, fractions, law_name
 from identkit.numeric.intervals import Interval
+from identkit.numeric.laws import bare
 from identkit.numeric.probed import Prior, Probed
 from identkit.numeric.program import Kind, Program
 from identkit.numeric.record import Record, record_of
@@ -234,9 +235,7 @@ def prior_mass(prior: Prior, box: Interval) -> float:
     Independent coordinates by their distribution functions, less 1e-12 for their rounding; other normal priors by the
     least density on the box times its volume.
     """
-    base = prior.distribution
-    while isinstance(base, td.Independent):
-        base = base.base_dist
+    base = bare(prior.distribution)
     if isinstance(base, td.MultivariateNormal):
         return _normal_mass(base, box)
     if base.event_shape or not prior.independent:

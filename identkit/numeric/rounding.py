@@ -43,7 +43,7 @@ def unit(
     with torch.no_grad():
         values = p.parameters(z)
         if p.prior.states is not None:
-            return values, (_MARGIN * p.eps * values.abs().amax(0)).expand_as(values)
+            return values, of_states(values).expand_as(values)
         step = p.eps * torch.maximum(z.abs(), scale)
         noise = torch.zeros_like(values)
         for _ in range(_STIRS):
@@ -52,6 +52,11 @@ def unit(
             stir = stir + stir.sign()
             noise = torch.maximum(noise, (p.parameters(z + stir * step) - values).abs())
     return values, _MARGIN * noise + 4 * p.eps * values.abs()
+
+
+def of_states(values: Float[Tensor, "s q"]) -> Float[Tensor, " q"]:
+    """How far a number may be off, by the largest value that it takes at any state."""
+    return _MARGIN * torch.finfo(values.dtype).eps * values.abs().amax(0)
 
 
 def in_units(change: Float[Tensor, "*n q"], rounding: Float[Tensor, "*n q"]) -> Float[Tensor, "*n q"]:

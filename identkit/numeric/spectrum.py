@@ -67,6 +67,11 @@ class Spectrum:
         return self.clear & (self.rank == self.size)
 
     @property
+    def deficient(self) -> Bool[Tensor, " n"]:
+        """Where some direction does not move the law, clearly."""
+        return self.clear & (self.rank < self.size)
+
+    @property
     def histogram(self) -> dict[int, float]:
         """Each rank and the share of draws that have it."""
         counts = Counter(self.rank.tolist())

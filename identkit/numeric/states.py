@@ -17,6 +17,7 @@ from torch import Tensor
 from identkit.numeric.found import Found
 from identkit.numeric.merged import merged, state_name
 from identkit.numeric.probed import Probed
+from identkit.numeric.rounding import of_states
 from identkit.numeric.state_proof import states as prove_states
 from identkit.verdict import Certificate, Invariance, Level
 
@@ -24,7 +25,6 @@ _NEAR = 1e-6  # nats: states closer than this are reported
 _SHOWN = 16  # merged groups that are shown
 _LISTED = 4  # states of a group, and near pairs, that are named
 _DISTINCT = 1e4  # roundings by which two laws have to differ to be called different
-_ROUNDING = 32  # of the largest value of a number over all states
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -56,7 +56,8 @@ class StatesCompared(Certificate):
         """The smallest distance between two groups, in units of rounding; ∞ for one group."""
         with torch.no_grad():
             values = self.numbers(self.states[[group[0] for group in self.groups]])
-        return _closest(values / rounding(values))
+        # A number that is 0 at all states may be divided by anything.
+        return _closest(values / of_states(values).clamp(min=torch.finfo(values.dtype).tiny))
 
     def verify(self) -> bool:
         """Whether states of one group agree to the last bit, and those of two groups differ far beyond rounding."""
@@ -67,12 +68,6 @@ class StatesCompared(Certificate):
             values = self.numbers(self.states)
         same = all(bool((values[list(group)] == values[group[0]]).all()) for group in self.groups)
         return same and self.distance() > _DISTINCT
-
-
-def rounding(values: Float[Tensor, "s q"]) -> Float[Tensor, " q"]:
-    """How far a number may be off: a few roundings of the largest that it takes at any state."""
-    largest = values.abs().amax(0)
-    return _ROUNDING * torch.finfo(values.dtype).eps * torch.where(largest > 0, largest, 1)
 
 
 def _closest(units: Float[Tensor, "s q"]) -> float:

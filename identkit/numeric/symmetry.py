@@ -19,6 +19,7 @@ from torch import Tensor
 from identkit.numeric.jacobian import PIECE
 from identkit.numeric.rounding import in_units, slopes, unit
 from identkit.numeric.search import Yardstick, shortest
+from identkit.numeric.wording import signed_sum
 
 _SCREEN = 4  # draws on which each candidate is tried first
 _DRAWS = 256  # fresh draws on which a map that passed has to hold
@@ -299,12 +300,13 @@ def _expression(names: tuple[str, ...], row: Tensor, constant: float) -> str:
     terms = [(weight, name) for weight, name in zip(row.tolist(), names, strict=True) if weight != 0]
     if constant != 0 or not terms:
         terms.append((constant, ""))
-    text = ""
-    for weight, name in terms:
-        size = _number(abs(weight)) if not name else "" if abs(weight) == 1 else f"{_number(abs(weight))}*"
-        sign = ("-" if weight < 0 else "") if not text else (" - " if weight < 0 else " + ")
-        text += f"{sign}{size}{name}"
-    return text
+    return signed_sum((weight, _term(abs(weight), name)) for weight, name in terms)
+
+
+def _term(size: float, name: str) -> str:
+    if not name:
+        return _number(size)
+    return name if size == 1 else f"{_number(size)}*{name}"
 
 
 def _number(value: float) -> str:

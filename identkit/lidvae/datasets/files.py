@@ -15,7 +15,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from identkit.lidvae.datasets.dataset import Dataset, from_rows
-from identkit.lidvae.datasets.idx import read_bytes, read_idx
+from identkit.lidvae.datasets.idx import read_bytes, read_idx, read_text
 from identkit.lidvae.datasets.support import whole
 from identkit.lidvae.datasets.text import from_text
 
@@ -248,13 +248,7 @@ def _header(path: str | Path, header: bool | None) -> tuple[list[str], str]:
 
 
 def _text(path: str | Path) -> str:
-    try:
-        text = read_bytes(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} should be a text in UTF-8, got {error.reason} at byte {error.start}"
-        ) from error
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return read_text(path).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _words(words: list[str], codes: np.ndarray) -> np.ndarray:

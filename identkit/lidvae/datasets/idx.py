@@ -48,6 +48,20 @@ def read_idx(path: str | Path) -> np.ndarray:
     return np.frombuffer(content, kind, offset=start).reshape(shape).astype(kind.newbyteorder("="))
 
 
+def read_text(path: str | Path) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        ValueError: as `read_bytes`, and for bytes that are no such text.
+    """
+    try:
+        return read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} should be a text in UTF-8, got {error.reason} at byte {error.start}"
+        ) from error
+
+
 def read_bytes(path: str | Path) -> bytes:
     """The bytes of a file.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from identkit.lidvae.datasets.dataset import Dataset, from_rows, split_rows
-from identkit.lidvae.datasets.idx import read_bytes
+from identkit.lidvae.datasets.idx import read_text
 from identkit.lidvae.datasets.support import refuse_few, whole
 
 UNKNOWN = "<unk>"
@@ -68,12 +68,7 @@ def from_text(
 
 
 def _tokens(path: str | Path, unit: str) -> list[str]:
-    try:
-        text = read_bytes(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} should be a text in UTF-8, got {error.reason} at byte {error.start}"
-        ) from error
+    text = read_text(path)
     if not text.strip():
         raise ValueError(f"{path} should hold a text, but is empty")
     if unit == "character":
