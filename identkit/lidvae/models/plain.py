@@ -1,0 +1,272 @@
+"""One continuous latent, ``z ~ N(0, I)``: `LIDVAE`, whose decoder cannot lose it, and `VAE`, whose decoder may."""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributions as td
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from identkit.lidvae.decoders import BrenierDecoder, Value
+from identkit.lidvae.encoders import normal_of
+from identkit.lidvae.guarantee import Guarantee
+from identkit.lidvae.likelihoods import Gaussian, likelihood_of
+from identkit.lidvae.mlp import MLP
+from identkit.lidvae.models.autoencoder import Autoencoder, Terms
+from identkit.lidvae.posteriors import GaussianPosterior, normal_log_prob
+from identkit.lidvae.reading import AsItIs, Reading, encoder_of
+from identkit.lidvae.stacked import stacked
+from identkit.model.protocol import Bounded
+
+_ABOVE = 1.25  # times α: the least slope to start with, so that something is left to learn
+
+
+class PlainAutoencoder(Autoencoder):
+    """``z ~ N(0, I_K)``, ``x | z ~ EF(f(z))``, ``q(z | x)`` Gaussian with independent coordinates."""
+
+    decoder: nn.Module
+    reading: Reading | AsItIs
+
+    @property
+    def prior(self) -> td.Independent:
+        """N(0, I_K)."""
+        zeros = torch.zeros(self.latents, dtype=self.dtype, device=self.device)
+        return td.Independent(td.Normal(zeros, torch.ones_like(zeros)), 1)
+
+    def decoded(self, x: Shaped[Tensor, "e n d"], z: Float[Tensor, "s e n k"]) -> Float[Tensor, "s e n"]:
+        """``log p(x | z)`` of S latents for each row, in nats."""
+        return self.likelihood.log_prob(x, self.outputs(z))
+
+    def outputs(self, z: Float[Tensor, "s e n k"]) -> Float[Tensor, "s e n p"]:
+        """f(z) of S latents for each row."""
+        samples, members, n, _ = z.shape
+        if samples == 1:
+            return self.decoder(z.squeeze(0)).unsqueeze(0)
+        flat = z.transpose(0, 1).reshape(members, samples * n, -1)
+        return self.decoder(flat).unflatten(1, (samples, n)).transpose(0, 1)
+
+    def infer(self, x: Shaped[Tensor, "e n d"]) -> GaussianPosterior:
+        """The encoder's mean and log scale."""
+        found = self.encoder(self.reading(x))
+        law = found if isinstance(found, td.Normal) else normal_of(found)
+        if law.batch_shape[-1] != self.latents:
+            raise ValueError(
+                f"encoder should give {self.latents} means and scales a row, got {law.batch_shape[-1]}"
+            )
+        return GaussianPosterior(law.loc, law.scale.log())
+
+    def terms(
+        self,
+        x: Shaped[Tensor, "e n d"],
+        q: GaussianPosterior,
+        samples: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> Terms:
+        """KL in closed form, the likelihood by S draws."""
+        return Terms(self.decoded(x, q.draw(samples, generator)).mean(0), q.kl())
+
+    def log_weights(
+        self,
+        x: Shaped[Tensor, "e n d"],
+        q: GaussianPosterior,
+        samples: int,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "s e n"]:
+        """``log p(x | z) + log p(z) − log q(z | x)``."""
+        z = q.draw(samples, generator)
+        zero = torch.zeros_like(q.mean)
+        return self.decoded(x, z) + normal_log_prob(z, zero, zero) - q.log_prob(z)
+
+    def start_(self, x: Shaped[Tensor, "n d"], *, generator: torch.Generator) -> None:
+        """Begin from the training rows: outputs at their marginal law, slopes of order 1, the encoder's inputs too."""
+        rows = x.to(self.device) if self.whole_numbers else x.to(self.device, self.dtype)
+        self.reading.start_(rows)
+        centre = self.likelihood.centre(rows).to(self.dtype)
+        spread = rows.std(0).square().mean().sqrt() if isinstance(self.likelihood, Gaussian) else None
+        with torch.no_grad():
+            self._start_decoder_(centre, 1.0 if spread is None else float(spread), generator)
+        self.started.fill_(True)
+
+    @abc.abstractmethod
+    def _start_decoder_(self, centre: Float[Tensor, " p"], spread: float, generator: torch.Generator) -> None:
+        """Outputs whose mean is the centre, and whose columns vary by about the spread."""
+
+    def _prior_draws(self, n: int, generator: torch.Generator | None) -> Float[Tensor, "e n k"]:
+        return torch.randn(
+            self.members, n, self.latents, generator=generator, dtype=self.dtype, device=self.device
+        )
+
+    def _data_draws(
+        self, z: Float[Tensor, "e n k"], generator: torch.Generator | None
+    ) -> Shaped[Tensor, "e n d"]:
+        return self.likelihood.draw(self.decoder(z), generator)
+
+    def certificate(self, x: Shaped[Tensor, "n d"] | None = None) -> Guarantee:
+        """What the decoder's Lipschitz constants prove of every member, and what to expect on data x (theory/T5).
+
+        Raises:
+            ValueError: the decoder cannot bound itself from below, as an ordinary one cannot.
+        """
+        decoder: Any = self.decoder
+        lower = decoder.lower_lipschitz() if isinstance(decoder, Bounded) else None
+        if lower is None:
+            raise ValueError(
+                f"{type(self).__name__}'s decoder should bound itself from below to carry a certificate, and "
+                f"{type(self.decoder).__name__} does not: LIDVAE's does"
+            )
+        sigma = float(self.likelihood.sigma.max()) if isinstance(self.likelihood, Gaussian) else None
+        return Guarantee.of(lower, decoder.upper_lipschitz(), self.latents, sigma, x)
+
+
+class VAE(PlainAutoencoder):
+    """The ordinary variational autoencoder, whose perceptron may forget its latents.
+
+    Source: Kingma & Welling 2014; Rezende, Mohamed & Wierstra 2014.
+
+    Args:
+        data_dim, latent_dim: D and K.
+        likelihood: gaussian, bernoulli, poisson or categorical.
+        sigma: of a Gaussian, 1 by default, one for all members or one for each; or "learned".
+        categories: of a categorical.
+        hidden: units of the decoder's hidden layers.
+        encoder: "mlp", "residual" (convolutions over images of the given `shape`), or a module of your own from rows
+            (n, D) to a `Normal` or to (n, 2K) means and log scales.
+        encoder_hidden: units of an MLP's hidden layers, channels of a residual network's stages.
+        shape: channels, height and width of an image.
+        decoder: a module of your own, from z (n, K) to the likelihood's parameters (n, P).
+        members: E, seeds and settings that train together.
+        seed: of the initial weights.
+
+    >>> model = VAE(5, 2, sigma=0.5)
+    >>> model.encode(torch.zeros(3, 5)).mean.shape
+    torch.Size([3, 2])
+    """
+
+    name = "vae"
+
+    def __init__(
+        self,
+        data_dim: int,
+        latent_dim: int,
+        likelihood: str = "gaussian",
+        *,
+        sigma: Value | str | None = None,
+        categories: int | None = None,
+        hidden: Sequence[int] = (64, 64),
+        encoder: str | nn.Module = "mlp",
+        encoder_hidden: Sequence[int] = (64, 64),
+        shape: tuple[int, int, int] | None = None,
+        decoder: nn.Module | None = None,
+        members: int = 1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(locals(), own=("encoder", "decoder"))
+        generator = torch.Generator().manual_seed(seed)
+        self.likelihood = likelihood_of(likelihood, members, data_dim, sigma=sigma, categories=categories)
+        self.reading, self.encoder = encoder_of(
+            encoder, members, self.likelihood, latent_dim, encoder_hidden, shape, generator=generator
+        )
+        self.decoder = (
+            MLP(members, latent_dim, self.likelihood.outputs, hidden, generator=generator)
+            if decoder is None
+            else stacked(decoder, members, generator=generator)
+        )
+
+    def _start_decoder_(self, centre: Float[Tensor, " p"], spread: float, generator: torch.Generator) -> None:
+        if isinstance(self.decoder, MLP):
+            last: Any = self.decoder.layers[-1]
+            last.weight.mul_(spread)
+            last.bias.copy_(centre.expand_as(last.bias))
+
+
+class LIDVAE(PlainAutoencoder):
+    """The latent-identifiable VAE: ``x | z ~ EF(g₂(β g₁(z)))`` with Brenier maps g, so that no latent can be lost.
+
+    ``‖f(z) − f(z′)‖ ≥ m‖z − z′‖`` with m fixed, stated and proved by `certificate`; m is a dial: where the data do not
+    pay for the information it demands, the likelihood does.
+
+    Source: Wang, Blei & Cunningham 2021, section 3; theory/T5.
+
+    Args:
+        data_dim, latent_dim, likelihood, sigma, categories, encoder, encoder_hidden, shape, members, seed: as for `VAE`;
+            K may be at most the number of the likelihood's parameters.
+        map, hidden, alphas, scale: of the `BrenierDecoder`.
+        min_information: nats that ``I(z; x)`` shall certainly have under the model; sets α and s. Needs a fixed σ.
+        decoder: a module of your own that bounds itself from below (`identkit.model.protocol.Bounded`).
+
+    Raises:
+        ValueError: a decoder that does not, or arguments that do not go together.
+
+    >>> model = LIDVAE(5, 2, sigma=0.5, min_information=1.0)
+    >>> model.certificate().floor >= 1.0
+    True
+    """
+
+    name = "lidvae"
+
+    def __init__(
+        self,
+        data_dim: int,
+        latent_dim: int,
+        likelihood: str = "gaussian",
+        *,
+        sigma: Value | str | None = None,
+        categories: int | None = None,
+        map: str = "monotone",
+        hidden: tuple[int, int] = (64, 64),
+        alphas: tuple[Value, Value] | None = None,
+        scale: Value | None = None,
+        min_information: Value | None = None,
+        encoder: str | nn.Module = "mlp",
+        encoder_hidden: Sequence[int] = (64, 64),
+        shape: tuple[int, int, int] | None = None,
+        decoder: nn.Module | None = None,
+        members: int = 1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(locals(), own=("encoder", "decoder"))
+        generator = torch.Generator().manual_seed(seed)
+        self.likelihood = likelihood_of(likelihood, members, data_dim, sigma=sigma, categories=categories)
+        self.reading, self.encoder = encoder_of(
+            encoder, members, self.likelihood, latent_dim, encoder_hidden, shape, generator=generator
+        )
+        if decoder is not None:
+            self.decoder = stacked(decoder, members, generator=generator)
+            if not isinstance(self.decoder, Bounded) or self.decoder.lower_lipschitz() is None:
+                raise ValueError(
+                    "decoder should bound itself from below by lower_lipschitz(), or nothing is proved, and "
+                    f"{type(decoder).__name__} does not; VAE takes any"
+                )
+            return
+        noise = None
+        if min_information is not None:
+            if likelihood != "gaussian" or isinstance(sigma, str):
+                got = f"likelihood={likelihood!r}" if likelihood != "gaussian" else f"sigma={sigma!r}"
+                raise ValueError(f"min_information goes with a Gaussian likelihood of fixed sigma, got {got}")
+            noise = 1.0 if sigma is None else sigma
+        self.decoder = BrenierDecoder(
+            members,
+            latent_dim,
+            self.likelihood.outputs,
+            map=map,
+            hidden=hidden,
+            alphas=alphas,
+            scale=scale,
+            min_information=min_information,
+            sigma=noise,
+            generator=generator,
+        )
+
+    def _start_decoder_(self, centre: Float[Tensor, " p"], spread: float, generator: torch.Generator) -> None:
+        f = self.decoder
+        if isinstance(f, BrenierDecoder):
+            # K slopes t = slope²s of f have to make up the variance of D columns.
+            total = spread * math.sqrt(self.likelihood.outputs / self.latents)
+            steepest = torch.maximum(f.g1.alpha, f.g2.alpha)
+            slope = (total / f.beta.scale).sqrt().maximum(_ABOVE * steepest)
+            f.start_(centre, slope=slope, generator=generator)
