@@ -35,6 +35,19 @@ class GaussianPosterior(NamedTuple):
         """``log q(z | x)`` in nats."""
         return normal_log_prob(z, self.mean, self.log_scale)
 
+    def latent_mean(self) -> Float[Tensor, "*e n k"]:
+        """``E_q z``."""
+        return self.mean
+
+    def pairwise(self, z: Float[Tensor, "e m k"]) -> Float[Tensor, "e m n"]:
+        """``log q(z_i | x_j)`` of every latent under every row's posterior, by two matrix products."""
+        weight = torch.exp(-2 * self.log_scale)
+        # About the posteriors' centre, so that the squares do not cancel.
+        centre = self.mean.mean(-2, keepdim=True)
+        mean, z = self.mean - centre, z - centre
+        own = (weight * mean.square() + 2 * self.log_scale + math.log(2 * math.pi)).sum(-1)
+        return (z @ (weight * mean).mT) - 0.5 * (z.square() @ weight.mT + own.unsqueeze(-2))
+
     def kl(self) -> Float[Tensor, "*e n k"]:
         """``KL(q(z_k | x) ‖ N(0, 1))`` of each latent, in nats; they add up."""
         return 0.5 * (self.mean.square() + torch.expm1(2 * self.log_scale)) - self.log_scale

@@ -12,6 +12,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from identkit.lidvae.datasets.support import whole
+from identkit.lidvae.guarantee import Guarantee
 from identkit.lidvae.likelihoods import Likelihood
 from identkit.lidvae.stacked import reset
 
@@ -173,6 +174,14 @@ class Autoencoder(nn.Module, abc.ABC):
         self._alone("encode")
         q = self.infer(self.rows(x))
         return type(q)(*(tensor.squeeze(0) for tensor in q)).law()
+
+    def certificate(self, x: Shaped[Tensor, "n d"] | None = None) -> Guarantee | None:
+        """What the weights prove of every member; None where they prove nothing.
+
+        Args:
+            x: rows to say what KL to expect on.
+        """
+        return None
 
     # --- training --------------------------------------------------------------------------------------
 
