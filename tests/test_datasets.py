@@ -244,12 +244,8 @@ def test_standardised_columns_go_back() -> None:
     assert torch.allclose(data.scale.back(data.test), x[split_rows(200).test], rtol=1e-5)
 
 
-def test_batches_are_one_epoch_and_binarised_as_asked() -> None:
+def test_grey_values_are_binarised_as_asked() -> None:
     grey = from_rows(torch.linspace(0, 1, 400).reshape(100, 4), "bernoulli")
-    seen = torch.cat(list(grey.batches(16, torch.Generator().manual_seed(0))))
-    assert torch.equal(seen[:, 0].sort().values, grey.train[:, 0].sort().values)
-    assert not torch.equal(seen, grey.train)
-    assert [len(batch) for batch in grey.batches(30, torch.Generator())] == [30, 30]
     fresh, once = binarised(grey, 1), binarised(grey, 1, fresh=False)
     assert torch.equal(fresh.test, once.test) and torch.equal(fresh.validation, once.validation)
     assert not torch.equal(binarised(grey, 2).test, fresh.test)
@@ -507,14 +503,6 @@ ABUSES: dict[str, Abuse] = {
     "too few rows": (
         lambda _: from_rows(rows()[:7], "gaussian", name="mine"),
         ("mine", "at least 10 rows", "got 7"),
-    ),
-    "fewer rows than the batch": (
-        lambda _: pinwheel(100).batches(81, torch.Generator()),
-        ("train of pinwheel", "at least 81 rows", "one batch", "got 80"),
-    ),
-    "no rows in a batch": (
-        lambda _: pinwheel(100).batches(0, torch.Generator()),
-        ("size", "at least 1", "0"),
     ),
     "no table": (lambda _: from_rows(torch.zeros(20), "gaussian"), ("table", "(20,)")),
     "labels of another length": (

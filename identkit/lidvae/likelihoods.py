@@ -43,7 +43,7 @@ class Likelihood(nn.Module, abc.ABC):
         """The law of the data: batch shape (E, n, D), or (n, D) for f (n, P) where E = 1."""
 
     @abc.abstractmethod
-    def log_prob(self, x: Shaped[Tensor, "*e n d"], f: Float[Tensor, "*e n p"]) -> Float[Tensor, "*e n"]:
+    def log_prob(self, x: Shaped[Tensor, "*e n d"], f: Float[Tensor, "*s n p"]) -> Float[Tensor, "*s n"]:
         """``log p(x | f)`` in nats, summed over columns."""
 
     @abc.abstractmethod
@@ -91,7 +91,7 @@ class Gaussian(Likelihood):
         """Means f, and σ of the member."""
         return td.Normal(f, self._like(f).exp().expand_as(f), validate_args=False)
 
-    def log_prob(self, x: Shaped[Tensor, "*e n d"], f: Float[Tensor, "*e n p"]) -> Float[Tensor, "*e n"]:
+    def log_prob(self, x: Shaped[Tensor, "*e n d"], f: Float[Tensor, "*s n p"]) -> Float[Tensor, "*s n"]:
         """``−½‖x − f‖²/σ² − D log(σ√(2π))``."""
         log_sigma = self._like(f)
         squares = ((x - f) * torch.exp(-log_sigma)).square().sum(-1)
@@ -120,7 +120,7 @@ class Bernoulli(Likelihood):
         """Logits f."""
         return td.Bernoulli(logits=f, validate_args=False)
 
-    def log_prob(self, x: Shaped[Tensor, "*e n d"], f: Float[Tensor, "*e n p"]) -> Float[Tensor, "*e n"]:
+    def log_prob(self, x: Shaped[Tensor, "*e n d"], f: Float[Tensor, "*s n p"]) -> Float[Tensor, "*s n"]:
         """``Σ x f − log(1 + eᶠ)``."""
         return (x * f - functional.softplus(f)).sum(-1)
 
@@ -143,7 +143,7 @@ class Poisson(Likelihood):
         """Log rates f."""
         return td.Poisson(f.exp(), validate_args=False)
 
-    def log_prob(self, x: Shaped[Tensor, "*e n d"], f: Float[Tensor, "*e n p"]) -> Float[Tensor, "*e n"]:
+    def log_prob(self, x: Shaped[Tensor, "*e n d"], f: Float[Tensor, "*s n p"]) -> Float[Tensor, "*s n"]:
         """``Σ x f − eᶠ − log x!``."""
         return (x * f - f.exp() - torch.lgamma(x + 1)).sum(-1)
 
@@ -186,7 +186,7 @@ class Categorical(Likelihood):
         """Logits f, and 0 for the last category."""
         return td.Categorical(logits=self.logits(f), validate_args=False)
 
-    def log_prob(self, x: Shaped[Tensor, "*e n d"], f: Float[Tensor, "*e n p"]) -> Float[Tensor, "*e n"]:
+    def log_prob(self, x: Shaped[Tensor, "*e n d"], f: Float[Tensor, "*s n p"]) -> Float[Tensor, "*s n"]:
         """``Σ_d f_{d, x_d} − log Σ_c e^{f_{d,c}}``."""
         logits = self.logits(f)
         index = x.long().expand(logits.shape[:-1]).unsqueeze(-1)

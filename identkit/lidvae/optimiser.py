@@ -84,7 +84,8 @@ class MemberAdam:
         loss.sum().backward(inputs=self.parameters)
         found = [(p, p.grad) for p in self.parameters if p.grad is not None]
         with torch.no_grad():
-            norm = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for _, g in found]).norm(dim=0)
+            parts = [torch.linalg.vector_norm(g.reshape(len(g), -1), dim=1) for _, g in found]
+            norm = torch.stack(parts).norm(dim=0)
             self._stop(~(torch.isfinite(loss.detach()) & torch.isfinite(norm)))
             factor = self._factor(norm)
             for parameter, gradient in found:

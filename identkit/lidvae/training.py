@@ -204,7 +204,7 @@ class _Training:
             while self.step < plan.steps and not self._done():
                 self._one_step()
                 self.seconds = before + time.monotonic() - began
-                if self.step % plan.every == 0 or self.step == plan.steps:
+                if self.step % plan.every == 0 or self.step == plan.steps or self._done():
                     elbo = self._evaluate()
                     pace = (self.seconds - before) / (self.step - first)
                     progress(
@@ -411,24 +411,17 @@ def _members(model: Autoencoder, seeds: int, data: Dataset, generator: torch.Gen
 
 def _dataset(model: Autoencoder, data: Dataset | Any) -> Dataset:
     """Data that this model can explain."""
+    categories = getattr(model.likelihood, "categories", None)
     if not isinstance(data, Dataset):
-        categories = getattr(model.likelihood, "categories", None)
         words = None if categories is None else [str(state) for state in range(categories)]
-        return from_rows(torch.as_tensor(data), model.likelihood.name, name="data", vocabulary=words)
-    columns = [f"x[{number + 1}]" for number in range(data.train.shape[1])]
-    for part in (data.train, data.validation, data.test):
-        refuse_outside(
-            part,
-            model.likelihood.name,
-            source=data.name,
-            columns=data.columns or columns,
-            categories=getattr(model.likelihood, "categories", None),
-        )
-    if model.columns not in (None, data.train.shape[1]):
+        data = from_rows(torch.as_tensor(data), model.likelihood.name, name="data", vocabulary=words)
+    names = data.columns or [f"x[{number + 1}]" for number in range(data.train.shape[1])]
+    if model.columns not in (None, len(names)):
         raise ValueError(
-            f"data should have the {model.columns} columns that the model explains, got {data.train.shape[1]} in "
-            f"{data.name}"
+            f"data should have the {model.columns} columns that the model explains, got {len(names)} in {data.name}"
         )
+    for part in (data.train, data.validation, data.test):
+        refuse_outside(part, model.likelihood.name, source=data.name, columns=names, categories=categories)
     return data
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -15,7 +15,6 @@ from identkit.lidvae.datasets.support import (
     refuse_constant,
     refuse_few,
     refuse_outside,
-    whole,
 )
 
 _SPLIT_SEED = 80_10_10  # one split for ever: figures of different runs are about the same test rows
@@ -121,34 +120,12 @@ class Dataset:
             raise ValueError(f"{self.name} should be categorical to have tokens, got {self.likelihood}")
         return [self.vocabulary[index] for index in row.tolist()]
 
-    def draw(self, x: Shaped[Tensor, "b d"], generator: torch.Generator) -> Shaped[Tensor, "b d"]:
+    def draw(self, x: Shaped[Tensor, "*e b d"], generator: torch.Generator) -> Shaped[Tensor, "*e b d"]:
         """Training rows as a step should see them: `fresh` probabilities become a new draw, others stay.
 
         The generator lives where the rows are.
         """
         return torch.bernoulli(x, generator=generator) if self.fresh else x
-
-    def batches(self, size: int, generator: torch.Generator) -> Iterator[Shaped[Tensor, "size d"]]:
-        """One epoch: the training rows in a new order, `size` at a time.
-
-        Those left over when the last batch would be smaller wait for the next epoch: members trained at once need
-        equal shapes.
-
-        Args:
-            size: rows a batch.
-            generator: for the order and for `draw`; it lives where the rows are.
-
-        Raises:
-            ValueError: there are fewer training rows than one batch.
-        """
-        whole(size, "size")
-        refuse_few(len(self.train), size, source=f"train of {self.name}", purpose="for one batch")
-        return self._batches(size, generator)
-
-    def _batches(self, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-        order = torch.randperm(len(self.train), generator=generator, device=self.train.device)
-        for start in range(0, len(order) - size + 1, size):
-            yield self.draw(self.train[order[start : start + size]], generator)
 
 
 def split_rows(n: int, *, source: str = "the data") -> Parts:
