@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -286,6 +286,18 @@ class Lagging(ELBO):
     def aggressive(self) -> int:
         """`most`."""
         return self.most
+
+
+OBJECTIVES: Mapping[str, type[Objective]] = {
+    "elbo": ELBO,
+    "beta": BetaVAE,
+    "annealing": KLAnnealing,
+    "free-bits": FreeBits,
+    "iwae": IWAE,
+    "semi-amortised": SemiAmortised,
+    "lagging": Lagging,
+}
+"""As the command line names them."""
 
 
 def each(value: PerMember, model: Autoencoder) -> Float[Tensor, " e"]:

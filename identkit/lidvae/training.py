@@ -120,9 +120,11 @@ def fit(
     about = {
         "model": model.name,
         "settings": model.settings,
+        "modules": dict(model.own_modules),
         "members": started.members,
         "seeds": seeds,
-        "data": _fingerprint(dataset),
+        "data": dataset.fingerprint(),
+        "recipe": dataset.recipe,
         "objective": {"name": type(objective).__name__, **asdict(objective)},
         "plan": asdict(plan),
     }
@@ -131,7 +133,7 @@ def fit(
     training.run(folder, about, progress or (lambda done: None))
     return Run(
         model=training.chosen(),
-        data=dataset,
+        dataset=dataset,
         objective=objective,
         seeds=seeds,
         curves=training.curves(),
@@ -292,7 +294,7 @@ class _Training:
         rows = torch.bernoulli(rows, generator=self._fixed()) if self.data.fresh else rows
         x = self.model.rows(rows)
         q = self.objective.posterior(self.model, x, self._fixed())
-        terms = self.model.terms(x, q, _DRAWS, self._fixed())
+        terms = self.model.terms(x, q, _DRAWS, self._fixed(2))  # not the draws that a posterior was fitted to
         elbo = terms.elbo().mean(1).to(self.best_elbo)
         alive = self.optimiser.alive
         if self.encoder is not None and bool(self.eager.any()):
@@ -323,8 +325,8 @@ class _Training:
             which = better.reshape(-1, *[1] * (tensor.ndim - 1))
             self.best[name] = torch.where(which, tensor, self.best[name])
 
-    def _fixed(self) -> torch.Generator:
-        return torch.Generator(self.data.train.device).manual_seed(1)
+    def _fixed(self, seed: int = 1) -> torch.Generator:
+        return torch.Generator(self.data.train.device).manual_seed(seed)
 
     def chosen(self) -> Autoencoder:
         """The model with each member's best weights, where training looked for these."""
@@ -471,15 +473,3 @@ def _device(device: str | torch.device) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(device)
-
-
-def _fingerprint(data: Dataset) -> dict[str, Any]:
-    """What tells two data sets apart, cheaply: their sizes, and sums that any changed or moved entry changes."""
-    rows = data.train.double()
-    weights = torch.arange(1, len(rows) + 1, dtype=torch.float64)[:, None] / len(rows)
-    return {
-        "name": data.name,
-        "rows": [len(data.train), len(data.validation), len(data.test)],
-        "columns": data.train.shape[1],
-        "sums": [float(rows.sum()), float((rows * weights).sum())],
-    }

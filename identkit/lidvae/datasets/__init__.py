@@ -9,6 +9,7 @@ from identkit.lidvae.datasets.dataset import Dataset, Parts, Scale, binarised, f
 from identkit.lidvae.datasets.files import from_csv, from_file, from_idx, from_npz
 from identkit.lidvae.datasets.idx import read_idx
 from identkit.lidvae.datasets.images import digits, fashion_mnist, mnist, omniglot
+from identkit.lidvae.datasets.named import IMAGES, NAMES, load
 from identkit.lidvae.datasets.sequences import (
     Language,
     LSTMLanguage,
@@ -29,7 +30,9 @@ from identkit.lidvae.datasets.toys import (
 )
 
 __all__ = [
+    "IMAGES",
     "LIKELIHOODS",
+    "NAMES",
     "TOYS",
     "Dataset",
     "LSTMLanguage",
@@ -49,6 +52,7 @@ __all__ = [
     "from_npz",
     "from_rows",
     "from_text",
+    "load",
     "lstm_sequences",
     "markov_sequences",
     "mnist",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -70,6 +71,8 @@ class Dataset:
     """What the whole numbers of a categorical x stand for."""
     fresh: bool = False
     """Whether `train` holds probabilities of which each batch is a new draw (`binarised`)."""
+    recipe: Mapping[str, Any] | None = None
+    """The arguments of `load` that give the same data again; None for data made otherwise."""
 
     @property
     def n(self) -> int:
@@ -109,6 +112,18 @@ class Dataset:
             latents=moved(self.latents),
             scale=None if self.scale is None else Scale(*(part.to(device) for part in self.scale)),
         )
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells these data from all others: sizes, and a hash of every entry."""
+        digest = hashlib.blake2b(digest_size=16)
+        for part in (self.train, self.validation, self.test):
+            digest.update(part.cpu().contiguous().numpy().tobytes())
+        return {
+            "name": self.name,
+            "rows": [len(self.train), len(self.validation), len(self.test)],
+            "columns": self.train.shape[1],
+            "hash": digest.hexdigest(),
+        }
 
     def tokens(self, row: Int[Tensor, " d"]) -> list[str]:
         """What a categorical row says.

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from identkit.lidvae.models.autoencoder import Autoencoder, Terms
 from identkit.lidvae.models.plain import LIDVAE, VAE
 
-__all__ = ["LIDVAE", "VAE", "Autoencoder", "Terms"]
+MODELS: Mapping[str, type[Autoencoder]] = {model.name: model for model in (LIDVAE, VAE)}
+"""By the name that the command line and a run's folder give them."""
+
+__all__ = ["LIDVAE", "MODELS", "VAE", "Autoencoder", "Terms"]

@@ -77,9 +77,9 @@ class Autoencoder(nn.Module, abc.ABC):
         return tuple(f"z[{number + 1}]" for number in range(self.latents))
 
     @property
-    def own_modules(self) -> tuple[str, ...]:
-        """Which of encoder and decoder are a user's own."""
-        return tuple(self._own)
+    def own_modules(self) -> Mapping[str, str]:
+        """Which of encoder and decoder are a user's own, and their classes."""
+        return {name: type(module).__name__ for name, module in self._own.items()}
 
     def fresh(self: Self, seed: int, *, members: int | None = None) -> Self:
         """The same model with new weights, as many members unless told.
