@@ -293,8 +293,8 @@ class _Training:
         rows = self.data.validation[:_JUDGED]
         rows = torch.bernoulli(rows, generator=self._fixed()) if self.data.fresh else rows
         x = self.model.rows(rows)
-        q = self.objective.posterior(self.model, x, self._fixed())
-        terms = self.model.terms(x, q, _DRAWS, self._fixed(2))  # not the draws that a posterior was fitted to
+        q = self.objective.posterior(self.model, x, self._fixed(2))
+        terms = self.model.terms(x, q, _DRAWS, self._fixed())  # not the draws that q was fitted to
         elbo = terms.elbo().mean(1).to(self.best_elbo)
         alive = self.optimiser.alive
         if self.encoder is not None and bool(self.eager.any()):
