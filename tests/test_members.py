@@ -1,4 +1,4 @@
-"""Members of one module are so many modules: layers, perceptrons and encoders."""
+"""Members of one module are so many modules: layers, perceptrons and convolutions."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.distributions import Normal
+from torch import nn
 
-from identkit.lidvae.encoders import MLPEncoder, ResidualEncoder
+from identkit.lidvae.encoders import ResidualNetwork
 from identkit.lidvae.members import Linear, member, members_of, stack
 from identkit.lidvae.mlp import MLP
 from tests.map_examples import generator, normal
@@ -17,13 +16,8 @@ from tests.map_examples import generator, normal
 BUILT: dict[str, Callable[[int], nn.Module]] = {
     "linear": lambda members: Linear(members, 48, 3, generator=generator()),
     "mlp": lambda members: MLP(members, 48, 3, (7, 5), generator=generator()),
-    "mlp encoder": lambda members: MLPEncoder(members, 48, 2, (7,), generator=generator()),
-    "residual encoder": lambda members: ResidualEncoder(members, (3, 4, 4), 2, (4, 6), generator=generator()),
+    "residual": lambda members: ResidualNetwork(members, (3, 4, 4), 2, (4, 6), generator=generator()),
 }
-
-
-def _values(out: Tensor | Normal) -> Tensor:
-    return torch.cat((out.mean, out.stddev), dim=-1) if isinstance(out, Normal) else out
 
 
 @pytest.fixture(params=BUILT)
@@ -33,18 +27,18 @@ def module(request: pytest.FixtureRequest) -> nn.Module:
 
 def test_together_is_a_loop_over_members(module: nn.Module) -> None:
     x = normal(3, 10, 48)
-    together = _values(module(x))
+    together = module(x)
     alone = [member(module, number) for number in range(3)]
     for number, one in enumerate(alone):
         assert members_of(one) == 1
-        assert (_values(one(x[number])) - together[number]).abs().max() < 1e-12
-        assert (_values(one(x[number : number + 1])) - together[number]).abs().max() < 1e-12
-    assert torch.equal(_values(stack([stack(alone[:2]), alone[2]])(x)), together)
+        assert (one(x[number]) - together[number]).abs().max() < 1e-12
+        assert (one(x[number : number + 1]) - together[number]).abs().max() < 1e-12
+    assert torch.equal(stack([stack(alone[:2]), alone[2]])(x), together)
     assert not torch.equal(together[0], together[1])  # each starts elsewhere
 
 
 def test_gradients_stay_with_their_member(module: nn.Module) -> None:
-    _values(module(normal(3, 10, 48)))[0].square().sum().backward()
+    module(normal(3, 10, 48))[0].square().sum().backward()
     for name, parameter in module.named_parameters():
         assert parameter.grad is not None
         seen = [bool(own.any()) for own in parameter.grad]
@@ -74,6 +68,6 @@ def test_what_has_no_members_is_refused() -> None:
 
 def test_the_same_generator_gives_the_same_weights_and_leaves_the_global_one_alone() -> None:
     before = torch.random.get_rng_state()
-    one, two = (BUILT["residual encoder"](2) for _ in range(2))
+    one, two = (BUILT["residual"](2) for _ in range(2))
     assert torch.equal(torch.random.get_rng_state(), before)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))

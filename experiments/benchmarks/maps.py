@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from experiments.benchmarks.timing import Race, run
 from identkit.lidvae.decoders import BrenierDecoder
-from identkit.lidvae.encoders import MLPEncoder
+from identkit.lidvae.encoders import normal_of
 from identkit.lidvae.members import member
 from identkit.lidvae.mlp import MLP
 
@@ -76,7 +76,7 @@ def step(
     x = torch.randn(members, batch, data, generator=generator())
 
     def once() -> None:
-        law = encoder(x)
+        law = normal_of(encoder(x))
         z = law.mean + law.stddev * torch.randn(members, batch, latents)
         misfit = (x - decoder(z)).square().sum(2) / (2 * SIGMA**2)
         kl = (law.mean.square() + law.variance - 1).sum(2) / 2 - law.stddev.log().sum(2)
@@ -95,7 +95,7 @@ def size(latents: int, data: int, kind: str, hidden: tuple[int, int], times: flo
     ordinary = MLP(1, latents, data, (width, width), generator=generator())
 
     def of(any_decoder: nn.Module) -> Callable[[], None]:
-        encoder = MLPEncoder(1, data, latents, (width, width), generator=generator())
+        encoder = MLP(1, data, 2 * latents, (width, width), generator=generator())
         return step(1, latents, data, 256, any_decoder, encoder)
 
     peers = {"MLP": of(ordinary)}
@@ -117,7 +117,7 @@ def size(latents: int, data: int, kind: str, hidden: tuple[int, int], times: flo
 def together(kind: str) -> Race:
     """32 members at once against a loop over them, batch 64, h 32."""
     decoder = brenier(MEMBERS, 2, 2, kind, (32, 32))
-    encoder = MLPEncoder(MEMBERS, 2, 2, (32, 32), generator=generator())
+    encoder = MLP(MEMBERS, 2, 4, (32, 32), generator=generator())
     alone = [step(1, 2, 2, 64, member(decoder, i), member(encoder, i)) for i in range(MEMBERS)]
     return Race(
         name=f"{kind}, {MEMBERS} members, batch 64, h 32",

@@ -120,6 +120,7 @@ class BrenierDecoder(nn.Module):
         centre: Float[Tensor, "*e d"] | None = None,
         *,
         slope: Value = 1.0,
+        z: Float[Tensor, "e n k"] | None = None,
         generator: torch.Generator,
     ) -> None:
         """Start from unit slopes all along the chain, from bends among its inputs, and from the data's mean.
@@ -131,9 +132,11 @@ class BrenierDecoder(nn.Module):
         Args:
             centre: what the mean output should be, (D,) or (E, D): the data's mean, or its logits; 0 by default.
             slope: of each map, above its α.
-            generator: of the prior draws.
+            z: prior draws, from N(0, I) by default.
+            generator: of these, and of the bends.
         """
-        z = normal((self.g1.members, _DRAWS, self.g1.dimension), 1.0, generator).to(self.g1.offset)
+        if z is None:
+            z = normal((self.g1.members, _DRAWS, self.g1.dimension), 1.0, generator).to(self.g1.offset)
         inner = _started(self.g1, z, slope, generator)
         self.g1.offset.sub_(inner.mean(1))
         outer = _started(self.g2, self.beta(inner - inner.mean(1, keepdim=True)), slope, generator)

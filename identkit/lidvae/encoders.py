@@ -1,4 +1,4 @@
-"""Encoders: from data to a normal law of the latents, ``q(z | x) = N(mean(x), scale(x)²)``, for E members."""
+"""What encoders are made of besides perceptrons: convolutions for images, and numbers read as a normal law."""
 
 from __future__ import annotations
 
@@ -11,41 +11,12 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.nn import functional
 
-from identkit.lidvae.members import Linear, in_members, uniform
-from identkit.lidvae.mlp import MLP
+from identkit.lidvae.members import Linear, in_members, like_rows, uniform
 
 _LARGEST = 10.0  # of |log scale|: beyond it exp and the densities leave float32
 
 
-class MLPEncoder(nn.Module):
-    """A perceptron that gives mean and log scale.
-
-    Args:
-        members: E.
-        inputs: D.
-        latents: K.
-        hidden: units of each hidden layer.
-        generator: of the initial weights.
-    """
-
-    def __init__(
-        self,
-        members: int,
-        inputs: int,
-        latents: int,
-        hidden: Sequence[int] = (64, 64),
-        *,
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__()
-        self.network = MLP(members, inputs, 2 * latents, hidden, generator=generator)
-
-    def forward(self, x: Float[Tensor, "*e n d"]) -> Normal:
-        """``q(z | x)`` of every row, batch shape (E, n, K), or (n, K) for x (n, D)."""
-        return normal_of(self.network(x))
-
-
-class ResidualEncoder(nn.Module):
+class ResidualNetwork(nn.Module):
     """A residual network of convolutions for images, without normalisation, so that each row stands for itself.
 
     Each stage halves height and width by a strided convolution and adds one residual block
@@ -55,7 +26,7 @@ class ResidualEncoder(nn.Module):
     Args:
         members: E.
         shape: of an image: channels, height, width; a row of x is an image flattened in this order.
-        latents: K.
+        outputs: columns.
         channels: of each stage.
         generator: of the initial weights.
     """
@@ -64,7 +35,7 @@ class ResidualEncoder(nn.Module):
         self,
         members: int,
         shape: tuple[int, int, int],
-        latents: int,
+        outputs: int,
         channels: Sequence[int] = (32, 64),
         *,
         generator: torch.Generator,
@@ -80,10 +51,10 @@ class ResidualEncoder(nn.Module):
             nn.init.zeros_(closed.weight)
             self.outer.append(closed)
             before, height, width = after, (height + 1) // 2, (width + 1) // 2
-        self.head = Linear(members, before * height * width, 2 * latents, generator=generator)
+        self.head = Linear(members, before * height * width, outputs, generator=generator)
 
-    def forward(self, x: Float[Tensor, "*e n d"]) -> Normal:
-        """``q(z | x)`` of every row, batch shape (E, n, K), or (n, K) for x (n, D)."""
+    def forward(self, x: Float[Tensor, "*e n d"]) -> Float[Tensor, "*e n o"]:
+        """x (E, n, channels · height · width), or without the first axis where E = 1."""
         members = len(self.head.weight)
         rows = in_members(x, members, math.prod(self.shape))
         count = rows.shape[1]
@@ -92,8 +63,7 @@ class ResidualEncoder(nn.Module):
             h = half(h)
             h = h + outer(functional.silu(inner(functional.silu(h))))
         h = functional.silu(h).reshape(count, members, -1).transpose(0, 1)
-        values = self.head(h)
-        return normal_of(values if x.ndim == 3 else values.squeeze(0))
+        return like_rows(self.head(h), x)
 
 
 class Convolution(nn.Module):

@@ -59,3 +59,64 @@ def normal_log_prob(
     """``log N(z; mean, diag(e^{2·log_scale}))``, summed over the last axis."""
     squares = ((z - mean) * torch.exp(-log_scale)).square()
     return -(0.5 * squares + log_scale + 0.5 * math.log(2 * math.pi)).sum(-1)
+
+
+class MixturePosterior(NamedTuple):
+    """``q(y, z | x) = q(y | x) N(z; mean_y, diag(e^{2·log_scale_y}))``, one for each row of each member."""
+
+    logits: Float[Tensor, "*e n c"]
+    """``log q(y | x)`` up to a constant of the row."""
+    mean: Float[Tensor, "*e n c k"]
+    log_scale: Float[Tensor, "*e n c k"]
+
+    @property
+    def log_weight(self) -> Float[Tensor, "*e n c"]:
+        """``log q(y | x)``."""
+        return self.logits.log_softmax(-1)
+
+    def law(self) -> td.MixtureSameFamily:
+        """Of z, with y summed out; event shape (K,)."""
+        states = td.Categorical(logits=self.logits, validate_args=False)
+        normals = td.Independent(td.Normal(self.mean, self.log_scale.exp(), validate_args=False), 1)
+        return td.MixtureSameFamily(states, normals, validate_args=False)
+
+    def draw_each(self, samples: int, generator: torch.Generator | None) -> Float[Tensor, "s *e n c k"]:
+        """One z for every component, differentiable."""
+        return GaussianPosterior(self.mean, self.log_scale).draw(samples, generator)
+
+    def draw(self, samples: int, generator: torch.Generator | None) -> Float[Tensor, "s *e n k"]:
+        """z from ``q(z | x)``: a component first. The choice has no gradient; `Terms` come from sums over components."""
+        chances = self.logits.detach().softmax(-1).flatten(end_dim=-2)
+        chosen = torch.multinomial(chances, samples, replacement=True, generator=generator)
+        index = chosen.mT.reshape(samples, *self.logits.shape[:-1], 1, 1)
+        each = self.draw_each(samples, generator)
+        return each.gather(-2, index.expand(*index.shape[:-1], each.shape[-1])).squeeze(-2)
+
+    def log_prob(self, z: Float[Tensor, "*s n k"]) -> Float[Tensor, "*s n"]:
+        """``log q(z | x)`` in nats, y summed out."""
+        each = normal_log_prob(z.unsqueeze(-2), self.mean, self.log_scale)
+        return (self.log_weight + each).logsumexp(-1)
+
+    def latent_mean(self) -> Float[Tensor, "*e n k"]:
+        """``E_q z``."""
+        return (self.log_weight.exp().unsqueeze(-1) * self.mean).sum(-2)
+
+    def pairwise(self, z: Float[Tensor, "e m k"]) -> Float[Tensor, "e m n"]:
+        """``log q(z_i | x_j)`` of every latent under every row's posterior."""
+        n, count = self.logits.shape[-2:]
+        flat = GaussianPosterior(self.mean.flatten(-3, -2), self.log_scale.flatten(-3, -2))
+        each = flat.pairwise(z).unflatten(-1, (n, count))
+        return (each + self.log_weight.unsqueeze(-3)).logsumexp(-1)
+
+    def state_kl(self) -> Float[Tensor, "*e n"]:
+        """``KL(q(y | x) ‖ uniform)``, in nats."""
+        log_weight = self.log_weight
+        return (log_weight.exp() * (log_weight + math.log(log_weight.shape[-1]))).sum(-1)
+
+    def latent_kl(
+        self, mean: Float[Tensor, "*e c k"], log_scale: Float[Tensor, "*e c k"]
+    ) -> Float[Tensor, "*e n k"]:
+        """``E_q(y|x) KL(q(z_k | x, y) ‖ N(mean_yk, e^{2·log_scale_yk}))`` of each latent, in nats; they add up."""
+        location, spread = mean.unsqueeze(-3), log_scale.unsqueeze(-3)
+        relative = GaussianPosterior((self.mean - location) * torch.exp(-spread), self.log_scale - spread)
+        return (self.log_weight.exp().unsqueeze(-1) * relative.kl()).sum(-2)

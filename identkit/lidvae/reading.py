@@ -10,8 +10,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
-from identkit.lidvae.encoders import MLPEncoder, ResidualEncoder
+from identkit.lidvae.encoders import ResidualNetwork
 from identkit.lidvae.likelihoods import Categorical, Likelihood
+from identkit.lidvae.mlp import MLP
 from identkit.lidvae.stacked import stacked
 
 _LEAST = 1e-6  # spread of a column, below which it is not divided by
@@ -73,13 +74,16 @@ def encoder_of(
     encoder: str | nn.Module,
     members: int,
     likelihood: Likelihood,
-    latents: int,
+    outputs: int,
     hidden: Sequence[int],
     shape: tuple[int, int, int] | None,
     *,
     generator: torch.Generator,
 ) -> tuple[Reading | AsItIs, nn.Module]:
     """Make the encoder of that name, or take in a user's own, and what brings rows into its form.
+
+    Args:
+        outputs: numbers for each row, which the model reads as its approximate posterior.
 
     Raises:
         ValueError: another name, or a shape that does not fit the columns.
@@ -88,7 +92,7 @@ def encoder_of(
         return AsItIs(), stacked(encoder, members, generator=generator)
     reading = Reading(members, likelihood)
     if encoder == "mlp":
-        return reading, MLPEncoder(members, reading.columns, latents, hidden, generator=generator)
+        return reading, MLP(members, reading.columns, outputs, hidden, generator=generator)
     if encoder != "residual":
         raise ValueError(f"encoder should be 'mlp', 'residual' or a module, got {encoder!r}")
     if shape is None or len(shape) != 3 or math.prod(shape) != reading.columns:
@@ -96,4 +100,4 @@ def encoder_of(
             f"shape should be the channels, height and width of {reading.columns} columns for encoder='residual', got "
             f"{shape}"
         )
-    return reading, ResidualEncoder(members, shape, latents, hidden, generator=generator)
+    return reading, ResidualNetwork(members, shape, outputs, hidden, generator=generator)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import abc
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,38 +15,22 @@ from identkit.lidvae.encoders import normal_of
 from identkit.lidvae.guarantee import Guarantee
 from identkit.lidvae.likelihoods import Gaussian, likelihood_of
 from identkit.lidvae.mlp import MLP
-from identkit.lidvae.models.autoencoder import Autoencoder, Terms
+from identkit.lidvae.models.autoencoder import Terms
+from identkit.lidvae.models.decoded import Decoded, noise
 from identkit.lidvae.posteriors import GaussianPosterior, normal_log_prob
-from identkit.lidvae.reading import AsItIs, Reading, encoder_of
+from identkit.lidvae.reading import encoder_of
 from identkit.lidvae.stacked import stacked
 from identkit.model.protocol import Bounded
 
-_ABOVE = 1.25  # times α: the least slope to start with, so that something is left to learn
 
-
-class PlainAutoencoder(Autoencoder):
+class PlainAutoencoder(Decoded):
     """``z ~ N(0, I_K)``, ``x | z ~ EF(f(z))``, ``q(z | x)`` Gaussian with independent coordinates."""
-
-    decoder: nn.Module
-    reading: Reading | AsItIs
 
     @property
     def prior(self) -> td.Independent:
         """N(0, I_K)."""
         zeros = torch.zeros(self.latents, dtype=self.dtype, device=self.device)
         return td.Independent(td.Normal(zeros, torch.ones_like(zeros)), 1)
-
-    def decoded(self, x: Shaped[Tensor, "e n d"], z: Float[Tensor, "s e n k"]) -> Float[Tensor, "s e n"]:
-        """``log p(x | z)`` of S latents for each row, in nats."""
-        return self.likelihood.log_prob(x, self.outputs(z))
-
-    def outputs(self, z: Float[Tensor, "s e n k"]) -> Float[Tensor, "s e n p"]:
-        """f(z) of S latents for each row."""
-        samples, members, n, _ = z.shape
-        if samples == 1:
-            return self.decoder(z.squeeze(0)).unsqueeze(0)
-        flat = z.transpose(0, 1).reshape(members, samples * n, -1)
-        return self.decoder(flat).unflatten(1, (samples, n)).transpose(0, 1)
 
     def infer(self, x: Shaped[Tensor, "e n d"]) -> GaussianPosterior:
         """The encoder's mean and log scale."""
@@ -82,29 +64,8 @@ class PlainAutoencoder(Autoencoder):
         zero = torch.zeros_like(q.mean)
         return self.decoded(x, z) + normal_log_prob(z, zero, zero) - q.log_prob(z)
 
-    def start_(self, x: Shaped[Tensor, "n d"], *, generator: torch.Generator) -> None:
-        """Begin from the training rows: outputs at their marginal law, slopes of order 1, the encoder's inputs too."""
-        rows = x.to(self.device) if self.whole_numbers else x.to(self.device, self.dtype)
-        self.reading.start_(rows)
-        centre = self.likelihood.centre(rows).to(self.dtype)
-        spread = rows.std(0).square().mean().sqrt() if isinstance(self.likelihood, Gaussian) else None
-        with torch.no_grad():
-            self._start_decoder_(centre, 1.0 if spread is None else float(spread), generator)
-        self.started.fill_(True)
-
-    @abc.abstractmethod
-    def _start_decoder_(self, centre: Float[Tensor, " p"], spread: float, generator: torch.Generator) -> None:
-        """Outputs whose mean is the centre, and whose columns vary by about the spread."""
-
     def _prior_draws(self, n: int, generator: torch.Generator | None) -> Float[Tensor, "e n k"]:
-        return torch.randn(
-            self.members, n, self.latents, generator=generator, dtype=self.dtype, device=self.device
-        )
-
-    def _data_draws(
-        self, z: Float[Tensor, "e n k"], generator: torch.Generator | None
-    ) -> Shaped[Tensor, "e n d"]:
-        return self.likelihood.draw(self.decoder(z), generator)
+        return noise((self.members, n, self.latents), generator, self.dtype, self.device)
 
     def certificate(self, x: Shaped[Tensor, "n d"] | None = None) -> Guarantee | None:
         """What the decoder's Lipschitz constants prove of every member (theory/T5); None for an ordinary decoder.
@@ -166,19 +127,13 @@ class VAE(PlainAutoencoder):
         generator = torch.Generator().manual_seed(seed)
         self.likelihood = likelihood_of(likelihood, members, data_dim, sigma=sigma, categories=categories)
         self.reading, self.encoder = encoder_of(
-            encoder, members, self.likelihood, latent_dim, encoder_hidden, shape, generator=generator
+            encoder, members, self.likelihood, 2 * latent_dim, encoder_hidden, shape, generator=generator
         )
         self.decoder = (
             MLP(members, latent_dim, self.likelihood.outputs, hidden, generator=generator)
             if decoder is None
             else stacked(decoder, members, generator=generator)
         )
-
-    def _start_decoder_(self, centre: Float[Tensor, " p"], spread: float, generator: torch.Generator) -> None:
-        if isinstance(self.decoder, MLP):
-            last: Any = self.decoder.layers[-1]
-            last.weight.mul_(spread)
-            last.bias.copy_(centre.expand_as(last.bias))
 
 
 class LIDVAE(PlainAutoencoder):
@@ -230,7 +185,7 @@ class LIDVAE(PlainAutoencoder):
         generator = torch.Generator().manual_seed(seed)
         self.likelihood = likelihood_of(likelihood, members, data_dim, sigma=sigma, categories=categories)
         self.reading, self.encoder = encoder_of(
-            encoder, members, self.likelihood, latent_dim, encoder_hidden, shape, generator=generator
+            encoder, members, self.likelihood, 2 * latent_dim, encoder_hidden, shape, generator=generator
         )
         if decoder is not None:
             self.decoder = stacked(decoder, members, generator=generator)
@@ -240,12 +195,6 @@ class LIDVAE(PlainAutoencoder):
                     f"{type(decoder).__name__} does not; VAE takes any"
                 )
             return
-        noise = None
-        if min_information is not None:
-            if likelihood != "gaussian" or isinstance(sigma, str):
-                got = f"likelihood={likelihood!r}" if likelihood != "gaussian" else f"sigma={sigma!r}"
-                raise ValueError(f"min_information goes with a Gaussian likelihood of fixed sigma, got {got}")
-            noise = 1.0 if sigma is None else sigma
         self.decoder = BrenierDecoder(
             members,
             latent_dim,
@@ -255,15 +204,20 @@ class LIDVAE(PlainAutoencoder):
             alphas=alphas,
             scale=scale,
             min_information=min_information,
-            sigma=noise,
+            sigma=noise_of(min_information, likelihood, sigma),
             generator=generator,
         )
 
-    def _start_decoder_(self, centre: Float[Tensor, " p"], spread: float, generator: torch.Generator) -> None:
-        f = self.decoder
-        if isinstance(f, BrenierDecoder):
-            # K slopes t = slope²s of f have to make up the variance of D columns.
-            total = spread * math.sqrt(self.likelihood.outputs / self.latents)
-            steepest = torch.maximum(f.g1.alpha, f.g2.alpha)
-            slope = (total / f.beta.scale).sqrt().maximum(_ABOVE * steepest)
-            f.start_(centre, slope=slope, generator=generator)
+
+def noise_of(min_information: Value | None, likelihood: str, sigma: Value | str | None) -> Value | None:
+    """The σ that a floor on the information is relative to; None where no floor is asked for.
+
+    Raises:
+        ValueError: there is no fixed Gaussian noise.
+    """
+    if min_information is None:
+        return None
+    if likelihood != "gaussian" or isinstance(sigma, str):
+        got = f"likelihood={likelihood!r}" if likelihood != "gaussian" else f"sigma={sigma!r}"
+        raise ValueError(f"min_information goes with a Gaussian likelihood of fixed sigma, got {got}")
+    return 1.0 if sigma is None else sigma
