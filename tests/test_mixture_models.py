@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from fractions import Fraction
 from itertools import combinations
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import identkit as ik
-from identkit.lidvae.component_laws import ComponentLaws, least_distance
+from identkit.lidvae.component_laws import ComponentLaws, classes_of, least_distance
 from identkit.lidvae.components import anchors
 from identkit.lidvae.members import member, members_of, stack
 from identkit.lidvae.models.mixture import GMVAE, LIDMVAE, MixtureAutoencoder
@@ -40,7 +41,7 @@ def _made(kind: Any, latents: int = 2, likelihood: str = "gaussian", members: in
         more.setdefault("sigma", SIGMA)
     if likelihood == "categorical":
         more["categories"] = 3
-    hidden = {"hidden": (8, 8), "encoder_hidden": (8,)}
+    hidden = {"hidden": (4, 4), "encoder_hidden": (8,)}
     model = kind(3, latents, COUNT, likelihood, members=members, seed=3, **hidden, **more).double()
     model.start_(_rows(50, likelihood=likelihood), generator=generator(2))
     drawn = generator(4)
@@ -50,7 +51,7 @@ def _made(kind: Any, latents: int = 2, likelihood: str = "gaussian", members: in
     return model
 
 
-def _trained(model: MixtureAutoencoder, x: Tensor, steps: int = 150) -> MixtureAutoencoder:
+def _trained(model: MixtureAutoencoder, x: Tensor, steps: int = 30) -> MixtureAutoencoder:
     optimiser = torch.optim.Adam(model.parameters(), lr=2e-2)
     drawn = generator(5)
     for _ in range(steps):
@@ -62,7 +63,7 @@ def _trained(model: MixtureAutoencoder, x: Tensor, steps: int = 150) -> MixtureA
     return model
 
 
-def _log_joint(model: MixtureAutoencoder, x: Tensor, points: int = 161) -> tuple[Tensor, Tensor, Tensor]:
+def _log_joint(model: MixtureAutoencoder, x: Tensor, points: int = 101) -> tuple[Tensor, Tensor, Tensor]:
     """``log p(x, y)`` (n, C) by the trapezoid rule on a grid about each component; and grid (C, g, K), log mass (C, g)."""
     mean, log_scale = (tensor.detach().squeeze(0) for tensor in model.placement())
     size = model.latents
@@ -97,13 +98,13 @@ def test_the_weights_are_unbiased_and_the_bound_is_one(case: tuple[Any, Tensor])
     rows = model.rows(x)
     with torch.no_grad():
         q = model.infer(rows)
-        weights = model.log_weights(rows, q, 20_000, generator(7)).squeeze(1)
+        weights = model.log_weights(rows, q, 5_000, generator(7)).squeeze(1)
         ratio = (weights - evidence).exp()
         error = ratio.std(0) / math.sqrt(len(ratio))
-        assert ((ratio.mean(0) - 1).abs() < 6 * error).all() and (error < 0.1).all()
+        assert ((ratio.mean(0) - 1).abs() < 6 * error).all() and (error < 0.2).all()
         bound = model.terms(rows, q, 2_000, generator(8)).elbo().squeeze(0)
         assert (bound < evidence).all()
-        found = model.state_posterior(x, 20_000, generator(9))
+        found = model.state_posterior(x, 5_000, generator(9))
         assert (found - joint.softmax(1)).abs().max() < 0.05
         # IWAE bounds grow with the draws, from the ELBO's side to the evidence.
         means = [
@@ -113,11 +114,10 @@ def test_the_weights_are_unbiased_and_the_bound_is_one(case: tuple[Any, Tensor])
         assert means[0] < means[1] < means[2] < evidence.mean() + 0.05
 
 
-def test_the_elbo_falls_short_by_the_kl_to_the_posterior(case: tuple[Any, Tensor]) -> None:
+@pytest.mark.parametrize("kind", BOTH)
+def test_the_elbo_falls_short_by_the_kl_to_the_posterior(kind: Any) -> None:
     """``log p(x) − ELBO = KL(q(y, z | x) ‖ p(y, z | x))``, both by quadrature."""
-    model, x = case
-    if model.latents == 2:
-        pytest.skip("one dimension shows it")
+    model, x = _made(kind, 1), _rows(3, seed=6)
     joint, _, _ = _log_joint(model, x)
     rows = model.rows(x)
     with torch.no_grad():
@@ -218,7 +218,9 @@ def test_laws_of_z_agree_with_their_draws(kind: Any) -> None:
         assert (residual.std() / SIGMA - 1).abs() < 0.02
 
 
-@pytest.mark.parametrize(("count", "latents"), [(2, 1), (7, 1), (2, 2), (5, 2), (9, 2), (3, 3), (6, 3), (7, 3), (4, 9)])
+@pytest.mark.parametrize(
+    ("count", "latents"), [(2, 1), (7, 1), (2, 2), (5, 2), (9, 2), (3, 3), (6, 3), (7, 3), (4, 9)]
+)
 def test_anchors_are_one_apart(count: int, latents: int) -> None:
     points = anchors(count, latents)
     assert points.shape == (count, latents)
@@ -254,7 +256,7 @@ def test_the_certificate_holds_after_training() -> None:
     assert found.distinct is True and found.components == COUNT
     assert found.floor is not None and found.ceiling is not None and found.ceiling > math.log(COUNT)
     with torch.no_grad():
-        z = model.prior.sample((2000,)).to(torch.float64)
+        z = model.prior.sample((500,)).to(torch.float64)
         quotient = torch.pdist(model.decoder(z)) / torch.pdist(z)
     assert found.lower <= quotient.min() and quotient.max() <= found.upper
     assert found.separation <= torch.pdist(model.placement().mean[0]).min()
@@ -268,7 +270,7 @@ def test_the_certificate_holds_after_training() -> None:
     [("gaussian", "GLOBAL"), ("poisson", "GLOBAL"), ("bernoulli", "UNKNOWN"), ("categorical", "UNKNOWN")],
 )
 def test_what_is_proved_of_an_identifiable_mixture(likelihood: str, level: str) -> None:
-    model = _trained(_made(LIDMVAE, likelihood=likelihood), _rows(100, likelihood=likelihood), 20)
+    model = _made(LIDMVAE, likelihood=likelihood)
     verdict = ik.check(model)
     assert dict(verdict.latents) == {"y": Level(level), "z[1]": Level.GLOBAL, "z[2]": Level.GLOBAL}
     assert verdict.level is Level(level)
@@ -277,21 +279,25 @@ def test_what_is_proved_of_an_identifiable_mixture(likelihood: str, level: str) 
     assert (model.certificate().distinct is True) == (level == "GLOBAL")
 
 
-def test_components_that_coincide_are_found() -> None:
-    model = _made(GMVAE)
+@pytest.mark.parametrize(("merged", "level"), [((2,), Level.PARTIAL), ((1, 2), Level.CONSTANT)])
+def test_components_that_coincide_are_found(merged: tuple[int, ...], level: Level) -> None:
+    model = _made(GMVAE, 1)
     layer = model.placement.layer
     with torch.no_grad():
-        layer.weight[:, :, 2] = layer.weight[:, :, 0]
-        merged = ik.check(model)
-        layer.weight[:, :, 1] = layer.weight[:, :, 0]
-        constant = ik.check(model)
-    assert merged.latents["y"] is Level.PARTIAL and constant.latents["y"] is Level.CONSTANT
-    assert [law.map for law in merged.invariances if law.kind == "merged states"] == ["y = 1 ~ y = 3"]
-    for verdict in (merged, constant):
-        assert verdict.certificate is not None and verdict.certificate.verify()
+        layer.bias.zero_()
+        layer.weight[:, :, merged] = layer.weight[:, :, :1]
+    verdict = ik.check(model)
+    assert verdict.latents["y"] is level
+    same = " ~ ".join(f"y = {number + 1}" for number in (0, *merged))
+    assert [law.map for law in verdict.invariances if law.kind == "merged states"] == [same]
+    assert verdict.certificate is not None and verdict.certificate.verify()
     with torch.no_grad():  # one number, in its last digit
         layer.weight[:, 0, 2] = torch.nextafter(layer.weight[:, 0, 2], torch.tensor(9.0, dtype=torch.float64))
-    assert ik.check(model).latents["y"] is Level.PARTIAL
+    components = [tensor[0] for tensor in model.placement()]
+    others = tuple(number for number in range(2) if number in (0, *merged))
+    assert classes_of(*components, ("z[1]",), set()) == (
+        (others, (2,)) if len(others) > 1 else ((0,), (1,), (2,))
+    )
 
 
 def test_components_that_differ_where_the_decoder_does_not_look() -> None:
@@ -317,8 +323,6 @@ def test_a_false_proof_does_not_verify() -> None:
     model = _made(LIDMVAE)
     certificate: Any = ik.check(model).certificate
     (proof,) = (part for part in certificate.parts if isinstance(part, ComponentLaws))
-    import dataclasses
-
     assert proof.verify()
     assert not dataclasses.replace(proof, of_z=None).verify()
     assert not dataclasses.replace(proof, likelihood="bernoulli").verify()
@@ -343,7 +347,6 @@ def test_a_module_of_the_users_own_encodes() -> None:
     ("arguments", "message"),
     [
         ({"components": 1}, "components should be"),
-        ({"components": 2.0}, "components should be"),
         ({"latent_dim": 4}, "outputs should be at least inputs"),
         ({"separation": 0.0}, "separation should be positive"),
         ({"separation": (1.0, 2.0)}, "separation should be one number"),

@@ -44,7 +44,7 @@ class Likelihood(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def log_prob(self, x: Shaped[Tensor, "*e n d"], f: Float[Tensor, "*s n p"]) -> Float[Tensor, "*s n"]:
-        """``log p(x | f)`` in nats, summed over columns."""
+        """``log p(x | f)`` in nats, summed over columns; f may have further axes before those of the members."""
 
     @abc.abstractmethod
     def draw(self, f: Float[Tensor, "*e n p"], generator: torch.Generator | None) -> Shaped[Tensor, "*e n d"]:
