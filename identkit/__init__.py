@@ -50,7 +50,12 @@ if TYPE_CHECKING:
     from identkit.classical.state_space import StateSpace as StateSpace
     from identkit.diagnosis import Diagnosis as Diagnosis, diagnose as diagnose
     from identkit.dispatch import check as check, remedies as remedies
-    from identkit.lidvae.models import LIDVAE as LIDVAE, VAE as VAE
+    from identkit.lidvae.models import (
+        GMVAE as GMVAE,
+        LIDMVAE as LIDMVAE,
+        LIDVAE as LIDVAE,
+        VAE as VAE,
+    )
     from identkit.lidvae.training import fit as fit
     from identkit.model.compiled import compiled as compiled
     from identkit.model.families import (
@@ -116,7 +121,7 @@ else:
         "identkit.classical.mixture_weight": ("MixtureWeight",),
         "identkit.classical.mixtures": ("FamilyMixture", "LatentClass"),
         "identkit.classical.state_space": ("StateSpace",),
-        "identkit.lidvae.models": ("LIDVAE", "VAE"),
+        "identkit.lidvae.models": ("GMVAE", "LIDMVAE", "LIDVAE", "VAE"),
         "identkit.lidvae.training": ("fit",),
         "identkit.posterior.information": ("Collapse", "collapse"),
         "identkit.adapters.hmm_learn": ("from_hmmlearn",),

@@ -81,35 +81,23 @@ class Guarantee:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MixtureGuarantee:
-    """What holds of a mixture with components of scale 1, and of every member of it.
+class MixtureGuarantee(Guarantee):
+    """The same of a mixture with components of scale 1, and what keeps these apart: ``‖μ_y − μ_y′‖ ≥ δ``.
 
-    ``‖μ_y − μ_y′‖ ≥ δ`` and ``m‖z − z′‖ ≤ ‖f(z) − f(z′)‖ ≤ L‖z − z′‖``; under Gaussian noise, from ``z | y ~ N(μ_y, I)`` and
-    ``I(z; x) = I(y; x) + I(z; x | y)``: ``(K/2) log(1 + m²/σ²) ≤ I(z; x | y) ≤ I(z; x) ≤ log C + (K/2) log(1 + L²/σ²)``.
-    It is no floor on ``I(y; x)``: how well noisy data tell components apart is to be measured.
+    From ``z | y ~ N(μ_y, I)`` and ``I(z; x) = I(y; x) + I(z; x | y)``, under Gaussian noise:
+    ``(K/2) log(1 + m²/σ²) ≤ I(z; x | y) ≤ I(z; x) ≤ log C + (K/2) log(1 + L²/σ²)``. It is no floor on ``I(y; x)``: how well
+    noisy data tell components apart is to be measured.
     """
 
-    latents: int
-    """K."""
     components: int
     """C."""
     separation: float
     """δ: the smallest distance of two locations as they are, in standard deviations of a component, rounded down."""
     distinct: bool | None
     """True: the laws ``p(x | y)`` are pairwise different. None: these data show finitely many moments, no proof."""
-    lower: float
-    """m > 0, rounded down."""
-    upper: float
-    """L, rounded up."""
-    sigma: float | None
-    """σ of Gaussian noise, the largest; None for another likelihood."""
-    floor: float | None
-    """Nats that ``I(z; x | y)`` has at least under the model's own marginal; None without Gaussian noise."""
-    ceiling: float | None
-    """Nats that ``I(z; x)`` has at most."""
 
     @staticmethod
-    def of(
+    def of_mixture(
         lower: float,
         upper: float,
         latents: int,
@@ -124,26 +112,21 @@ class MixtureGuarantee:
         states = rounded_up(math.log(components), 4)
         return MixtureGuarantee(
             latents=latents,
-            components=components,
-            separation=separation,
-            distinct=distinct,
             lower=lower,
             upper=upper,
             sigma=sigma,
             floor=information_floor(lower, sigma, latents) if known else None,
             ceiling=rounded_up(states + information_ceiling(upper, sigma, latents), 1) if known else None,
+            predicted=(),
+            components=components,
+            separation=separation,
+            distinct=distinct,
         )
 
     def __str__(self) -> str:
-        laws = (
-            "with pairwise different laws"
-            if self.distinct
-            else "not proved to have different laws of the data"
-        )
-        said = (
-            f"{self.components} components at least {self.separation:.3g} standard deviations apart, {laws}; "
-            f"m = {self.lower:.3g}, L = {self.upper:.3g}: every coordinate of z shows in the law of the data"
-        )
+        laws = "with pairwise different laws" if self.distinct else "not proved to have different laws"
+        apart = f"{self.components} components at least {self.separation:.3g} standard deviations apart, {laws} of the data"
+        said = f"{apart}; m = {self.lower:.3g}, L = {self.upper:.3g}: every coordinate of z shows in the law of the data"
         if self.floor is None:
             return f"{said}; nats of floor and ceiling are known for Gaussian noise only"
         nats = f"I(z; x | y) ≥ {self.floor:.3g}, I(z; x) ≤ {self.ceiling:.3g} nats"
