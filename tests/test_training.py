@@ -88,7 +88,7 @@ def test_seeds_begin_elsewhere_and_a_given_start_is_kept(plane: Dataset) -> None
     assert all(
         torch.allclose(a, b, atol=1e-6) for a, b in zip(first.parameters(), model.parameters(), strict=True)
     )
-    assert not torch.allclose(first.encoder.network.layers[0].weight, second.encoder.network.layers[0].weight)  # type: ignore[attr-defined]
+    assert not torch.allclose(first.encoder.layers[0].weight, second.encoder.layers[0].weight)  # type: ignore[attr-defined]
 
 
 # --- a member that diverges ------------------------------------------------------------------------------------
