@@ -15,11 +15,12 @@ endif
 export PIP_NO_INPUT := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help verify test soundness fuzz format pins clean
+.PHONY: help verify test theory soundness fuzz format pins clean
 
 help:
 	@echo "make verify   set up .venv, then confirm the theorem on the classical models (results/classical/report.html)"
 	@echo "make test     set up .venv, then every check: ruff, pyright, import-linter, doctests, pytest"
+	@echo "make theory   check every statement of theory/ and print what was checked, and how (a minute)"
 	@echo "make soundness  2,000 random models and 400 random decoders with a planted answer (half an hour; part of it is in make test)"
 	@echo "make fuzz     10,000 random and mutated texts: an answer or one clear message each"
 	@echo "make format   let ruff format the code and mend what it can"
@@ -35,6 +36,9 @@ test: $(VENV)/.dev
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
+
+theory: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m theory
 
 soundness: $(VENV)/.dev
 	$(BIN)/python -m experiments.soundness
