@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -124,7 +124,7 @@ def in_members(x: Float[Tensor, "*e n d"], members: int, columns: int) -> Float[
     return x
 
 
-def like_rows(values: Float[Tensor, "e n *d"], x: Float[Tensor, "*f n k"]) -> Float[Tensor, "*g n *d"]:
+def like_rows(values: Float[Tensor, "e n *d"], x: Shaped[Tensor, "*f n k"]) -> Float[Tensor, "*g n *d"]:
     """Drop the axis of members again where x, which the values were computed from, has none."""
     return values.squeeze(0) if x.ndim == 2 else values
 
