@@ -53,8 +53,10 @@ if TYPE_CHECKING:
     from identkit.lidvae.models import (
         GMVAE as GMVAE,
         LIDMVAE as LIDMVAE,
+        LIDSVAE as LIDSVAE,
         LIDVAE as LIDVAE,
         VAE as VAE,
+        SequenceVAE as SequenceVAE,
     )
     from identkit.lidvae.training import fit as fit
     from identkit.model.compiled import compiled as compiled
@@ -121,7 +123,7 @@ else:
         "identkit.classical.mixture_weight": ("MixtureWeight",),
         "identkit.classical.mixtures": ("FamilyMixture", "LatentClass"),
         "identkit.classical.state_space": ("StateSpace",),
-        "identkit.lidvae.models": ("GMVAE", "LIDMVAE", "LIDVAE", "VAE"),
+        "identkit.lidvae.models": ("GMVAE", "LIDMVAE", "LIDSVAE", "LIDVAE", "VAE", "SequenceVAE"),
         "identkit.lidvae.training": ("fit",),
         "identkit.posterior.information": ("Collapse", "collapse"),
         "identkit.adapters.hmm_learn": ("from_hmmlearn",),

@@ -19,6 +19,7 @@ import identkit as ik
 from identkit.lidvae.datasets import markov_sequences
 from identkit.lidvae.members import member, stack
 from identkit.lidvae.models import LIDSVAE, SequenceVAE
+from identkit.lidvae.objectives import SemiAmortised
 from identkit.lidvae.recurrent import LSTM, Embedding
 from identkit.lidvae.vocabulary import AT_ONCE, ContrastVocabulary, FreeVocabulary, helmert
 from identkit.verdict import Level
@@ -54,7 +55,12 @@ def _trained(kind: str) -> Any:
     """Two members, trained on sequences in which each symbol repeats the one before."""
     x = _rows(200, 1, 4).expand(-1, 5).clone()
     x[:, 3:] = _rows(200, 2, 4, seed=1)
-    return _train(_model(kind, members=2), x)
+    return _train(_model(kind, members=2), x[:100], steps=30)
+
+
+def _lower(model: Any) -> float:
+    """m."""
+    return model.certificate().lower
 
 
 def _all(length: int, categories: int) -> Tensor:
@@ -72,7 +78,7 @@ def test_the_lstm_is_that_of_torch_in_values_and_gradients() -> None:
     weight = normal(*states.shape, seed=3)
     found = torch.autograd.grad((states * weight).sum(), [x, ours.state_weight])
     for number in range(2):
-        torchs = nn.LSTM(3, 5, batch_first=True).double()
+        torchs: Any = nn.LSTM(3, 5, batch_first=True).double()
         i, f, o, g = torch.arange(20).split(5)
         order = torch.cat((i, f, g, o))  # torch has the candidate before the output gate
         with torch.no_grad():
@@ -192,9 +198,12 @@ def test_the_elbo_stays_below_the_evidence_that_importance_weights_estimate(kind
         taken = model.rows(rows)
         q = model.infer(taken)
         elbo = model.terms(taken, q, 1000, generator()).elbo()[0]
-        weights = model.log_weights(taken, q, 1000, generator())[:, 0]
+        weights = model.log_weights(taken, q, 1000, generator(1))[:, 0]
+        spoken = model.decoded(taken, q.draw(1000, generator()))[:, 0]
+    error = (spoken.std(0) + weights.std(0)) / math.sqrt(1000)
+    assert ((elbo - weights.mean(0)).abs() < 5 * error).all()
+    assert (elbo < evidence + 5 * error).all() and (evidence - elbo).mean() < 1
     estimate = weights.logsumexp(0) - math.log(1000)
-    assert (elbo < evidence + 0.02).all()
     spread = (weights - estimate).exp().std(0) / math.sqrt(1000)
     assert ((estimate - evidence).abs() < 5 * spread + 1e-3).all()
 
@@ -230,7 +239,7 @@ def test_settings_make_it_anew() -> None:
         for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True)
     )
     assert other.members == 3 and other.decoder.split == (1, 5)
-    assert other.certificate().lower == pytest.approx(model.certificate().lower, rel=1e-6)
+    assert _lower(other) == pytest.approx(_lower(model), rel=1e-6)
 
 
 # --- the start --------------------------------------------------------------------------------------------
@@ -357,8 +366,8 @@ def test_a_step_at_a_vocabulary_of_20_000_fits_memory(kind: str) -> None:
 def test_no_search_over_latents_and_histories_breaks_the_bound(sizes: tuple[int, int | None]) -> None:
     categories, features = sizes
     model = _model("lidsvae", 5, 2, categories, features=features)
-    _train(model, _rows(200, 5, categories))
-    found = model.certificate()
+    _train(model, _rows(50, 5, categories), steps=25)
+    found: Any = model.certificate()
     assert found.floor is None and found.predicted == ()
     exact = model.decoder
 
@@ -368,27 +377,27 @@ def test_no_search_over_latents_and_histories_breaks_the_bound(sizes: tuple[int,
         gap = (gap - gap.mean(2, keepdim=True)).norm(dim=2)
         return gap / (one - other).norm(dim=1, keepdim=True)
 
-    x = _rows(4000, 5, categories, seed=8)
+    x = _rows(1500, 5, categories, seed=8)
     with torch.no_grad():
         for apart in (1e-3, 1.0, 30.0):
-            one = normal(4000, 2, seed=1)
-            each = quotients(one, one + apart * normal(4000, 2, seed=2), x)
+            one = normal(1500, 2, seed=1)
+            each = quotients(one, one + apart * normal(1500, 2, seed=2), x)
             assert each.min() >= found.lower * (1 - 1e-6) and each.max() <= found.upper * (1 + 1e-6)
-    pair = torch.stack((normal(300, 2, seed=3), normal(300, 2, seed=4))).requires_grad_()
+    pair = torch.stack((normal(100, 2, seed=3), normal(100, 2, seed=4))).requires_grad_()
     optimiser = torch.optim.Adam([pair], lr=0.1)
     for _ in range(60):
         optimiser.zero_grad()
-        quotients(pair[0], pair[1], x[:300]).sum().backward()
+        quotients(pair[0], pair[1], x[:100]).sum().backward()
         optimiser.step()
-    assert quotients(pair[0], pair[1], x[:300]).min() >= found.lower * (1 - 1e-6)
+    assert quotients(pair[0], pair[1], x[:100]).min() >= found.lower * (1 - 1e-6)
 
 
 def test_the_bound_is_as_the_dials_say() -> None:
     model = LIDSVAE(5, 2, categories=101, alphas=(0.3, 0.4), scale=2.0, features=25)
-    assert model.certificate().lower == pytest.approx(0.3 * 0.4 * 2 * math.sqrt(101 / 25), rel=1e-5)
+    assert _lower(model) == pytest.approx(0.3 * 0.4 * 2 * math.sqrt(101 / 25), rel=1e-5)
     for categories in (5, 300):
         plain = LIDSVAE(5, 2, categories=categories)
-        assert plain.certificate().lower == pytest.approx(0.4 * math.sqrt(categories), rel=1e-5)
+        assert _lower(plain) == pytest.approx(0.4 * math.sqrt(categories), rel=1e-5)
 
 
 @pytest.mark.parametrize("members", [1, 2])
@@ -397,7 +406,7 @@ def test_check_proves_it_global_and_the_proof_re_checks_itself(members: int) -> 
     verdict = ik.check(model)
     assert verdict.level is Level.GLOBAL and set(verdict.latents) == {"z[1]", "z[2]"}
     proof: Any = verdict.certificate
-    assert proof.verify() and proof.lower == model.certificate().lower
+    assert proof.verify() and proof.lower == _lower(model)
     assert "every history" in proof.statement
     assert verdict.to_dict()["certificate"]["verified"]
 
@@ -470,13 +479,12 @@ def test_a_lost_rank_proves_nothing() -> None:
     with torch.no_grad():
         model.decoder.f.beta.weight.zero_()
     assert ik.check(model).level is Level.UNKNOWN
-    with pytest.raises(ValueError, match="lost its rank"):
-        model.certificate()
+    assert model.certificate() is None
 
 
 def test_the_ordinary_model_is_not_called_global() -> None:
-    model = member(_trained("sequence"), 0)
-    x = _rows(2, 5, 4)
+    model = _model("sequence", 2, 2, 3).eval()
+    x = _rows(2, 2, 3)
     assert ik.check(model, x=x).level in (Level.UNKNOWN, Level.LOCAL)
     with pytest.raises(ValueError, match="x should be given"):
         ik.check(model)
@@ -486,8 +494,7 @@ def test_the_ordinary_model_is_not_called_global() -> None:
     dead = ik.check(model, x=x)
     assert dead.level in (Level.UNKNOWN, Level.CONSTANT)
     assert "average KL from prior to posterior is at most 0 nats" in " ".join(dead.assumptions)
-    with pytest.raises(ValueError, match=r"should bound itself"):
-        model.certificate()
+    assert model.certificate() is None
 
 
 # --- words dropped, and bad input -----------------------------------------------------------------------
@@ -584,3 +591,20 @@ def test_an_encoder_of_your_own() -> None:
     assert q.mean.shape == (2, 6, 2)
     assert torch.allclose(q.mean, model.infer(x.flip(2)).mean)
     assert model.fresh(3).own_modules == ("encoder",)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_trains_by_climbing_objectives_too_and_is_measured(kind: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr("identkit.lidvae.vocabulary.AT_ONCE", 700)  # in turns, differentiated twice
+    data = markov_sequences(120, length=4, vocabulary=6)
+    model = KINDS[kind](4, 2, categories=6, word_dropout=0.2, **SMALL)
+    run = ik.fit(model, data, steps=6, seeds=2, batch_size=32, objective=SemiAmortised(steps=2))
+    assert run.stopped == (None, None)
+    for measured in run.metrics:
+        assert math.isfinite(measured.log_likelihood) and (measured.lower is not None) == (kind == "lidsvae")
+    before = model.state_dict()
+    assert all(
+        not torch.equal(run.model.state_dict()[name][:1], before[name])
+        for name, parameter in model.named_parameters()
+        if parameter.numel()
+    )

@@ -50,15 +50,15 @@ class Vocabulary(nn.Module, abc.ABC):
         return torch.baddbmm(self.bias.unsqueeze(1), features, self.matrix().mT)
 
     def log_prob(
-        self, x: Int[Tensor, "e n"], features: Float[Tensor, "e n m"], *, at_once: int = AT_ONCE
+        self, x: Int[Tensor, "e n"], features: Float[Tensor, "e n m"], *, at_once: int | None = None
     ) -> Float[Tensor, "e n"]:
-        """``log p(x | φ)`` in nats, exactly, with no more than about `at_once` logits held at a time.
+        """``log p(x | φ)`` in nats, exactly, with no more than about `at_once` (`AT_ONCE`) logits held at a time.
 
         Where all of them are more, rows are taken in turn, and their logits are computed again when the gradient is
         wanted: a third more products, and the memory of one turn instead of all.
         """
         matrix = self.matrix()
-        rows = max(1, at_once // self.bias.numel())
+        rows = max(1, (AT_ONCE if at_once is None else at_once) // self.bias.numel())
         if x.shape[1] <= rows:
             return _said(x, features, matrix, self.bias)
         # The function draws nothing, so there is no state of chance to keep.

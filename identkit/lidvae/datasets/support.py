@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Shaped
 from torch import Tensor
 
 LIKELIHOODS = ("gaussian", "bernoulli", "poisson", "categorical")
@@ -15,7 +15,7 @@ _SHOWN = 8  # names in a message
 
 
 def refuse_outside(
-    x: Float[Tensor, "n d"],
+    x: Shaped[Tensor, "n d"],
     likelihood: str,
     *,
     source: str,
