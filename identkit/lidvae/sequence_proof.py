@@ -83,27 +83,36 @@ class SeenAtEveryStep(Certificate):
 def seen_at_every_step(model: Any) -> Verdict:
     """GLOBAL for every latent of a `LIDSVAE`, with its bound; UNKNOWN where a matrix lost its rank in floats."""
     started = time.perf_counter()
-    names = model.groups
     lower = model.decoder.lower_lipschitz()
-    proof = None
+    found = None
     if lower is not None:
         found = SeenAtEveryStep(model=model, lower=lower, upper=model.decoder.upper_lipschitz())
-        proof = found if found.verify() else None
-    level = Level.UNKNOWN if proof is None else Level.GLOBAL
-    assumptions = (
-        ("the bounds do not follow from the weights: a matrix lost its rank, or a part has other code",)
-        if proof is None
-        else (
-            *((f"{part} vouches for its own constants",) if (part := "".join(proof.vouched)) else ()),
-            "the law of each x_t given any x_<t tells z: so does that of x_1, hence that of the whole sequence",
-        )
+    if found is None or not found.verify():
+        why = "the bound does not follow from the weights: a matrix lost its rank, or a part has other code"
+        return _verdict(model, Level.UNKNOWN, None, (why,), started)
+    vouched = tuple(f"{part} vouches for its own constants" for part in found.vouched)
+    told = "the law of each x_t given any x_<t tells z: so does that of x_1, hence that of the whole sequence"
+    return _verdict(model, Level.GLOBAL, found, (*vouched, told), started)
+
+
+def not_known(model: Any) -> Verdict:
+    """UNKNOWN for every latent: nothing bounds what an LSTM makes of a latent that it is merely offered."""
+    tried = (
+        "no bound: the decoder may tell x_t from x_<t alone; check(model.decoder, prior=model.prior, "
+        "likelihood=model.likelihood, x=rows) probes it at the histories in rows"
     )
+    return _verdict(model, Level.UNKNOWN, None, (tried,), time.perf_counter())
+
+
+def _verdict(
+    model: Any, level: Level, proof: Certificate | None, assumptions: tuple[str, ...], started: float
+) -> Verdict:
     return Verdict(
         model=type(model).__name__,
         about="latents",
         scope="at",
         level=level,
-        latents=dict.fromkeys(names, level),
+        latents=dict.fromkeys(model.groups, level),
         assumptions=assumptions,
         certificate=proof,
         method="numeric",

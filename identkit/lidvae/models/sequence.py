@@ -20,7 +20,7 @@ from identkit.lidvae.posteriors import GaussianPosterior
 from identkit.lidvae.reading import AsItIs
 from identkit.lidvae.recurrent import LSTMEncoder
 from identkit.lidvae.sequence_decoders import OfferedLatent, SeenLatent, SequenceDecoder
-from identkit.lidvae.sequence_proof import seen_at_every_step
+from identkit.lidvae.sequence_proof import not_known, seen_at_every_step
 from identkit.lidvae.stacked import stacked
 from identkit.model.protocol import Bounded
 from identkit.verdict import Verdict
@@ -204,6 +204,10 @@ class SequenceVAE(SequenceAutoencoder):
         generator = torch.Generator().manual_seed(seed)
         self.encoder = self._encoder_of(encoder, embedding, encoder_hidden, generator)
         self.decoder = OfferedLatent(members, latent_dim, categories, embedding, hidden, generator=generator)
+
+    def verdict(self) -> Verdict:
+        """UNKNOWN: nothing is known of all histories; `identkit.check` of the decoder probes those it is given."""
+        return not_known(self)
 
 
 class LIDSVAE(SequenceAutoencoder):
