@@ -14,7 +14,4 @@ _KINDS = (LIDVAE, VAE, LIDMVAE, GMVAE, LIDSVAE, SequenceVAE)
 MODELS: Mapping[str, type[Autoencoder]] = {model.name: model for model in _KINDS}
 """By the name that the command line and a run's folder give them."""
 
-__all__ = [
-    *("GMVAE", "LIDMVAE", "LIDSVAE", "LIDVAE", "MODELS", "VAE"),
-    *("Autoencoder", "SequenceVAE", "Terms"),
-]
+__all__ = ["GMVAE", "LIDMVAE", "LIDSVAE", "LIDVAE", "MODELS", "VAE", "Autoencoder", "SequenceVAE", "Terms"]

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from identkit.lidvae.encoders import normal_of
 from identkit.lidvae.models.autoencoder import Autoencoder, Terms
+from identkit.lidvae.models.decoded import noise
 from identkit.lidvae.posteriors import GaussianPosterior, normal_log_prob
 from identkit.lidvae.reading import AsItIs, Reading
 
 
-class NormalAutoencoder(Autoencoder):
+class NormalLatent(Autoencoder):
     """``z ~ N(0, I_K)``, ``q(z | x)`` Gaussian with independent coordinates; `decoded` says what x is."""
 
     reading: Reading | AsItIs
@@ -57,6 +58,4 @@ class NormalAutoencoder(Autoencoder):
         return self.decoded(x, z) + normal_log_prob(z, zero, zero) - q.log_prob(z)
 
     def _prior_draws(self, n: int, generator: torch.Generator | None) -> Float[Tensor, "e n k"]:
-        return torch.randn(
-            self.members, n, self.latents, generator=generator, dtype=self.dtype, device=self.device
-        )
+        return noise((self.members, n, self.latents), generator, self.dtype, self.device)

@@ -15,7 +15,7 @@ from identkit.lidvae.decoders import BrenierDecoder, Value
 from identkit.lidvae.guarantee import Guarantee
 from identkit.lidvae.likelihoods import Categorical
 from identkit.lidvae.models.autoencoder import Terms
-from identkit.lidvae.models.normal import NormalAutoencoder
+from identkit.lidvae.models.normal import NormalLatent
 from identkit.lidvae.posteriors import GaussianPosterior
 from identkit.lidvae.reading import AsItIs
 from identkit.lidvae.recurrent import LSTMEncoder
@@ -31,7 +31,7 @@ _FEATURES = 128  # of a larger vocabulary
 _STATE = 8  # entries of the LSTM's state that meet z
 
 
-class SequenceAutoencoder(NormalAutoencoder):
+class SequenceAutoencoder(NormalLatent):
     """``z ~ N(0, I_K)``, ``x_t ~ p(x_t | z, x_<t)``, t = 1, …, T; rows are whole numbers 0, …, C − 1 of any length."""
 
     decoder: SequenceDecoder
