@@ -15,8 +15,8 @@ f(z) with a point of C, so that its fibre in supp P has two points; yet P(C) = 0
 from f(z) almost surely. No mirror mode is there. The two readings agree where z ↦ law (in a finite-dimensional
 parameter) is locally Lipschitz with a derivative of full rank K at P-a.e. z, and P is equivalent to Lebesgue measure on
 supp P: such an f maps a null set N to a set of K-dimensional Hausdorff measure 0, whose preimage has measure 0 where
-the rank is K (area formula). All densities in the text notation are piecewise analytic, so there it holds. (Uncountable
-fibres of dimension 0 are no level of the ladder; such f need a law that is not piecewise analytic.)
+the rank is K (area formula). Piecewise analytic laws of rank K almost everywhere are of this kind. (Uncountable fibres
+of dimension 0 are no level of the ladder; piecewise analytic laws have none.)
 
 *Generic θ.* LOCAL and GLOBAL can each hold on an open set of θ: for ``f(z) = z³ + wz``,
     ``f(z′) − f(z) = (z′ − z)(z′² + z z′ + z² + w)``, whose second factor has discriminant ``−3z² − 4w`` in z′.

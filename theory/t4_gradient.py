@@ -13,13 +13,15 @@ Beta(a, b), a, b ≥ 1 and not both 1: ``ρ = min_t (a−1)/t² + (b−1)/(1−t
 
 Proof. (i) ``h² = e^ℓ/p(x) = dQ/dP``: then Ent_P(h²) = KL(Q‖P) and ``‖∇h‖² = h²‖∇ℓ‖²/4``, so E_P‖∇h‖² = E_Q‖∇ℓ‖²/4.
 (ii) Herbst's argument. H(s) = log E_P e^{s⟨v, z⟩}. By (i) for ℓ = s⟨v, z⟩, ``sH′ − H ≤ s²‖v‖²/(2ρ)``, that is
-(H/s)′ ≤ ‖v‖²/(2ρ); H/s → ⟨v, E_P z⟩ at 0, so H(1) ≤ ⟨v, E_P z⟩ + ‖v‖²/(2ρ). (That H is finite: the same for min(s⟨v,
-z⟩, n), of slope ≤ s‖v‖, and n → ∞.) By the Gibbs variational inequality
+(H/s)′ ≤ ‖v‖²/(2ρ); H/s → ⟨v, E_P z⟩ at 0, so H(1) ≤ ⟨v, E_P z⟩ + ‖v‖²/(2ρ). (That P has
+mean and H is finite: the same for s⟨v, z⟩ cut off at ±n, and n → ∞; Ledoux 1999.) By the Gibbs variational inequality
 ``KL(Q‖P) ≥ E_Q⟨v, z⟩ − H(1) ≥ ⟨v, E_Q z − E_P z⟩ − ‖v‖²/(2ρ)``; choose ``v = ρ(E_Q z − E_P z)``.
 (iii) For bounded Lipschitz ℓ apply (i) to εℓ: by T4.3 KL(P_ε‖P) = ε²V/2 + O(ε³), and the right side is ε²E_P‖∇ℓ‖²/(2ρ) +
 O(ε³). Truncate and cut off for the rest.
 (iv) For any v, ``(vᵀg)² = (E_P[(ℓ − E_P ℓ) vᵀ∇log p])² ≤ V vᵀJv`` by Cauchy–Schwarz; v = J⁻¹g. The flux vanishes under
 N(0, I) whenever V and E_P‖∇ℓ‖ are finite: multiply ℓ by a cutoff χ(z/R), whose gradient is O(1/R), and let R → ∞.
+Under Beta(a, b) J is finite iff a, b > 2, ``J = (a+b−1)(a+b−2)(a+b−4)/((a−2)(b−2))``, and then too: a cutoff at distance ε
+from 0 has slope 1/ε, and √P(z < ε)/ε is of order ε^{a/2−1}, likewise at 1. (Where J = ∞, (iv) says nothing.)
 (v) Given z_{−j}, Q(z_j | z_{−j}) ∝ e^ℓ P_j: apply (i) to each and average. On the left, Q_j is the mixture of Q(· |
 z_{−j}) and P_j is fixed: KL is convex.
 (vi) Let S_s = e^{sG}, G = Δ − ∇U·∇ (reflected at the boundary), be the semigroup that leaves P invariant. Bochner's
@@ -33,8 +35,8 @@ and a slow step between them moves all mass at no slope. *Flux*: for the uniform
 be V ≥ ∞.
 *Independence*: with a correlated prior P(z_j | z_{−j}) ≠ P_j even where ℓ = 0.
 
-Source: Gross 1975; Bakry & Émery 1985; Herbst (in Ledoux 1999); Otto & Villani 2000 for (ii) with W₂; (iv) is the Bayesian
-Cramér–Rao inequality with roles exchanged (Cacoullos 1982).
+Source: Gross 1975; Bakry & Émery 1985; Herbst (in Ledoux 1999); Otto & Villani 2000 for (ii) with W₂; (iv) is
+Cacoullos' lower bound (1982), a Cramér–Rao inequality for the location of P.
 """
 
 from __future__ import annotations
@@ -96,6 +98,18 @@ def beta_grid(a: float, b: float, points: int = 6001) -> tuple[np.ndarray, np.nd
     return z, weights / weights.sum()
 
 
+def beta_fisher(a: float, b: float) -> float:
+    """``J = E (d/dz log p)²`` of Beta(a, b), ∞ unless a, b > 2.
+
+    >>> z, weights = beta_grid(4, 3)
+    >>> abs(weights @ (3 / z - 2 / (1 - z)) ** 2 / beta_fisher(4, 3) - 1) < 1e-9
+    True
+    """
+    if min(a, b) <= 2:
+        return math.inf
+    return (a + b - 1) * (a + b - 2) * (a + b - 4) / ((a - 2) * (b - 2))
+
+
 def tilted(weights: np.ndarray, height: np.ndarray) -> tuple[np.ndarray, float]:
     """Posterior weights and KL(Q‖P) on a grid."""
     top = height.max()
@@ -118,7 +132,8 @@ def gradient_bounds_hold(share: float = 1.0, claim: float = 1.0) -> Checked:
                 a, b = rng.uniform(1.2, 8), rng.uniform(1.2, 8)
                 constant = beta_log_sobolev(a, b)
                 assert constant is not None
-                (z, p), rho, fisher, prior = beta_grid(a, b), claim * constant, math.inf, f"Beta({a}, {b})"
+                (z, p), rho, prior = beta_grid(a, b), claim * constant, f"Beta({a}, {b})"
+                fisher = beta_fisher(a, b)
             h, s = height(z), slope(z)
             q, kl = tilted(p, h)
             variance = p @ (h - p @ h) ** 2

@@ -81,7 +81,8 @@ def chords(share: float = 1.0, claim: int = 4) -> Checked:
             scaled = sympy.simplify(sympy.diff(chord, a) * a**2)
             yield sympy.Poly(sympy.expand(scaled), a).degree() <= 2, f"{name}: one stationary point in a > 0"
         yield sympy.simplify(upper * k * a + (1 - upper) * a - 1) == 0, "the two-point law has mean 1"
-        series = sympy.series(bound, w, 0, 5).removeO()
+        taylor = sum(w**n / sympy.factorial(n + 1) for n in range(8))  # of 1/r = (e^ω − 1)/ω
+        series = sympy.series(1 / taylor - 1 + sympy.log(taylor), w, 0, 5).removeO()
         yield sympy.expand(series - w**2 / 8 + w**4 / 576) == 0, "series"
 
     return tried("T4.2", "chord values, stationary points, series", "symbolic", outcomes())

@@ -1,8 +1,7 @@
 """T5, laws: when an injective decoder makes an injective law, and at which x its posterior can still be the prior.
 
 Setting. ``p(x | z) = h(x) exp(η(z)ᵀt(x) − A(η(z)))`` with respect to ν, an exponential family in *minimal* form:
-neither the components of t(x) satisfy an affine relation ν-a.e., nor those of η. η is an injective function of f(z). P
-is no point mass.
+the components of t(x) satisfy no affine relation ν-a.e. η is an injective function of f(z), and P is no point mass.
 
 Theorem. (i) If f is injective, so is z ↦ p(· | z): the latent is GLOBAL, and I(z; x) > 0; so the posterior differs from
 the prior for x of positive probability.
