@@ -102,7 +102,7 @@ def beta_fisher(a: float, b: float) -> float:
     """``J = E (d/dz log p)²`` of Beta(a, b), ∞ unless a, b > 2.
 
     >>> z, weights = beta_grid(4, 3)
-    >>> abs(weights @ (3 / z - 2 / (1 - z)) ** 2 / beta_fisher(4, 3) - 1) < 1e-9
+    >>> bool(abs(weights @ (3 / z - 2 / (1 - z)) ** 2 / beta_fisher(4, 3) - 1) < 1e-9)
     True
     """
     if min(a, b) <= 2:
