@@ -91,7 +91,7 @@ def gaussian_grid(points: int = 6001, reach: float = 12.0) -> tuple[np.ndarray, 
 
 def beta_grid(a: float, b: float, points: int = 6001) -> tuple[np.ndarray, np.ndarray]:
     """Nodes and weights of Beta(a, b): the trapezoid rule in the logit, whose tails decay exponentially."""
-    logit = np.linspace(-45, 45, points)
+    logit = np.linspace(-36, 36, points)
     z = 1 / (1 + np.exp(-logit))
     log_weights = -a * np.logaddexp(0, -logit) - b * np.logaddexp(0, logit)
     weights = np.exp(log_weights - log_weights.max())
