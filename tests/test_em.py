@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 
-from identkit.classical.em import maximise
+from identkit.classical.em import ConvergenceWarning, maximise
 
 
 def creeping(place: float) -> tuple[float, float]:
@@ -73,3 +73,47 @@ def test_no_leap_is_tried_before_the_top_is_near() -> None:
     assert maximise([0.0], creeping, 1e-12, 5000, noted, near=0.0)[1].history == (
         maximise([0.0], creeping, 1e-12, 5000)[1].history
     )
+
+
+def test_a_start_that_leads_nowhere_is_given_up_for_the_others() -> None:
+    def step(place: float) -> tuple[float, float]:
+        if place > 100:
+            raise ValueError(f"no model at {place}")
+        return creeping(place)
+
+    with pytest.warns(ConvergenceWarning, match="1 of 2 starts were given up: no model at 200.0"):
+        best, found = maximise([200.0, 0.0], step, 1e-12, 5000)
+    assert best == pytest.approx(maximise([0.0], creeping, 1e-12, 5000)[0])
+    assert found.converged and found.restarts == (-math.inf, found.log_likelihood)
+    with pytest.raises(ValueError, match=r"no model at 200\.0"):
+        maximise([200.0, 300.0], step, 1e-12, 5000)
+    with pytest.raises(ValueError, match="should have a log-likelihood where a fit starts, got nan"):
+        maximise([0.0], lambda place: (place, math.nan), 1e-12, 50)
+
+
+@pytest.mark.parametrize("height", [-1.0, math.nan, -math.inf])
+def test_what_was_climbed_before_a_fall_is_kept(height: float) -> None:
+    def step(place: float) -> tuple[float, float]:
+        return place + 1, place if place < 7 else height
+
+    with pytest.warns(ConvergenceWarning, match="rounding outweighs what is gained"):
+        best, found = maximise([0.0], step, 1e-12, 50)
+    assert best == 6.0 and found.log_likelihood == 6.0
+    assert not found.converged and found.fell == (7.0 if height == -1 else math.inf)
+
+
+@pytest.mark.filterwarnings("ignore::identkit.classical.em.ConvergenceWarning")
+def test_no_leap_is_kept_unjudged_when_the_iterations_end() -> None:
+    for iterations in range(3, 12):
+        best, found = maximise([0.0], creeping, 1e-12, iterations, lambda *_: 1e6)
+        assert -((best - 5) ** 2) >= found.log_likelihood
+
+
+def test_the_end_can_be_left_to_another_climb() -> None:
+    def finish(place: float, left: int) -> tuple[float, list[float], bool]:
+        assert left == 90 and creeping(place)[1] > creeping(-50)[1]
+        return 5.0, [-1.0, 0.0], True
+
+    best, found = maximise([-50.0, 0.0], creeping, 1e-12, 100, trial=10, finish=finish)
+    assert best == 5.0 and found.converged
+    assert found.iterations == 12 and found.log_likelihood == found.restarts[1] == 0.0

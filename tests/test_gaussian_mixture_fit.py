@@ -13,6 +13,7 @@ import torch
 from numpy.testing import assert_allclose
 from sklearn.mixture import GaussianMixture as ScikitMixture
 
+from identkit.classical.em import ConvergenceWarning
 from identkit.classical.gaussian_mixture import GaussianMixture
 from identkit.classical.gaussian_mixture.covariances import Parameters
 from identkit.classical.gaussian_mixture.em import Climb
@@ -297,3 +298,37 @@ def test_bad_covariances_are_refused(covariances: Any, kind: str, message: str) 
 def test_fits_that_make_no_sense_are_refused(x: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GaussianMixture.fit(x, **{"components": 2, **options})
+
+
+@pytest.mark.filterwarnings("ignore::identkit.classical.em.ConvergenceWarning")
+@pytest.mark.parametrize("kind", ["full", "tied"])
+def test_a_floor_near_rounding_never_costs_the_fit(kind: str) -> None:
+    """A covariance of condition 1e12 lets a log-likelihood fall by 1e-5 and more: the fit keeps what it had."""
+    fell = []
+    for seed in (2, 4, 5, 8, 14):
+        x = torch.randn(20, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        x[:10] = x[0]
+        model = GaussianMixture.fit(x, 4, kind, floor=1e-12, restarts=2)
+        assert model.convergence is not None
+        fell.append(model.convergence.fell)
+        assert model.convergence.converged is not (fell[-1] > 0)
+        assert_allclose(model.log_evidence(x).sum(), model.convergence.log_likelihood, atol=1e-2)
+        assert ("rounding" in str(model.convergence)) is (fell[-1] > 0)
+    assert kind == "tied" or max(fell) > 0
+
+
+def test_a_start_that_shrinks_onto_one_datum_is_given_up_for_the_others() -> None:
+    x = torch.randn(20, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    broken = [seed for seed in range(12) if _shrinks(x, seed, 1)]
+    assert broken and len(broken) < 12
+    with pytest.warns(ConvergenceWarning, match="starts were given up: floor should be positive"):
+        assert not _shrinks(x, broken[0], 8)
+
+
+def _shrinks(x: torch.Tensor, seed: int, restarts: int) -> bool:
+    generator = torch.Generator().manual_seed(seed)
+    try:
+        GaussianMixture.fit(x, 3, floor=0.0, generator=generator, restarts=restarts)
+    except ValueError:
+        return True
+    return False

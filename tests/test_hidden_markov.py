@@ -745,3 +745,31 @@ def test_coordinates_lead_back_and_nowhere_outside(kind: str) -> None:
     if kind != "categorical":  # whose rows sum to one wherever they are put
         with np.errstate(all="ignore"), pytest.raises(ValueError, match="finite"):
             emission.placed(there + 800.0, x)
+
+
+@pytest.mark.parametrize("kind", ["diagonal", "spherical", "full"])
+def test_the_m_step_keeps_the_digits_of_states_far_apart(kind: str) -> None:
+    """States 2¹³ sds apart, and one among the rest: variances as from their own means, in longer numbers."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate(
+        [rng.normal(size=(50, 2)), 2.0**13 + rng.normal(size=(50, 2)), rng.normal(size=(9, 2)) * 2.0**12]
+    )
+    weights = rng.dirichlet(np.ones(3), size=len(x)) * 1e-3
+    weights[:50, 0] += 1
+    weights[50:100, 1] += 1
+    weights[100:, 2] += 1
+    weights[:50, 1:], weights[50:, 0], weights[100:, 1] = 0, 0, 0
+    shape = {"diagonal": (3, 2), "spherical": (3,), "full": (3, 2, 2)}[kind]
+    start = np.broadcast_to(np.eye(2), shape) if kind == "full" else np.ones(shape)
+    found = GaussianEmission(np.zeros((3, 2)), start).maximised(x, weights)
+    share = (weights / weights.sum(0)).astype(np.longdouble)
+    means = share.T @ x.astype(np.longdouble)
+    for k in range(3):
+        apart = x - means[k]
+        wanted = np.asarray((share[:, k, None] * apart).T @ apart, dtype=np.float64)
+        if kind == "diagonal":
+            wanted = np.diag(np.diag(wanted))
+        elif kind == "spherical":
+            wanted = np.eye(2) * np.diag(wanted).mean()
+        assert_allclose(found.means[k], np.asarray(means[k], dtype=np.float64), atol=1e-11)
+        assert_allclose(found.covariances[k], wanted, rtol=1e-10, atol=1e-10)

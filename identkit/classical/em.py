@@ -39,8 +39,11 @@ class Convergence:
     restarts: tuple[float, ...]
     """The log-likelihood that each start was left at, in nats: far apart means local optima.
 
-    A family whose iterations are dear climbs from the best start alone after a few of them.
+    A family whose iterations are dear climbs from the best start alone after a few of them. A start that led to where
+    there is no model, such as a component without variance, is given up, at −∞.
     """
+    fell: float = 0.0
+    """By how many nats the iteration after the last would have fallen: rounding is larger there than what is left."""
 
     @property
     def log_likelihood(self) -> float:
@@ -55,6 +58,10 @@ class Convergence:
     def __str__(self) -> str:
         """Say it in a sentence."""
         how = "converged" if self.converged else "did NOT converge"
+        if self.fell:
+            how = (
+                f"stopped where rounding outweighs what is gained (the next would lose {self.fell:.2g} nats),"
+            )
         starts = len(self.restarts)
         return (
             f"log-likelihood {self.log_likelihood:.6g} nats; {how} in {self.iterations} iterations "
@@ -70,6 +77,7 @@ def maximise(
     leap: Callable[[State, State, State, float], State | None] | None = None,
     trial: int | None = None,
     near: float = math.inf,
+    finish: Callable[[State, int], tuple[State, list[float], bool]] | None = None,
 ) -> tuple[State, Convergence]:
     """Climb from every start and keep the highest end.
 
@@ -82,18 +90,20 @@ def maximise(
         iterations: how many at most, from each start.
         leap: extrapolates three states that followed each other, θ + 2sr + s²v with r = θ′ − θ and v = θ″ − θ′ − r,
             where s is given; None where that is no state. A leap is kept where the likelihood does not fall.
-
         trial: after so many iterations from each start, only the best goes on; None to climb from all to the end.
         near: leap only after an iteration that gains less than this many nats: far from the top of its hill, a leap
             may end on another.
+        finish: climbs to the top where iterations after the trial would be slow; takes a state and how many
+            iterations are left, returns the state, the log-likelihoods on the way, and whether it converged.
 
     Returns:
         The best state and how it was reached. A start that does not converge warns with `ConvergenceWarning` if it is
-        the best one.
+        the best one, and so does one that is given up, where others are left. An iteration that falls by more than
+        the usual rounding, as near a singular covariance, ends its climb: the state before it is kept.
 
     Raises:
-        ValueError: no iteration is allowed, or a tolerance that no iteration can meet.
-        ArithmeticError: the log-likelihood falls by more than rounding, or is NaN: the M-step is wrong.
+        ValueError: no iteration is allowed, a tolerance that no iteration can meet, or whatever the first start was
+            given up for, where all were.
 
     >>> towards_three = lambda m: ((m + 3) / 2, -((m - 3) ** 2))
     >>> best, convergence = maximise([0.0, 9.0], towards_three, 1e-12, 100)
@@ -104,42 +114,58 @@ def maximise(
         raise ValueError(f"iterations should be at least 1, got {iterations}")
     if not tolerance >= 0:
         raise ValueError(f"tolerance should be at least 0, got {tolerance}")
-    first = iterations if trial is None or len(starts) == 1 else min(trial, iterations)
-    ends = [_climbed(state, step, tolerance, first, leap, near) for state in starts]
-    ahead = max(range(len(ends)), key=lambda i: ends[i][1][-1])
-    best, history, converged = ends[ahead]
-    if not converged and first < iterations:
-        best, further, converged = _climbed(best, step, tolerance, iterations - first, leap, near)
-        history = [*history, *further]
+    alone = trial is None or (len(starts) == 1 and finish is None)
+    first = iterations if alone or trial is None else min(trial, iterations)
+    ends: list[tuple[State, list[float], bool, float]] = []
+    given_up: list[ValueError] = []
+    for state in starts:
+        try:
+            ends.append(climbed(state, step, tolerance, first, leap, near))
+        except ValueError as error:
+            given_up.append(error)
+            ends.append((state, [-math.inf], False, 0.0))
+    if len(given_up) == len(ends):
+        raise given_up[0]
     heights = [end[1][-1] for end in ends]
+    ahead = heights.index(max(heights))
+    best, history, converged, fell = ends[ahead]
+    left = iterations - len(history)
+    if finish is not None and left > 0:
+        best, further, converged = finish(best, left)
+        history, fell = [*history, *further], 0.0
+    elif not converged and not fell and first < iterations:
+        best, further, converged, fell = climbed(best, step, tolerance, iterations - first, leap, near)
+        history = [*history, *further]
     heights[ahead] = history[-1]
-    found = Convergence(history=tuple(history), converged=converged, restarts=tuple(heights))
+    found = Convergence(history=tuple(history), converged=converged, restarts=tuple(heights), fell=fell)
+    if given_up:
+        _warn(f"{len(given_up)} of {len(ends)} starts were given up: {given_up[0]}")
     if not converged:
-        warnings.warn(f"{found}; more iterations may help", ConvergenceWarning, stacklevel=3)
+        _warn(f"{found}; {'a larger floor or fewer parameters' if fell else 'more iterations'} may help")
     return best, found
 
 
-def extrapolated(first: Numbers, second: Numbers, third: Numbers, stride: float) -> Numbers:
-    """``θ + 2sr + s²v`` with ``r = θ′ − θ`` and ``v = θ″ − θ′ − r``: where three iterations lead; s = 1 gives θ″.
-
-    >>> extrapolated(0.0, 1.0, 1.5, 2.0)  # what is left halves: the end
-    2.0
-    """
-    return first + 2 * stride * (second - first) + stride**2 * (third - 2 * second + first)
+def _warn(words: str) -> None:
+    warnings.warn(words, ConvergenceWarning, stacklevel=4)
 
 
-def _climbed(
+def climbed(
     state: State,
     step: Callable[[State], tuple[State, float]],
     tolerance: float,
     iterations: int,
-    leap: Callable[[State, State, State, float], State | None] | None,
-    near: float,
-) -> tuple[State, list[float], bool]:
-    """Where one start leads, the log-likelihoods on the way, and whether it converged."""
+    leap: Callable[[State, State, State, float], State | None] | None = None,
+    near: float = math.inf,
+) -> tuple[State, list[float], bool, float]:
+    """Climb from one start as `maximise` does: where it leads, the heights on the way, whether it converged, how it fell.
+
+    Raises:
+        ValueError: a step led to where there is no model.
+    """
     history: list[float] = []
     trail: list[State] = []  # what followed each other without a leap
     refuge: State | None = None  # where a leap began
+    before = state
     longest = _STRIDE
     for _ in range(iterations):
         try:
@@ -151,13 +177,15 @@ def _climbed(
         if refuge is not None and not height >= history[-1]:
             state, refuge, trail, longest = refuge, None, [], max(longest / 2, _STRIDE)
             continue
-        if math.isnan(height) or (history and height < history[-1] - _ROUNDING * (1 + abs(height))):
-            before = history[-1] if history else math.nan
-            raise ArithmeticError(f"the log-likelihood should rise, got {height} after {before}")
+        if not history and not math.isfinite(height):
+            raise ValueError(f"x should have a log-likelihood where a fit starts, got {height}")
+        if history and not height >= history[-1] - _ROUNDING * (1 + abs(history[-1])):
+            return before, history, False, history[-1] - height if height < history[-1] else math.inf
+        before = state
         converged = refuge is None and bool(history) and height - history[-1] < tolerance
         history.append(max([height, *history[-1:]]))
         if converged:
-            return state, history, True
+            return state, history, True, 0.0
         trail, refuge = [*trail, state][-3:], None
         state = following
         if leap is None or len(trail) < 3:
@@ -172,4 +200,13 @@ def _climbed(
         if leapt is not None:
             state, refuge, trail = leapt, following, []
             longest = 2 * longest if stride == longest else longest
-    return state, history, False
+    return state if refuge is None else refuge, history, False, 0.0  # a leap not yet judged is not kept
+
+
+def extrapolated(first: Numbers, second: Numbers, third: Numbers, stride: float) -> Numbers:
+    """``θ + 2sr + s²v`` with ``r = θ′ − θ`` and ``v = θ″ − θ′ − r``: where three iterations lead; s = 1 gives θ″.
+
+    >>> extrapolated(0.0, 1.0, 1.5, 2.0)  # what is left halves: the end
+    2.0
+    """
+    return first + 2 * stride * (second - first) + stride**2 * (third - 2 * second + first)

@@ -22,6 +22,8 @@ Array = np.ndarray
 
 _EPS = torch.finfo(torch.float64).eps
 _TINY = np.finfo(np.float64).tiny
+_NEAR = 1e3
+"""Up to this many variances from the data's mean, a variance about it less a square has digits enough: 1e-13."""
 _OUTLIER = 64.0
 """Squared distance in sds to the nearest state from which differences are taken by their own formula."""
 
@@ -164,25 +166,40 @@ class GaussianEmission:
         No variance falls below 1e-9 of the data's: there the likelihood has no maximum. A state without data stays.
         """
         weights = np.ascontiguousarray(weights.T)
-        mass = weights.sum(1)
-        seen = mass > _EPS
         centre = np.add.reduce(x) / len(x)  # as `mean`, which takes longer to begin
-        y = x - centre
-        floor = _least_variance(y)
-        unit = np.sqrt(floor)
+        d = len(centre)
+        powers = np.empty(
+            (len(x), 2 * d + 1)
+        )  # 1, y and y², whose sums are those of all states in one product
+        y, squares = powers[:, 1 : d + 1], powers[:, d + 1 :]
+        powers[:, 0] = 1.0
+        np.subtract(x, centre, out=y)
+        np.multiply(y, y, out=squares)
+        sums = weights @ powers
+        floor = _least_variance(squares)
+        mass = sums[:, 0]
+        seen = mass > _EPS
+        with np.errstate(divide="ignore", invalid="ignore"):
+            middles = sums[:, 1 : d + 1] / mass[:, None]
+            far = middles * middles
+            spreads = sums[:, d + 1 :] / mass[:, None] - far
         means, covariances = self.means.cpu().numpy().copy(), self._given.cpu().numpy().copy()
         for k in np.flatnonzero(seen):
-            share = weights[k] / mass[k]
-            middle = share @ y
-            apart = (y - middle) / unit
-            means[k] = middle + centre
-            if self.kind == "full":
-                spread = (apart * share[:, None]).T @ apart
-                covariances[k] = _at_least_one((spread + spread.T) / 2) * unit[:, None] * unit
+            means[k] = middles[k] + centre
+            if self.kind != "full" and (far[k] <= _NEAR * spreads[k]).all():
+                each = np.maximum(spreads[k], floor)
             else:
-                np.square(apart, out=apart)
-                each = np.maximum(share @ apart, 1.0) * floor
-                covariances[k] = each if self.kind == "diagonal" else each.mean()
+                # From the state's own mean, which costs no digits.
+                apart = y - middles[k]
+                share = weights[k] / mass[k]
+                if self.kind == "full":
+                    unit = np.sqrt(floor)
+                    apart /= unit
+                    spread = (apart * share[:, None]).T @ apart
+                    covariances[k] = _at_least_one((spread + spread.T) / 2) * unit[:, None] * unit
+                    continue
+                each = np.maximum(share @ np.square(apart, out=apart), floor)
+            covariances[k] = each if self.kind == "diagonal" else np.add.reduce(each) / d
         return self._trusted(means, covariances)
 
     def coordinates(self) -> Array:
@@ -203,7 +220,7 @@ class GaussianEmission:
         """
         k, d = self.means.shape
         means, scales = np.split(coordinates, [d], axis=1)
-        floor = _least_variance(x - x.mean(0))
+        floor = _least_variance(np.square(x - x.mean(0)))
         if self.kind == "full":
             factors = scales.reshape(k, d, d).copy()
             diagonal = np.einsum("kdd->kd", factors)
@@ -270,9 +287,9 @@ class GaussianEmission:
             model.observe(f"x{step}", families.MvNormal(mean, covariance))
 
 
-def _least_variance(centred: Array) -> Array:
-    """What no variance of a column falls below in a fit."""
-    return 1e-9 / len(centred) * np.add.reduce(np.square(centred)) + _TINY
+def _least_variance(squares: Array) -> Array:
+    """What no variance of a column falls below in a fit, from the squares of the centred data."""
+    return 1e-9 / len(squares) * np.add.reduce(squares) + _TINY
 
 
 def _at_least_one(spread: Array) -> Array:

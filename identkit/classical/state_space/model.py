@@ -145,14 +145,16 @@ class StateSpace(Chain):
         seed: int = 0,
         length: int | None = None,
     ) -> StateSpace:
-        """Fit a time-invariant model without offsets by EM; see `state_space_fit.fit` for what is estimated and how.
+        """Fit a time-invariant model by EM, and to the top by L-BFGS; P = Q where there are no more sequences than states.
+
+        See `identkit.classical.state_space.fit` for what is estimated and how, and why P cannot be.
 
         Args:
             x: sequences as `posterior` takes them; NaN is missing.
             state_dim: k, where no start is given.
             start: a model to climb from, instead of random ones.
             restarts: how many random starts.
-            tolerance: stop when an iteration gains less, in nats.
+            tolerance: converged where less is left to gain, in nats.
             iterations: at most, from each start.
             seed: of the random starts.
             length: T, where x is given in rows.
@@ -244,9 +246,6 @@ class StateSpace(Chain):
         Args:
             x: sequences (n, T, p), one (T, p), or rows (n, T·p) of a declared length; NaN is missing.
         """
-        return self._posterior(x, evidence=False)[0]
-
-    def _posterior(self, x: Any, evidence: bool) -> tuple[GaussianPath, Tensor]:
         here, values, observed = self._taken(x)
         n, length = values.shape[:2]
         mean = torch.empty(n, length, len(self.initial_mean), dtype=values.dtype, device=values.device)
@@ -254,12 +253,9 @@ class StateSpace(Chain):
         shared = here._shared(observed)
         prior = here._prior_mean(length)
         parts: list[tuple[Array, ...]] = []
-        heights: list[Tensor] = []
         repeats = None
-        for rows, seen, smoothed in here._blocks(values, observed):
+        for rows, _, smoothed in here._blocks(values, observed):
             answer[rows] = smoothed.mean + prior
-            if evidence:
-                heights.append(here._tensor(information.log_evidence(seen, smoothed)))
             chosen = (smoothed.closed, smoothed.root, smoothed.covariance)
             if not shared:
                 count = len(smoothed.mean)
@@ -271,8 +267,7 @@ class StateSpace(Chain):
             (torch.cat(tables) if len(tables) > 1 else tables[0]).to(values.dtype)
             for tables in ([here._tensor(table) for table in column] for column in zip(*parts, strict=True))
         )
-        height = torch.cat(heights) if heights else mean.new_zeros(0)
-        return GaussianPath(mean, closed, root, spread, repeats), height
+        return GaussianPath(mean, closed, root, spread, repeats)
 
     def filtered(self, x: Any) -> tuple[Float[Tensor, "n t k"], Float[Tensor, "n t k k"]]:
         """Give means and covariances of each state given the data up to its time, by Kalman's own recursion.
