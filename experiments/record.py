@@ -1,0 +1,81 @@
+"""How an experiment writes what it found: one JSON with the command, the date and the machine, and a picture beside it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+
+from identkit.lidvae.checkpoints import write_json
+
+RESULTS = Path(__file__).parent / "results"
+
+
+class Record:
+    """One run of a script, from its command line to its files.
+
+    Args:
+        name: of the module and of its files.
+        about: the module's docstring.
+        presets: the sizes it can be run at, the first by default; a preset called smoke writes nothing into the
+            repository.
+    """
+
+    def __init__(self, name: str, about: str | None, presets: Sequence[str] = ("cpu", "smoke")) -> None:
+        parser = ArgumentParser(
+            prog=f"python -m experiments.{name}", description=(about or "").partition("\n")[0]
+        )
+        parser.add_argument("--preset", choices=presets, default=presets[0])
+        parser.add_argument("--out", type=Path, default=None, help="folder; experiments/results by default")
+        self.arguments: Namespace = parser.parse_args()
+        self.name, self.preset = name, str(self.arguments.preset)
+        self.began = time.monotonic()
+
+    @property
+    def smoke(self) -> bool:
+        """Whether this only shows that the script runs."""
+        return self.preset == "smoke"
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the files go; None: nowhere."""
+        return self.arguments.out or (None if self.smoke else RESULTS)
+
+    def write(self, found: Mapping[str, Any], **figures: Figure) -> None:
+        """Write ``name.json`` and ``name.png`` (``name_figure.png`` for other figures than `main`)."""
+        result = {
+            "command": f"python -m experiments.{self.name} --preset {self.preset}",
+            "date": date.today().isoformat(),
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+            "torch": torch.__version__,
+            "seconds": round(time.monotonic() - self.began, 1),
+            **found,
+        }
+        print(f"{result['seconds']:.0f} s")
+        if self.folder is None:
+            return
+        write_json(self.folder / f"{self.name}.json", result)
+        for title, figure in figures.items():
+            suffix = "" if title == "main" else f"_{title}"
+            figure.savefig(self.folder / f"{self.name}{suffix}.png", dpi=200)
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Mean and standard error over seeds."""
+    numbers = torch.tensor(list(values), dtype=torch.float64)
+    error = float(numbers.std()) / len(numbers) ** 0.5 if len(numbers) > 1 else float("nan")
+    return {"mean": float(numbers.mean()), "error": error}
+
+
+def shown(values: Sequence[float], digits: int = 3) -> str:
+    """``mean ± standard error`` for a table."""
+    found = spread(values)
+    return f"{found['mean']:.{digits}f} ± {found['error']:.{digits}f}"
