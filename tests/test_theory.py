@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from fractions import Fraction
 
 import pytest
@@ -155,6 +156,42 @@ def test_a_false_claim_is_caught(check):
     found = check(max(SHARE, 0.2), FALSE[check])
     assert not found.result
     assert found.detail
+
+
+@pytest.mark.parametrize(
+    ("check", "name", "wrong"),
+    [
+        (
+            t4_oscillation.library_computes_these,
+            "kl_upper_oscillation",
+            lambda right: lambda w: right(w) * 1.000001,
+        ),
+        (
+            t4_oscillation.library_computes_these,
+            "total_variation_upper",
+            lambda right: lambda w: right(1.000001 * w),
+        ),
+        (t4_variance.library_computes_these, "variance_factors", lambda right: lambda w: right(w)[::-1]),
+        (t4_gradient.beta_constant, "beta_log_sobolev", lambda right: lambda a, b: right(a, b) * 1.01),
+        (t4_gradient.gradient_bounds_hold, "beta_fisher", lambda right: lambda a, b: right(a, b) / 4),
+        (
+            t5_simulation.library_computes_the_floor,
+            "information_floor",
+            lambda right: lambda *a: right(*a) + 1e-9,
+        ),
+        (
+            t5_simulation.library_computes_the_floor,
+            "lower_lipschitz_for",
+            lambda right: lambda *a: right(*a) * 1.01,
+        ),
+        (t5_simulation.decoders_stay_between, "information_ceiling", lambda right: lambda *a: right(*a) / 2),
+        (t5_simulation.calculator, "predicted_kl", lambda right: lambda m, s, v: right(m, s, v + 0.01)),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+def test_a_wrong_library_is_caught(monkeypatch, check, name, wrong):
+    monkeypatch.setattr(f"{check.__module__}.{name}", wrong(getattr(sys.modules[check.__module__], name)))
+    assert not check(0.2).result
 
 
 def test_every_check_runs_and_has_a_false_claim():
