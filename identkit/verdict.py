@@ -275,7 +275,7 @@ _MEANING = {
     (
         Level.GLOBAL,
         False,
-    ): "different values give different laws of the data, so no part of the posterior repeats the prior.",
+    ): "different values give different laws of the data: there are data that tell any two of them apart.",
     (Level.UNKNOWN, False): "not settled; what was tried is listed below. This is no claim either way.",
     (
         Level.CONSTANT,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from identkit.lidvae.models.autoencoder import Autoencoder
@@ -19,7 +19,7 @@ _NUMBERS = 1 << 25  # of one table of log-likelihoods
 
 @torch.no_grad()
 def true_posteriors(
-    model: Autoencoder, x: Shaped[Tensor, "n d"], *, tolerance: float = 1e-4
+    model: Autoencoder, x: Shaped[Tensor, "n d"], *, tolerance: float = 1e-4, gradients: bool = False
 ) -> LatticePosterior:
     """``p(z | x)`` of every member and row by lattice sums, refined until all errors are within the tolerance.
 
@@ -27,6 +27,7 @@ def true_posteriors(
         model: of E members with one to three standard normal latents; what it holds is taken to float64.
         x: rows.
         tolerance: nats, of every KL. Where the largest lattice does not reach it, the errors say so.
+        gradients: whether ``E_Q ‖∇ℓ‖²`` is wanted, which decodes the lattice again for every row.
 
     Returns:
         batches (E, n).
@@ -40,7 +41,7 @@ def true_posteriors(
     step = _FIRST[model.latents]
     while True:
         lattice = Lattice(model.latents, step)
-        found = _on(exact, x, lattice)
+        found = _on(exact, x, lattice, gradients)
         finer = Lattice(model.latents, step / 2)
         good = (
             float(found.kl_error.max()) <= tolerance and float(found.kl_conditional_error.max()) <= tolerance
@@ -50,26 +51,38 @@ def true_posteriors(
         step = step / 2
 
 
-def _on(model: Autoencoder, x: Tensor, lattice: Lattice) -> LatticePosterior:
+def _on(model: Autoencoder, x: Tensor, lattice: Lattice, gradients: bool) -> LatticePosterior:
     """Row by row, as many as fit."""
-    z = lattice.points.to(model.device)
+    z = lattice.points.to(model.device).expand(model.members, -1, -1)
     rows = model.rows(x)
-    each = max(1, _NUMBERS // (len(z) * model.members))
+    each = max(1, _NUMBERS // (z.shape[1] * model.members))
+    once = model.outputs(z.unsqueeze(0)).squeeze(0) if isinstance(model, PlainAutoencoder) else None
     parts = []
-    outputs = None
-    if isinstance(model, PlainAutoencoder):
-        outputs = model.outputs(z.expand(1, model.members, -1, -1)).squeeze(0)
     for chunk in rows.split(each, dim=1):
-        if outputs is not None:
-            tables = [
-                model.likelihood.log_prob(chunk[:, i : i + 1].expand(-1, len(z), -1), outputs)
-                for i in range(chunk.shape[1])
-            ]
-            table = torch.stack(tables, dim=1)
-        else:
-            every = z[:, None, None].expand(-1, model.members, chunk.shape[1], -1)
-            table = model.decoded(chunk, every).movedim(0, -1)
-        parts.append(posteriors(lattice, table))
+        values, slopes = [], []
+        for i in range(chunk.shape[1]):
+            row = chunk[:, i : i + 1].expand(-1, z.shape[1], *chunk.shape[2:])
+            if gradients:
+                value, slope = _with_slope(model, row, z)
+                slopes.append(slope)
+            elif once is not None:
+                value = model.likelihood.log_prob(row, once)
+            else:
+                value = model.decoded(row, z.unsqueeze(0)).squeeze(0)
+            values.append(value)
+        table = torch.stack(values, dim=1)
+        parts.append(posteriors(lattice, table, torch.stack(slopes, dim=1) if gradients else None))
     return LatticePosterior(
         **{name: torch.cat([getattr(part, name) for part in parts], dim=1) for name in vars(parts[0])}
     )
+
+
+def _with_slope(
+    model: Autoencoder, row: Shaped[Tensor, "e m d"], z: Float[Tensor, "e m k"]
+) -> tuple[Float[Tensor, "e m"], Float[Tensor, "e m"]]:
+    """ℓ of one datum at all points, and ``‖∇ℓ‖²``."""
+    with torch.enable_grad():
+        at = z.contiguous().requires_grad_()
+        values = model.decoded(row, at.unsqueeze(0)).squeeze(0)
+        (slope,) = torch.autograd.grad(values.sum(), at)
+    return values.detach(), slope.square().sum(2)

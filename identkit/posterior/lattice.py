@@ -54,6 +54,9 @@ class LatticePosterior:
     kl: Float[Tensor, "*b"]
     """``KL(p(z | x) ‖ p(z))``."""
     kl_error: Float[Tensor, "*b"]
+    kl_per_latent: Float[Tensor, "*b k"]
+    """``KL(p(z_j | x) ‖ p(z_j))`` of each marginal."""
+    kl_per_latent_error: Float[Tensor, "*b k"]
     kl_conditional: Float[Tensor, "*b k"]
     """``E KL(p(z_j | z_−j, x) ‖ p(z_j))``, zero iff ℓ ignores z_j (theory/T3)."""
     kl_conditional_error: Float[Tensor, "*b k"]
@@ -62,9 +65,16 @@ class LatticePosterior:
     half_variance_conditional: Float[Tensor, "*b k"]
     """``½ E Var_P(ℓ | z_−j)``."""
     mean: Float[Tensor, "*b k"]
+    sd: Float[Tensor, "*b k"]
+    gradient_second_moment: Float[Tensor, "*b"]
+    """``E_Q ‖∇ℓ‖²``, which theory/T4.4 takes; NaN where no gradients were given."""
 
 
-def posteriors(lattice: Lattice, log_likelihood: Float[Tensor, "*b m"]) -> LatticePosterior:
+def posteriors(
+    lattice: Lattice,
+    log_likelihood: Float[Tensor, "*b m"],
+    squared_gradient: Float[Tensor, "*b m"] | None = None,
+) -> LatticePosterior:
     """Integrate over the lattice.
 
     ``KL = Σ Q ℓ − log Σ P e^ℓ``, and ``E KL(z_j | z_−j) = KL(Q ‖ P) − KL(Q_−j ‖ P_−j)`` since P has independent
@@ -73,6 +83,7 @@ def posteriors(lattice: Lattice, log_likelihood: Float[Tensor, "*b m"]) -> Latti
     Args:
         lattice: of the latents.
         log_likelihood: ℓ at each of its points, for a batch of models and data.
+        squared_gradient: ``‖∇ℓ‖²`` there.
 
     >>> line = Lattice(1, 0.25)
     >>> flat = posteriors(line, torch.zeros(3, line.side))
@@ -82,6 +93,11 @@ def posteriors(lattice: Lattice, log_likelihood: Float[Tensor, "*b m"]) -> Latti
     k, side = lattice.latents, lattice.side
     table = log_likelihood.double().reshape(*log_likelihood.shape[:-1], *[side] * k)
     prior = -0.5 * lattice.axis.to(table.device).square()
+    steep = (
+        torch.full_like(table, math.nan)
+        if squared_gradient is None
+        else squared_gradient.reshape(table.shape)
+    )
     fine = _integrated(table, prior, k)
     every = (..., *[slice(None, None, 2)] * k)
     coarse = _integrated(table[every], prior[::2], k)
@@ -91,9 +107,12 @@ def posteriors(lattice: Lattice, log_likelihood: Float[Tensor, "*b m"]) -> Latti
     error = {
         name: (fine[name] - coarse[name]).abs()
         + (least + edge if fine[name].ndim == edge.ndim else (least + edge).unsqueeze(-1))
-        for name in ("log_evidence", "kl", "kl_conditional")
+        for name in ("log_evidence", "kl", "kl_per_latent", "kl_conditional")
     }
+    q = fine.pop("q")
+    seen = torch.where(q > 0, steep.double(), 0.0)
     return LatticePosterior(
+        gradient_second_moment=(q * seen).flatten(-k).sum(-1),
         **{name: value for name, value in fine.items() if name != "edge"},
         **{f"{name}_error": value for name, value in error.items()},
     )
@@ -114,12 +133,10 @@ def _integrated(table: Float[Tensor, ...], prior: Float[Tensor, " s"], k: int) -
     p = log_p.exp()
     mean_l = (p * table).sum(axes)
     centred = table - mean_l.reshape(*mean_l.shape, *[1] * k)
-    conditional, variance, mean = [], [], []
+    conditional, marginal, variance, mean, square = [], [], [], [], []
     for axis in axes:
-        rest = q.sum(axis)
         of_rest = sum_of_axes([line] * (k - 1))
-        inner = torch.where(rest > 0, rest * (rest.clamp(min=1e-300).log() - of_rest), 0.0)
-        conditional.append(kl - (inner.sum(axes[1:]) if k > 1 else 0.0))
+        conditional.append(kl - (_divergence(q.sum(axis), of_rest, k - 1) if k > 1 else 0.0))
         shape = [1] * k
         shape[axis] = -1
         own, weight = line.exp().reshape(shape), of_rest.exp()
@@ -128,16 +145,28 @@ def _integrated(table: Float[Tensor, ...], prior: Float[Tensor, " s"], k: int) -
         variance.append((weight * within).sum(axes[1:]) / 2 if k > 1 else within / 2)
         side = torch.linspace(-REACH, REACH, len(line), dtype=q.dtype, device=q.device).reshape(shape)
         mean.append((q * side).sum(axes))
+        square.append((q * (side - mean[-1].reshape(*mean[-1].shape, *[1] * k)).square()).sum(axes))
+        others = tuple(each for each in axes if each != axis)
+        alone = q.sum(others) if others else q
+        marginal.append(_divergence(alone, line, 1))
     inside = q[(..., *[slice(1, -1)] * k)].sum(axes)
     return {
         "log_evidence": evidence,
         "kl": kl,
+        "kl_per_latent": torch.stack(marginal, -1),
         "kl_conditional": torch.stack(conditional, -1),
         "half_variance": (p * centred.square()).sum(axes) / 2,
         "half_variance_conditional": torch.stack(variance, -1),
         "mean": torch.stack(mean, -1),
+        "sd": torch.stack(square, -1).sqrt(),
+        "q": q,
         "edge": 1 - inside,
     }
+
+
+def _divergence(q: Tensor, log_p: Tensor, k: int) -> Tensor:
+    """``Σ q (log q − log p)`` over the k last axes."""
+    return torch.where(q > 0, q * (q.clamp(min=1e-300).log() - log_p), 0.0).sum(tuple(range(-k, 0)))
 
 
 def sum_of_axes(lines: list[Float[Tensor, " s"]]) -> Tensor:

@@ -1,0 +1,127 @@
+"""The theorem on trained networks: the verdict on the decoder's law beside the true posterior of each datum."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from identkit.dispatch import check
+from identkit.lidvae.models import Autoencoder
+from identkit.lidvae.truth import true_posteriors
+from identkit.model.protocol import Flatness
+from identkit.posterior.bounds import band
+from identkit.posterior.information import Collapse
+from identkit.posterior.lattice import LatticePosterior
+from identkit.theorem.rows import Row, TheoremCheck, mean_row
+from identkit.verdict import Level, Verdict
+
+
+def verify_trained(
+    model: Autoencoder, x: Any, *, setting: str = "", verdict: Verdict | None = None
+) -> TheoremCheck:
+    """Confirm on these data that the true posterior is the prior iff the decoder's law ignores the latent (theory/T1).
+
+    Args:
+        model: of one member, with one to three standard normal latents.
+        x: (n, d).
+        setting: a few words that tell this check from others.
+        verdict: of `check` on the model, where it is at hand.
+
+    Raises:
+        ValueError: several members, more than three latents, data of another shape.
+    """
+    if model.members != 1:
+        raise ValueError(f"model should have one member, such as run.members[0], got {model.members}")
+    found = true_posteriors(model, torch.as_tensor(x), gradients=True)
+    return checked(model.name, setting, check(model) if verdict is None else verdict, found)
+
+
+def checked(
+    name: str, setting: str, verdict: Verdict, found: LatticePosterior, member: int = 0
+) -> TheoremCheck:
+    """Put a verdict and one member's posteriors side by side."""
+    measured = _collapse(tuple(verdict.latents), found, member)
+    rows = []
+    for latent in (None, *measured.names):
+        each = [_row(i, latent, verdict, measured, (name, setting)) for i in range(len(measured.kl))]
+        rows += [*each, mean_row(each, latent, verdict, (name, setting), [True] * len(each))]
+    return TheoremCheck(model=name, setting=setting, verdict=verdict, collapse=measured, rows=tuple(rows))
+
+
+def _collapse(names: tuple[str, ...], found: LatticePosterior, member: int) -> Collapse:
+    """The member's informations, with the band that theory/T4.4 knows for a standard normal prior (ρ = 1)."""
+    own = {field: value[member] for field, value in vars(found).items()}
+    variance = 2 * own["half_variance"]
+    flatness = Flatness(
+        variance=variance,
+        variance_error=torch.zeros_like(variance),
+        oscillation=torch.full_like(variance, math.inf),
+        log_sobolev=1.0,
+        gradient_second_moment=own["gradient_second_moment"],
+        mean_shift=own["mean"].square().sum(-1),
+    )
+    low, high, theorems = band(flatness)
+    shared = (
+        "kl",
+        "kl_error",
+        "kl_per_latent",
+        "kl_per_latent_error",
+        "kl_conditional",
+        "kl_conditional_error",
+    )
+    return Collapse(
+        names=names,
+        **{field: own[field] for field in shared},
+        flatness=own["half_variance"],
+        omega=flatness.oscillation,
+        band=torch.stack([low, high], dim=1),
+        bound=tuple(theorems),
+        posterior_mean=own["mean"],
+        posterior_sd=own["sd"],
+        log_evidence=own["log_evidence"],
+    )
+
+
+def _row(i: int, latent: str | None, verdict: Verdict, measured: Collapse, title: tuple[str, str]) -> Row:
+    column = None if latent is None else measured.names.index(latent)
+    level = verdict.level if latent is None else verdict.latents[latent]
+    judged = float(measured.kl[i] if column is None else measured.kl_conditional[i, column])
+    error = float(measured.kl_error[i] if column is None else measured.kl_conditional_error[i, column])
+    limits = (float(measured.band[i, 0]), float(measured.band[i, 1])) if column is None else None
+    shown = 0 if column is None and len(measured.names) == 1 else column
+    return Row(
+        model=title[0],
+        setting=title[1],
+        scope=verdict.scope,
+        latent=latent,
+        datum=i + 1,
+        level=level.value,
+        n=1,
+        flatness=float(measured.flatness[i]) if column is None else None,
+        omega=float(measured.omega[i]) if column is None else None,
+        kl=float(measured.kl[i] if column is None else measured.kl_per_latent[i, column]),
+        kl_error=error,
+        kl_conditional=None if column is None else judged,
+        band=limits,
+        bound=measured.bound[i] if column is None else None,
+        posterior_mean=None if shown is None else float(measured.posterior_mean[i, shown]),
+        posterior_sd=None if shown is None else float(measured.posterior_sd[i, shown]),
+        agrees=_agrees(level, judged, error, limits),
+    )
+
+
+def _agrees(level: Level, kl: float, error: float, limits: tuple[float, float] | None) -> bool | None:
+    """CONSTANT iff the KL is zero up to its error, and the KL in its band.
+
+    The verdict is about the law. Where it is not constant, a single datum may all the same weigh all values alike, so
+    that a KL below its error refutes nothing.
+    """
+    if level is Level.UNKNOWN or not math.isfinite(error):
+        return None
+    if limits is not None and not limits[0] - error <= kl <= limits[1] + error:
+        return False
+    if level is Level.CONSTANT:
+        return kl <= error
+    return True if kl > error else None
