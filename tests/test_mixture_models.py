@@ -18,7 +18,7 @@ from identkit.lidvae.components import anchors
 from identkit.lidvae.guarantee import MixtureGuarantee
 from identkit.lidvae.members import member, members_of, stack
 from identkit.lidvae.models.mixture import GMVAE, LIDMVAE, MixtureAutoencoder
-from identkit.lidvae.posteriors import normal_log_prob
+from identkit.lidvae.posteriors import MixturePosterior, normal_log_prob
 from identkit.verdict import Level
 from tests.map_examples import generator
 
@@ -52,7 +52,7 @@ def _made(kind: Any, latents: int = 2, likelihood: str = "gaussian", members: in
     return model
 
 
-def _trained(model: Any, x: Tensor, steps: int = 30) -> Any:
+def _trained(model: Any, x: Tensor, steps: int = 15) -> Any:
     optimiser = torch.optim.Adam(model.parameters(), lr=2e-2)
     drawn = generator(5)
     for _ in range(steps):
@@ -219,6 +219,16 @@ def test_laws_of_z_agree_with_their_draws(kind: Any) -> None:
         assert (residual.std() / SIGMA - 1).abs() < 0.02
 
 
+def test_each_row_draws_from_its_own_components() -> None:
+    """Rows that are certain of different components, so far apart that a draw tells where it comes from."""
+    y = torch.tensor([[0, 2, 1, 2], [1, 0, 0, 2]])
+    logits = 80.0 * torch.nn.functional.one_hot(y, COUNT)
+    mean = (10.0 * torch.arange(COUNT)).reshape(COUNT, 1).expand(2, 4, COUNT, 1)
+    z = MixturePosterior(logits, mean, torch.zeros_like(mean)).draw(50, generator())
+    assert z.shape == (50, 2, 4, 1)
+    assert ((z.squeeze(3) / 10).round() == y).all()
+
+
 @pytest.mark.parametrize(
     ("count", "latents"), [(2, 1), (7, 1), (2, 2), (5, 2), (9, 2), (3, 3), (6, 3), (7, 3), (4, 9)]
 )
@@ -234,8 +244,8 @@ def test_components_stay_apart_whatever_is_learned(latents: int) -> None:
     """Trained to put all components into one point, they come as near as the separation and no nearer."""
     separation = 2.5
     model = LIDMVAE(3, latents, 5, sigma=SIGMA, separation=separation, seed=1)
-    optimiser = torch.optim.Adam(model.placement.parameters(), lr=0.05)
-    for _ in range(400):
+    optimiser = torch.optim.Adam(model.placement.parameters(), lr=0.2)
+    for _ in range(150):
         optimiser.zero_grad()
         mean = model.placement().mean
         (mean - mean.mean(1, keepdim=True)).square().sum().backward()
@@ -250,6 +260,16 @@ def test_components_stay_apart_whatever_is_learned(latents: int) -> None:
     )
     assert separation <= stated < 1.05 * separation
     assert Fraction(stated) ** 2 <= measured < (Fraction(stated) * (1 + Fraction(1, 10**12))) ** 2
+
+
+def test_each_member_has_its_own_separation() -> None:
+    model = LIDMVAE(3, 2, COUNT, sigma="learned", separation=(2.0, 5.0), members=2)
+    stated = []
+    for one in (member(model, 0), member(model, 1), model):
+        found = one.certificate()
+        assert isinstance(found, MixtureGuarantee)
+        stated.append(found.separation)
+    assert 2.0 <= stated[0] == stated[2] < 5.0 <= stated[1]
 
 
 def test_the_certificate_holds_after_training() -> None:
@@ -329,6 +349,8 @@ def test_a_false_proof_does_not_verify() -> None:
     (proof,) = (part for part in certificate.parts if isinstance(part, ComponentLaws))
     assert proof.verify()
     assert not dataclasses.replace(proof, of_z=None).verify()
+    of_z: Any = proof.of_z
+    assert not dataclasses.replace(proof, of_z=dataclasses.replace(of_z, lower=1e3)).verify()
     assert not dataclasses.replace(proof, likelihood="bernoulli").verify()
     assert not dataclasses.replace(proof, classes=((0, 1), (2,))).verify()
     one = proof.mean.clone()

@@ -300,7 +300,7 @@ class LIDMVAE(MixtureAutoencoder):
             lower,
             self.decoder.upper_lipschitz(),
             self.latents,
-            float(self.likelihood.sigma.max()) if isinstance(self.likelihood, Gaussian) else None,
+            float(self.likelihood.sigma.detach().max()) if isinstance(self.likelihood, Gaussian) else None,
             components=self.components,
             separation=least_distance(self.placement().mean),
             distinct=True if tells_mixtures(self.likelihood.name) else None,

@@ -33,7 +33,7 @@ class PlainAutoencoder(NormalLatent, Decoded):
         lower = decoder.lower_lipschitz() if isinstance(decoder, Bounded) else None
         if lower is None:
             return None
-        sigma = float(self.likelihood.sigma.max()) if isinstance(self.likelihood, Gaussian) else None
+        sigma = float(self.likelihood.sigma.detach().max()) if isinstance(self.likelihood, Gaussian) else None
         return Guarantee.of(lower, decoder.upper_lipschitz(), self.latents, sigma, x)
 
 
