@@ -57,6 +57,11 @@ def read_csv(path: str | Path, names: Sequence[str] | None = None) -> Table:
         expected = f", {','.join(names)}," if names else ""
         raise ValueError(f"{path} should start with a line of names{expected} but is empty")
     header = [re.sub(r"\s", "", cell) for cell in lines[0]]
+    if names is None and all(_is_number(cell) for cell in header):
+        raise ValueError(
+            f"{path} should start with a line of names, got the numbers {', '.join(header)[:60]}: "
+            "the first datum would be lost as a header"
+        )
     names = header if names is None else names
     _refuse_header(path, header, names)
     order = [header.index(name) for name in names]
@@ -100,6 +105,14 @@ def _refuse_header(path: str | Path, header: Sequence[str], names: Sequence[str]
     if unknown:
         shown = ", ".join(name or "a column without a name" for name in unknown)
         raise ValueError(f"{path} {expected}; unknown: {shown}")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _number(path: str | Path, row: int, column: str, cell: str) -> float | None:

@@ -79,3 +79,37 @@ def test_one_ability_is_drawn_and_several_are_referred():
     several = ik.ItemResponse([[1.0, 0.0], [0.0, 2.0]], intercepts=[0.0, 0.0])
     with pytest.raises(ValueError, match="intervals"):
         ik.plot.posterior(several, [[1, 0]])
+
+
+def test_states_are_told_by_their_chances_not_by_the_mean_of_their_numbers(say, tmp_path):
+    rows = [-9.0, -8.0, -9.5, 0.0, 0.5, -0.5, 9.0, 9.5, 8.0]
+    (tmp_path / "three.csv").write_text("x\n" + "\n".join(map(str, rows)) + "\n")
+    fit = ("gaussian-mixture", "--data", "three.csv", "--fit", "components=3")
+    status, out, _ = say(*fit)
+    assert status == 0 and "k: state (chance)" in out and "(1.0000)" in out and "±" not in out
+    found = json.loads(say(*fit, "--json")[1])
+    model = ik.GaussianMixture.fit([[row] for row in rows], 3)
+    chances = model.posterior([[row] for row in rows]).probs
+    for i, row in enumerate(found["rows"]):
+        assert [row[f"p(k={state})"] for state in range(3)] == pytest.approx(chances[i].tolist())
+    status, out, _ = say("hidden-markov", "--data", "three.csv", "--fit", "start=2")
+    assert status == 0 and "state (chance)" in out
+
+
+def test_a_fit_tells_what_it_found(say):
+    fit = ("normal-normal", "--data", "w.csv", "--fit", "sigma=1")
+    model = ik.NormalNormal.fit([0.5, 3.0, -2.0, 6.0], 1.0)
+    found = json.loads(say(*fit, "--json")[1])["estimates"]
+    assert found["mean"] == pytest.approx(float(model.mean))
+    assert found["sd"] == pytest.approx(float(model.sd)) and "convergence" not in found
+    assert f"Found: {model!r}"[:40] in say(*fit)[1]
+    fit = ("hidden-markov", "--data", "w.csv", "--fit", "start=2,starts=1")
+    assert set(json.loads(say(*fit, "--json")[1])["estimates"]["emission"]) >= {"means", "covariances"}
+
+
+@pytest.mark.parametrize("first", ["1", "0.5", "nan", "1e3"])
+def test_a_table_without_names_loses_no_datum_in_silence(say, tmp_path, first):
+    (tmp_path / "bare.csv").write_text(f"{first}\n2\n3\n")
+    status, out, err = say("normal-normal", "--data", "bare.csv", "--fit", "sigma=1")
+    assert (status, out) == (2, "")
+    assert f"bare.csv should start with a line of names, got the numbers {first}" in err

@@ -316,7 +316,7 @@ def posterior(
         None,
         "--fit",
         metavar="SETTINGS",
-        help="Fit a classical family to the data: components=3, latent_dim=2, …",
+        help="Fit a classical family to the data: components=3, latent_dim=2, …; '' for its defaults.",
     ),
     out: Path | None = typer.Option(None, "--out", metavar="DIR", help="Where the figure and the tables go."),
     as_csv: Path | None = typer.Option(
@@ -358,8 +358,7 @@ def posterior(
                 print(origin, file=sys.stderr)
             else:
                 x, mask = asked.data_to_verify(question.model, data)
-        how = getattr(own, "convergence", None) if fit is not None else None
-        answer = inferring.inferred(own, x, values, pooled, mask, "" if how is None else str(how))
+        answer = inferring.inferred(own, x, values, pooled, mask)
         if folder is not None:
             from identkit import plot
 

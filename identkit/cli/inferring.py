@@ -7,7 +7,7 @@ import inspect
 import io
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,12 @@ class Inferred:
     """How the fit went, in a sentence."""
     prior: tuple[Tensor, Tensor] | None = None
     """Mean and standard deviation of each latent under the prior, where they are known."""
+    states: Tensor | None = None
+    """Chances of every state of every latent, (n, k, K), where the latents of a family are states."""
+    estimates: Mapping[str, Any] = field(default_factory=dict)
+    """What a fit found: parameters by name, as nested lists of numbers."""
+    fitted: str = ""
+    """The same in a line, large tables by their shapes."""
 
     @property
     def latents(self) -> list[dict[str, Any]]:
@@ -80,6 +86,8 @@ class Inferred:
                 row[f"sd({name})"] = float(c.posterior_sd[i, j])
                 row[f"kl({name})"] = float(c.kl_per_latent[i, j])
                 row[f"kl_conditional({name})"] = float(c.kl_conditional[i, j])
+                if self.states is not None:
+                    row |= {f"p({name}={state})": p for state, p in enumerate(self.states[i, j].tolist())}
             rows.append(row)
         return rows
 
@@ -95,6 +103,7 @@ class Inferred:
             if about is None
             else {"value": about.value, "error": _finite(about.error), "method": about.method},
             "fit": self.fit or None,
+            "estimates": dict(self.estimates),
             "latents": self.latents,
             "rows": [{key: _finite(value) for key, value in row.items()} for row in self.rows],
         }
@@ -109,22 +118,57 @@ class Inferred:
         return file.getvalue()
 
 
-def inferred(
-    model: Any, x: Any, at: Mapping[str, Any] | None, pooled: bool, mask: Any, fit: str = ""
-) -> Inferred:
+def inferred(model: Any, x: Any, at: Mapping[str, Any] | None, pooled: bool, mask: Any) -> Inferred:
     """The exact posterior of every datum.
 
-    A family of sequences takes the rows as the steps of one sequence.
+    A family of sequences takes the rows as the steps of one sequence. What a fit found is told where the model says of
+    itself how its fit went.
 
     Raises:
         ValueError, TypeError: as `identkit.collapse`.
     """
+    how = getattr(model, "convergence", None)
+    told = {} if how is None else _estimates(model)
+    written = "" if how is None else repr(model)
     if hasattr(model, "of_length") and model.length is None:
         model, x = model.of_length(len(x)), x.reshape(1, -1)
     found = collapse(model, x, at=at or None, pooled=pooled, mask=mask)
     stated = getattr(model, "mutual_information", None)
-    name = getattr(model, "name", type(model).__name__)
-    return Inferred(name, found, None if stated is None else stated(), fit, _prior_moments(model, at))
+    return Inferred(
+        getattr(model, "name", type(model).__name__),
+        found,
+        None if stated is None else stated(),
+        "" if how is None else str(how),
+        _prior_moments(model, at),
+        None if isinstance(model, Model) or pooled else _states(model, x, len(found.names)),
+        told,
+        written,
+    )
+
+
+def _estimates(model: Any) -> dict[str, Any]:
+    """The parameters of a frozen model as numbers and nested lists; of an emission, as the model's own."""
+    found: dict[str, Any] = {}
+    for entry in fields(model):
+        value = getattr(model, entry.name)
+        if hasattr(value, "tolist"):
+            found[entry.name] = value.tolist()
+        elif is_dataclass(value) and entry.name != "convergence":
+            found[entry.name] = _estimates(value)
+        elif isinstance(value, (bool, int, float, str)) and not entry.name.startswith("_"):
+            found[entry.name] = value
+    return found
+
+
+def _states(model: Any, x: Any, latents: int) -> Tensor | None:
+    """Chances (n, latents, K) where a posterior is one of states: of a mixture, or along a hidden chain."""
+    from torch.distributions import Categorical
+
+    law = model.posterior(x)
+    probs = getattr(law, "probs", None)
+    if isinstance(law, Categorical) and law.probs.ndim == 2:
+        probs = law.probs[:, None, :]
+    return probs if probs is not None and probs.ndim == 3 and probs.shape[1] == latents else None
 
 
 def _prior_moments(model: Any, at: Mapping[str, Any] | None) -> tuple[Tensor, Tensor] | None:

@@ -90,7 +90,11 @@ def posterior(answer: Inferred) -> None:
     lines = [
         *([f"… and {left} more data; --csv and --json hold them all"] if left > 0 else []),
         *([f"… and {hidden} more latents; --csv and --json hold them all"] if hidden > 0 else []),
-        *([f"Fit: {answer.fit}."] if answer.fit else []),
+        *(
+            [f"Fit: {answer.fit}.", f"Found: {answer.fitted}; --json holds every number."]
+            if answer.fit
+            else []
+        ),
         f"Mean KL to the prior {found.mean_kl:.6g} nats; log evidence {float(found.log_evidence.sum()):.6g} nats.",
     ]
     if answer.information is not None:
@@ -110,14 +114,14 @@ def _each_datum(answer: Inferred, latents: int) -> Table:
     table = Table(title=f"identkit: {answer.model}", title_justify="left", header_style="bold")
     table.add_column("datum", justify="right")
     for name in found.names[:latents]:
-        table.add_column(f"{name}: mean ± sd", justify="right")
+        table.add_column(f"{name}: {_heading(answer)}", justify="right")
         table.add_column("KL", justify="right")
     table.add_column("joint KL", justify="right")
     for i in range(min(len(found.kl), _MOST_ROWS)):
         cells = []
         for j in range(min(len(found.names), latents)):
             told = _beyond(found.kl_per_latent[i, j], found.kl_per_latent_error[i, j])
-            cells += [_mean_sd(found.posterior_mean[i, j], found.posterior_sd[i, j]), told]
+            cells += [_told(answer, i, j), told]
         table.add_row(str(i + 1), *cells, _beyond(found.kl[i], found.kl_error[i]))
     return table
 
@@ -126,16 +130,28 @@ def _each_latent(answer: Inferred) -> Table:
     """The latents of a single datum, a line each: a path has many."""
     found = answer.found
     table = Table(title=f"identkit: {answer.model}", title_justify="left", header_style="bold")
-    for column in ("latent", "mean ± sd", "KL", "KL given the others"):
+    for column in ("latent", _heading(answer), "KL", "KL given the others"):
         table.add_column(column, justify="left" if column == "latent" else "right")
     for j in range(min(len(found.names), _MOST_ROWS)):
         table.add_row(
             Text(found.names[j]),
-            _mean_sd(found.posterior_mean[0, j], found.posterior_sd[0, j]),
+            _told(answer, 0, j),
             _beyond(found.kl_per_latent[0, j], found.kl_per_latent_error[0, j]),
             _beyond(found.kl_conditional[0, j], found.kl_conditional_error[0, j]),
         )
     return table
+
+
+def _heading(answer: Inferred) -> str:
+    return "mean ± sd" if answer.states is None else "state (chance)"
+
+
+def _told(answer: Inferred, i: int, j: int) -> str:
+    """Mean and standard deviation; of a state, whose number says nothing, the likeliest and how likely it is."""
+    if answer.states is None:
+        return _mean_sd(answer.found.posterior_mean[i, j], answer.found.posterior_sd[i, j])
+    chance, state = answer.states[i, j].max(0)
+    return f"{int(state)} ({float(chance):.4f})"
 
 
 def _mean_sd(mean: Any, sd: Any) -> str:
