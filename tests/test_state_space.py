@@ -16,7 +16,9 @@ from scipy.stats import multivariate_normal
 
 from identkit.classical.state_space import StateSpace, kalman_scan
 from identkit.classical.state_space.moments import expected, slopes
+from identkit.model.protocol import ExactModel
 from identkit.posterior.bounds import band
+from identkit.posterior.information import collapse
 from identkit.theorem import verify
 
 NAN = math.nan
@@ -874,3 +876,15 @@ def test_the_sweep_gives_what_the_loop_gives() -> None:
             centre = forward[0, t] @ centre + drive[0, t]
             assert_allclose(covariance[0, t], spread, rtol=1e-13)
             assert_allclose(mean[0, t], centre, rtol=1e-11, atol=1e-14)
+
+
+def test_a_long_path_is_measured_though_its_prior_is_too_large_to_write_out() -> None:
+    """To ask whether a model is exact evaluates nothing of it."""
+    model = StateSpace([[0.5]], [[1.0]], [[1.0]], [[1.0]], [0.0], [[1.0]], length=2001)
+    x = np.sin(np.arange(2001.0))[None]
+    with pytest.raises(ValueError, match="prior should be asked of at most 2000 states"):
+        _ = model.prior
+    assert isinstance(model, ExactModel)
+    assert_allclose(collapse(model, x).kl, model.kl_to_prior(x), rtol=1e-14)
+    assert not isinstance(object(), ExactModel)
+    assert isinstance(model.of_length(None), ExactModel)

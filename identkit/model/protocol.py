@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from inspect import getattr_static
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -85,8 +86,23 @@ class Bounded(Protocol):
         ...
 
 
+class _ByName(type(Protocol)):
+    """Ask what an instance has without evaluating it, as Python does itself from 3.12 on.
+
+    Before, ``isinstance`` computed every property: a dense prior of thousands of states, or its refusal of one.
+    """
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        if not vars(cls).get("_is_protocol", False):
+            return super().__instancecheck__(instance)
+        wanted = {name for base in cls.__mro__ for name in vars(base)}
+        return all(
+            getattr_static(instance, name, None) is not None for name in wanted if not name.startswith("_")
+        )
+
+
 @runtime_checkable
-class GenerativeModel(Protocol):
+class GenerativeModel(Protocol, metaclass=_ByName):
     """A prior over latents and a likelihood of data: ``p(x | z; θ) p(z)``."""
 
     @property
