@@ -305,7 +305,7 @@ def test_a_law_said_to_be_seen_is_not_confirmed_by_data_that_ignore_it(say, tmp_
     checker_calls_the_law_seen(monkeypatch)
     say("verify", "--out", "broken")
     sound, broken = (
-        json.loads((tmp_path / name / "results.json").read_text())["undecided"]
+        json.loads((tmp_path / name / "results.json").read_text())["below_precision"]
         for name in ("sound", "broken")
     )
     assert broken > sound
