@@ -15,6 +15,7 @@ from identkit.model.compiled import compiled
 from identkit.model.model import Model
 from identkit.posterior.information import Collapse, collapse
 from identkit.posterior.prior_rule import prior_rule
+from identkit.posterior.sticks import by_latent, has_shares
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -173,9 +174,14 @@ def _states(model: Any, x: Any, latents: int) -> Tensor | None:
 
 def _prior_moments(model: Any, at: Mapping[str, Any] | None) -> tuple[Tensor, Tensor] | None:
     if isinstance(model, Model):
-        nodes, weights = prior_rule(compiled(model, at or None), 8)
-        mean = weights @ nodes
-        return mean, (weights @ (nodes - mean).square()).sqrt()
+
+        def moments(free: Model) -> tuple[Tensor, Tensor]:
+            nodes, weights = prior_rule(compiled(free, at or None), 8)
+            mean = weights @ nodes
+            return mean, (weights @ (nodes - mean).square()).sqrt()
+
+        mean, sd = by_latent(model, moments) if has_shares(model) else moments(model)
+        return mean, sd
     law = model.prior
     if hasattr(law, "probs") and law.probs.ndim == 1 and not law.event_shape:  # states count by their number
         states = law.enumerate_support().to(law.probs.dtype)

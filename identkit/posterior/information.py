@@ -27,6 +27,7 @@ from identkit.posterior.moments import prior_moments, rule_size
 from identkit.posterior.nearly_flat import nearly_flat
 from identkit.posterior.prior_rule import prior_rule, refuse_too_wide
 from identkit.posterior.quadrature import EVALUATIONS, Quadrature, integrate
+from identkit.posterior.sticks import by_latent, has_shares
 
 _LEAST_ERROR = 1e-30
 _QUADRATURE_SLACK = 1e-9
@@ -89,6 +90,8 @@ def collapse(
     ``KL(p(z | x) ‖ p(z)) = E[log p(x | z) | x] − log p(x)``, jointly and for each latent, marginally
     and given the others, beside flatness ½Var_P(ℓ) and the band of theory/T4.
 
+    The shares of a Dirichlet count as one latent fewer; of a share, the others are held in their proportions.
+
     Source: theory/T1, T3 and T4.
 
     Args:
@@ -111,6 +114,8 @@ def collapse(
     if isinstance(model, str):
         model = parse(model)
     if isinstance(model, Model):
+        if has_shares(model):
+            return _of_shares(model, x, at, pooled, mask)
         return _declared(compiled(model, at), x, pooled, mask)
     if not isinstance(model, ExactModel):
         raise TypeError(f"model should be a Model, its text, or an exact model, got {type(model).__name__}")
@@ -181,6 +186,24 @@ def _exact(model: ExactModel, x: Any) -> Collapse:
         posterior_sd=sd,
         log_evidence=model.log_evidence(x),
     )
+
+
+_OF_LATENTS = (
+    *("kl_per_latent", "kl_per_latent_error", "kl_conditional", "kl_conditional_error"),
+    *("posterior_mean", "posterior_sd"),
+)
+
+
+def _of_shares(model: Model, x: Any, at: Mapping[Any, Any] | None, pooled: bool, mask: Any) -> Collapse:
+    """Measure a model with a Dirichlet in free coordinates; a share's conditional KL is given the others' proportions."""
+    found: list[Collapse] = []
+
+    def measured(free: Model) -> list[Tensor]:
+        found.append(_declared(compiled(free, at), x, pooled, mask))
+        return [getattr(found[-1], name) for name in _OF_LATENTS]
+
+    tables = dict(zip(_OF_LATENTS, by_latent(model, measured), strict=True))
+    return replace(found[0], names=model.latent_names, **tables)
 
 
 def _declared(model: CompiledModel, x: Any, pooled: bool, mask: Any) -> Collapse:
@@ -315,6 +338,8 @@ def _beyond_the_rule(flatness: Flatness, posterior: Quadrature, narrow: Tensor, 
         return flatness
     apart = (posterior.mean - mean).square().sum(dim=1) * (1 - _QUADRATURE_SLACK)
     steep = posterior.grad_second_moment.sum(dim=1) * (1 + _QUADRATURE_SLACK)
+    # Where ∇ℓ is infinite at nodes of no mass, as of log(1 − z) where z rounds to 1, nothing is known of it.
+    steep = torch.where(steep.isnan(), torch.inf, steep)
     return replace(
         flatness,
         gradient_second_moment=torch.where(narrow, steep, slope),
