@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from identkit.lidvae.brenier import BrenierMap
 from identkit.lidvae.icnn import ICNN
+from identkit.lidvae.logsumexp import LogSumExp
 from identkit.lidvae.monotone import MonotoneGradient
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -29,6 +30,9 @@ def built(name: str, dimension: int = 2, members: int = 1, alpha: float = 0.2) -
     if name.startswith("monotone"):
         steps = int(name.removeprefix("monotone"))
         g = MonotoneGradient(members, dimension, 24, alpha=alpha, steps=steps, generator=drawn)
+    elif name.startswith("logsumexp"):
+        heads = int(name.removeprefix("logsumexp"))
+        g = LogSumExp(members, dimension, 24, alpha=alpha, heads=heads, generator=drawn)
     else:
         layers = int(name.removeprefix("icnn"))
         g = ICNN(members, dimension, (16, 12, 10)[:layers], alpha=alpha, generator=drawn)
@@ -39,7 +43,7 @@ def built(name: str, dimension: int = 2, members: int = 1, alpha: float = 0.2) -
     return g
 
 
-NAMES = ("monotone2", "monotone3", "monotone4", "icnn1", "icnn2", "icnn3")
+NAMES = ("monotone2", "monotone3", "monotone4", "icnn1", "icnn2", "icnn3", "logsumexp1", "logsumexp4")
 
 
 def trained(g: Module, inputs: int, outputs: int, members: int = 1, steps: int = 300) -> Module:

@@ -22,14 +22,16 @@ from identkit.lidvae.orthogonal import Orthogonal, orthonormal
 from identkit.verdict import Level
 from tests.map_examples import generator, normal, trained
 
-MAPS = ("monotone", "icnn")
+MAPS = ("monotone", "icnn", "logsumexp")
+CHAINS = (*MAPS, "logsumexp, logsumexp, logsumexp")
 SIZES = ((2, 2), (2, 5))
 
 
 def _decoder(kind: Any, latents: int, outputs: int, members: int = 1, **dial: Any) -> BrenierDecoder:
-    f = BrenierDecoder(
-        members, latents, outputs, map=kind, hidden=(16, 16), generator=generator(), **dial
-    ).double()
+    maps = kind.split(", ")
+    hidden = (16,) * max(2, len(maps))
+    f = BrenierDecoder(members, latents, outputs, map=maps[0], hidden=hidden, generator=generator(), **dial)
+    f = f.double()
     f.start_(generator=generator())
     return f
 
@@ -43,8 +45,8 @@ def _ready(kind: str, size: tuple[int, int], state: str) -> BrenierDecoder:
 
 
 @pytest.fixture(
-    params=[(kind, size, state) for kind in MAPS for size in SIZES for state in ("fresh", "trained")],
-    ids=lambda p: f"{p[0]}-{p[1][0]}to{p[1][1]}-{p[2]}",
+    params=[(kind, size, state) for kind in CHAINS for size in SIZES for state in ("fresh", "trained")],
+    ids=lambda p: f"{p[0].replace(', ', '-')}-{p[1][0]}to{p[1][1]}-{p[2]}",
 )
 def f(request: pytest.FixtureRequest) -> BrenierDecoder:
     return copy.deepcopy(_ready(*request.param))
@@ -153,6 +155,27 @@ def test_the_dial(kind: str, nats: float, given: dict[str, Any]) -> None:
     assert information_ceiling(f.upper_lipschitz(), 0.6, 2) > nats
 
 
+def test_the_dial_of_a_longer_chain() -> None:
+    cases: tuple[dict[str, Any], ...] = ({}, {"alphas": (0.3, 0.4, 0.5)}, {"scale": 4.0})
+    for given in cases:
+        f = _decoder("icnn, icnn, icnn", 2, 5, min_information=0.5, sigma=0.6, **given)
+        assert len(f.chain) == 3 and len(f.turns) == 2
+        assert [g.dimension for g in f.chain] == [2, 2, 5]
+        lower = f.lower_lipschitz()
+        assert lower is not None and 0.5 <= information_floor(lower, 0.6, 2) <= 0.5 * (1 + 1e-3)
+
+
+def test_a_rotation_between_maps_of_the_latents_is_one() -> None:
+    f = _decoder("monotone, monotone, monotone", 2, 5, scale=3.0)
+    inner, outer = f.turns
+    assert (inner.basis().mT @ inner.basis() - torch.eye(2)).abs().max() < 1e-12
+    assert (outer.basis().mT @ outer.basis() - 9 * torch.eye(2)).abs().max() < 1e-12
+    z = normal(1, 20, 2)
+    with torch.no_grad():
+        by_hand = f.g2(f.beta(f.chain[1](inner(f.g1(z)))))
+        assert (f(z) - by_hand).abs().max() < 1e-12
+
+
 def test_the_dial_of_each_member() -> None:
     f = _decoder("monotone", 2, 5, members=2, min_information=[0.1, 1.0], sigma=[0.5, 1.0])
     for number, (nats, sigma) in enumerate([(0.1, 0.5), (1.0, 1.0)]):
@@ -160,7 +183,7 @@ def test_the_dial_of_each_member() -> None:
         assert lower is not None and information_floor(lower, sigma, 2) == pytest.approx(nats, rel=1e-3)
 
 
-@pytest.mark.parametrize("kind", MAPS)
+@pytest.mark.parametrize("kind", CHAINS)
 def test_it_starts_at_the_data_with_the_slope_asked_for(kind: str) -> None:
     f = _decoder(kind, 3, 8, scale=2.0)
     centre = normal(8, seed=5)
@@ -185,6 +208,8 @@ def test_it_starts_at_the_data_with_the_slope_asked_for(kind: str) -> None:
         ),
         ({"min_information": 3.0, "sigma": 1.0, "scale": 1.0}, "scale should be above"),
         ({"scale": -1.0}, "scale should be positive"),
+        ({"hidden": (8,)}, "two maps or more"),
+        ({"alphas": (0.1, 0.1, 0.1)}, "one α for each of 2 maps"),
         ({"alphas": (0.0, 0.1)}, "alphas should be positive"),
     ],
 )

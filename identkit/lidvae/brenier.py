@@ -127,6 +127,10 @@ class BrenierMap(nn.Module, abc.ABC):
             total = total + (signs * curvature(signs)).sum(2).mean(1)
         return total / (_PROBES * self.dimension)
 
+    def _slope_to_start(self, x: Float[Tensor, "e n d"], generator: torch.Generator) -> Float[Tensor, " e"]:
+        """What `unit_slope_` sets: a slope over these inputs, affine in the last positive weights."""
+        return self.mean_slope(x, generator=generator)
+
     @torch.no_grad()
     def unit_slope_(
         self,
@@ -148,7 +152,7 @@ class BrenierMap(nn.Module, abc.ABC):
             raise ValueError(
                 f"slope should be above alpha, {self.alpha.tolist()}, the least slope, got {wanted.tolist()}"
             )
-        of_psi = self.mean_slope(x, generator=generator) - self.alpha
+        of_psi = self._slope_to_start(in_members(x, self.members, self.dimension), generator) - self.alpha
         weights = softplus(self.scale_raw)
         factor = ((wanted - self.alpha) / of_psi).reshape(-1, *[1] * (weights.ndim - 1))
         self.scale_raw.copy_(raw_of(factor * weights))

@@ -61,10 +61,10 @@ class Decoded(Autoencoder):
         f = self.decoder
         if isinstance(f, BrenierDecoder):
             z = self._prior_draws(_DRAWS, generator)
-            # The slopes t = slope²s of f have to make up the variance of D columns from that of K latents.
+            # The slopes t = s·slope^L of f have to make up the variance of D columns from that of K latents.
             total = spread * math.sqrt(self.likelihood.outputs) / z.var(1).sum(1).sqrt()
-            steepest = torch.maximum(f.g1.alpha, f.g2.alpha)
-            slope = (total / f.beta.scale).sqrt().maximum(_ABOVE * steepest)
+            steepest = torch.stack([g.alpha for g in f.chain]).amax(0)
+            slope = ((total / f.beta.scale) ** (1 / len(f.chain))).maximum(_ABOVE * steepest)
             f.start_(centre, slope=slope, z=z, generator=generator)
         elif isinstance(f, MLP):
             last = f.layers[-1]
