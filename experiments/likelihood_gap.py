@@ -31,7 +31,6 @@ from torch.nn import functional
 from identkit.lidvae.datasets import from_rows
 from identkit.lidvae.datasets.dataset import Dataset
 from identkit.lidvae.datasets.toys import pinwheel
-from identkit.lidvae.encoders import MLPEncoder
 from identkit.lidvae.mlp import MLP
 from identkit.lidvae.models import LIDVAE, VAE
 from identkit.lidvae.models.autoencoder import Autoencoder
@@ -88,8 +87,8 @@ def identifiable(
 
 
 def encoding_by(model: VAE | LIDVAE, activation: Activation) -> Autoencoder:
-    assert isinstance(model.encoder, MLPEncoder)
-    model.encoder.network.activation = activation
+    assert isinstance(model.encoder, MLP)
+    model.encoder.activation = activation
     return model
 
 

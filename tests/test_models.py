@@ -310,7 +310,7 @@ def test_weights_that_cannot_start_anew_are_named() -> None:
             "min_information goes with a Gaussian likelihood",
         ),
         ({"min_information": -1.0}, "min_information should be positive"),
-        ({"map": "spline"}, "map should be 'monotone' or 'icnn'"),
+        ({"map": "spline"}, "map should be one of monotone, logsumexp, icnn"),
         ({"encoder": "lstm"}, "encoder should be 'mlp', 'residual' or a module, got 'lstm'"),
         ({"encoder": "residual"}, "shape should be the channels, height and width of 3 columns"),
         ({"members": 0}, "members should be a whole number of at least 1, got 0"),

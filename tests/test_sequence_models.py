@@ -553,7 +553,7 @@ def test_rows_of_any_length_go_but_must_be_states(kind: str) -> None:
         ({"categories": 1}, r"categories should be a whole number of at least 2"),
         ({"hidden": 0}, r"hidden should be a whole number of at least 1, got 0"),
         ({"data_dim": 0}, r"data_dim should be a whole number of at least 1, got 0"),
-        ({"map": "mlp"}, r"map should be 'monotone' or 'icnn', got 'mlp'"),
+        ({"map": "mlp"}, r"map should be one of monotone, logsumexp, icnn, got 'mlp'"),
     ],
 )
 def test_what_does_not_go_together_is_refused(arguments: dict[str, Any], message: str) -> None:

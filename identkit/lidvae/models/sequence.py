@@ -229,8 +229,8 @@ class LIDSVAE(SequenceAutoencoder):
     Args:
         data_dim, latent_dim, likelihood, categories, embedding, hidden, word_dropout, encoder, encoder_hidden, members,
             seed: as for `SequenceVAE`.
-        map: of the `BrenierDecoder` f: "monotone" or "icnn"; or f itself as a module of your own, from rows (n, K + R)
-            to (n, M), which bounds itself from below (`identkit.model.protocol.Bounded`).
+        map: of the `BrenierDecoder` f: "monotone", "logsumexp" or "icnn"; or f itself as a module of your own, from
+            rows (n, K + R) to (n, M), which bounds itself from below (`identkit.model.protocol.Bounded`).
         map_hidden: widths of its two maps.
         alphas: (α₁, α₂) of its maps, 0.5 each by default.
         scale: s, of its β; 1.6 √M by default.
@@ -261,8 +261,8 @@ class LIDSVAE(SequenceAutoencoder):
         hidden: int = 64,
         word_dropout: float = 0.0,
         map: str | nn.Module = "monotone",
-        map_hidden: Sequence[int] = (64, 64),
-        alphas: Sequence[Value] | None = None,
+        map_hidden: tuple[int, int] = (64, 64),
+        alphas: tuple[Value, Value] | None = None,
         scale: Value | None = None,
         state: int | None = None,
         features: int | None = None,
