@@ -191,7 +191,7 @@ def _told(answer: Answer, as_json: bool) -> int:
 @app.command()
 def verify(
     model: str | None = typer.Argument(None, metavar="[MODEL]", help=f"{_SOURCE}; without it, a suite."),
-    suite: str | None = typer.Option(None, "--suite", help="classical (the default) or all."),
+    suite: str | None = typer.Option(None, "--suite", help="classical (the default), deep or all."),
     out: Path | None = typer.Option(
         None,
         "--out",
@@ -202,6 +202,9 @@ def verify(
     data: str | None = _DATA,
     pooled: bool = _POOLED,
     seed: int = typer.Option(0, "--seed", help="Of the data that are drawn."),
+    preset: str | None = typer.Option(
+        None, "--preset", help="Size of the deep suite, cpu or gpu; by default what the machine has."
+    ),
     as_json: bool = _JSON,
 ) -> int:
     """Confirm that the exact posterior equals the prior iff the likelihood ignores the latents.
@@ -221,10 +224,10 @@ def verify(
         raise ValueError(
             f"{', '.join(unused)} should stand beside a MODEL, as in identkit verify FILE.model --data …"
         )
-    return _verify_suite(suite or "classical", out, seed, as_json)
+    return _verify_suite(suite or "classical", out, seed, preset, as_json)
 
 
-def _verify_suite(suite: str, out: Path | None, seed: int, as_json: bool) -> int:
+def _verify_suite(suite: str, out: Path | None, seed: int, preset: str | None, as_json: bool) -> int:
     from identkit import suites
 
     suites.refuse_unknown(suite)
@@ -232,8 +235,9 @@ def _verify_suite(suite: str, out: Path | None, seed: int, as_json: bool) -> int
     started = time.perf_counter()
     found: list[TheoremCheck] = []
 
-    def results(checks: Sequence[TheoremCheck]) -> dict[str, Any]:
-        return suites.results(checks, seconds=time.perf_counter() - started, seed=seed, command=_typed.get())
+    def results(checks: Sequence[TheoremCheck], tables: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        spent = time.perf_counter() - started
+        return suites.results(checks, seconds=spent, seed=seed, command=_typed.get(), tables=tables)
 
     try:
         with shown.progress() as show:
@@ -245,14 +249,15 @@ def _verify_suite(suite: str, out: Path | None, seed: int, as_json: bool) -> int
                     found.append(progress.check)
                 show(progress.done, progress.total, progress.name)
 
-            done = suites.run(suite, progress=step, seed=seed)
+            done = suites.run(suite, progress=step, seed=seed, preset=preset)
     except KeyboardInterrupt:
         if found:
             written.json_file(folder / "results.json", {**results(found), "complete": False})
             print(f"{len(found)} checks were done; they are in {folder / 'results.json'}", file=sys.stderr)
         raise
     title = f"identkit: the {suite} suite"
-    return _conclude(title, done.checks, done.figures, done.summary, results(done.checks), folder, as_json)
+    found_all = results(done.checks, done.tables)
+    return _conclude(title, done.checks, done.figures, done.summary, found_all, folder, as_json)
 
 
 def _verify_own(

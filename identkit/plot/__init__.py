@@ -10,13 +10,16 @@ from identkit.plot.faults import diagnosis
 from identkit.plot.intervals import intervals
 from identkit.plot.plane import agreement, theorem
 from identkit.plot.sweep import Sweep, ppca_sweep
+from identkit.plot.trained import collapse_table, film
 from identkit.plot.weight import WeightPanel, mixture_weight
 
 __all__ = [
     "Sweep",
     "WeightPanel",
     "agreement",
+    "collapse_table",
     "diagnosis",
+    "film",
     "intervals",
     "mixture_weight",
     "posterior",

@@ -6,7 +6,7 @@ import math
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,8 @@ class SuiteResult:
     """Name → the figure and its caption."""
     summary: tuple[str, ...]
     """Sentences: where the data come from, and the numbers that stand out."""
+    tables: Mapping[str, Any] = field(default_factory=dict)
+    """What else goes into results.json."""
 
 
 @dataclass(frozen=True)
@@ -84,19 +86,27 @@ class Question:
         return verify(self.model, self.x, at=self.at or None, setting=self.setting)
 
 
-def run(suite: str, *, progress: Callable[[Progress], None] | None = None, seed: int = 0) -> SuiteResult:
+def run(
+    suite: str,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    seed: int = 0,
+    preset: str | None = None,
+) -> SuiteResult:
     """Confirm the theorem on every model of a suite.
 
     Args:
-        suite: "classical" (the models of Wang, Blei & Cunningham 2021 and their traps) or "all".
+        suite: "classical" (the models of Wang, Blei & Cunningham 2021 and their traps), "deep" (trained networks) or
+            "all".
         progress: called after every step.
         seed: of all data that are drawn here.
+        preset: how large the grid of networks is, "cpu" or "gpu"; None for what the machine has.
 
     Raises:
-        ValueError: an unknown suite.
+        ValueError: an unknown suite or preset.
     """
     refuse_unknown(suite)
-    return SUITES[suite](progress or (lambda step: None), seed)
+    return SUITES[suite](progress or (lambda step: None), seed, preset)
 
 
 def refuse_unknown(suite: str) -> None:
@@ -165,7 +175,7 @@ def _drawn(seed: int, origin: str) -> ClassicalData:
     return ClassicalData(origin=origin, weights=weights, draws={}, factors=factors)
 
 
-def _classical(progress: Callable[[Progress], None], seed: int) -> SuiteResult:
+def _classical(progress: Callable[[Progress], None], seed: int, preset: str | None = None) -> SuiteResult:
     data = classical_data(seed)
     questions = list(_classical_questions(data, torch.Generator().manual_seed(seed)))
     drawings = _drawings(data)
@@ -181,9 +191,29 @@ def _classical(progress: Callable[[Progress], None], seed: int) -> SuiteResult:
     return SuiteResult(checks=tuple(checks), figures=figures, summary=tuple(_summary(data, checks)))
 
 
-SUITES: dict[str, Callable[[Callable[[Progress], None], int], SuiteResult]] = {
+def _deep(progress: Callable[[Progress], None], seed: int, preset: str | None = None) -> SuiteResult:
+    from identkit.suites.deep import run_deep
+
+    return run_deep(progress, seed, preset)
+
+
+def _all(progress: Callable[[Progress], None], seed: int, preset: str | None = None) -> SuiteResult:
+    """Classical models and trained networks in one picture."""
+    first = _classical(lambda step: progress(replace(step, name=f"classical: {step.name}")), seed)
+    second = _deep(lambda step: progress(replace(step, name=f"trained: {step.name}")), seed, preset)
+    checks = (*first.checks, *second.checks)
+    return SuiteResult(
+        checks=checks,
+        figures={**first.figures, **second.figures, **theorem_figures(checks)},
+        summary=(*first.summary, *second.summary),
+        tables=second.tables,
+    )
+
+
+SUITES: dict[str, Callable[[Callable[[Progress], None], int, str | None], SuiteResult]] = {
     "classical": _classical,
-    "all": _classical,  # the one suite there is
+    "deep": _deep,
+    "all": _all,
 }
 
 
@@ -406,7 +436,14 @@ def _summary(data: ClassicalData, checks: Sequence[TheoremCheck]) -> Iterator[st
 # The results object
 
 
-def results(checks: Sequence[TheoremCheck], *, seconds: float, seed: int, command: str) -> dict[str, Any]:
+def results(
+    checks: Sequence[TheoremCheck],
+    *,
+    seconds: float,
+    seed: int,
+    command: str,
+    tables: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """The object of ``results.json``, strict JSON: what is not finite is null.
 
     Args:
@@ -414,6 +451,7 @@ def results(checks: Sequence[TheoremCheck], *, seconds: float, seed: int, comman
         seconds: the time it took.
         seed: of the data drawn.
         command: what was typed.
+        tables: what else a suite has to say.
     """
     rows = [row for found in checks for row in found.rows]
     undecided = sum(_undecided(row, found) for found in checks for row in found.rows)
@@ -427,6 +465,7 @@ def results(checks: Sequence[TheoremCheck], *, seconds: float, seed: int, comman
         "versions": versions(),
         "seed": seed,
         "command": command,
+        **_strict(dict(tables or {})),
     }
 
 
