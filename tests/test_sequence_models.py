@@ -295,8 +295,13 @@ def test_features_are_as_far_apart_as_the_laws(features: int) -> None:
 
 def test_a_common_shift_in_the_columns_is_not_counted_as_seen() -> None:
     head = ContrastVocabulary(1, 2, 3, generator=generator())
-    head.weight.fill_(1.0)  # Helmert's contrasts overwritten by shifts, which a softmax forgets
-    assert head.lower_lipschitz() is None
+    before = head.lower_lipschitz()
+    head.weight[..., 0] = 3**-0.5  # still orthonormal columns, one of them a shift, which a softmax forgets
+    one = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
+    law = head(one).softmax(2)
+    assert (law[:, 0] - law[:, 1]).abs().max() < 1e-6
+    after = head.lower_lipschitz()
+    assert before is not None and before > 1 and (after is None or after < 1e-6)
 
 
 @pytest.mark.parametrize("make", [ContrastVocabulary, FreeVocabulary])
