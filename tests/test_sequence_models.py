@@ -400,6 +400,9 @@ def test_no_search_over_latents_and_histories_breaks_the_bound(sizes: tuple[int,
 def test_the_bound_is_as_the_dials_say() -> None:
     model = LIDSVAE(5, 2, categories=101, alphas=(0.3, 0.4), scale=2.0, features=25)
     assert _lower(model) == pytest.approx(0.3 * 0.4 * 2 * math.sqrt(101 / 25), rel=1e-5)
+    for hidden in ((8, 8), (8, 8, 8)):
+        chain = LIDSVAE(5, 2, categories=9, map="logsumexp", map_hidden=hidden)
+        assert _lower(chain) == pytest.approx(0.4 * 3, rel=1e-5) and chain.verdict().level is Level.GLOBAL
     for categories in (5, 300):
         plain = LIDSVAE(5, 2, categories=categories)
         assert _lower(plain) == pytest.approx(0.4 * math.sqrt(categories), rel=1e-5)
@@ -426,7 +429,7 @@ def test_check_proves_it_global_and_the_proof_re_checks_itself(members: int) -> 
         lambda d: d.embedding.weight.mul_(math.nan),
         lambda d: d.read.register_forward_hook(lambda *_: None) and d.register_forward_hook(lambda *_: None),
         lambda d: setattr(d.f, "forward", lambda z: d.f.g2(d.f.g1(z) @ d.f.beta.basis().mT)),
-        lambda d: setattr(d.f, "g1", nn.Identity()),
+        lambda d: setattr(d.f.maps, "0", nn.Identity()),
     ],
 )
 def test_a_proof_fails_where_the_weights_or_the_code_are_others(break_: Any) -> None:

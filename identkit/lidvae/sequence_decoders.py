@@ -253,8 +253,8 @@ class SeenLatent(SequenceDecoder):
         self.read.weight[:, :state].div_(spread.unsqueeze(2))
         self.read.bias[:, :state].div_(spread)
         if isinstance(self.f, BrenierDecoder):
-            # K + R slopes of f, each slope²·s, have to make up M features of unit variance, hence logits of such.
+            # K + R slopes of f, each s times a slope of every map, have to make up M features of unit variance.
             total = math.sqrt(self.split[1] / self.f.g1.dimension)
-            steepest = torch.maximum(self.f.g1.alpha, self.f.g2.alpha)
-            slope = (total / self.f.beta.scale).sqrt().maximum(_ABOVE * steepest)
+            steepest = torch.stack([g.alpha for g in self.f.chain]).amax(0)
+            slope = ((total / self.f.beta.scale) ** (1 / len(self.f.chain))).maximum(_ABOVE * steepest)
             self.f.start_(slope=slope, generator=generator)

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from identkit.lidvae.decoders import BrenierDecoder
 from identkit.lidvae.icnn import ICNN
+from identkit.lidvae.logsumexp import LogSumExp
 from identkit.lidvae.monotone import MonotoneGradient
 from identkit.lidvae.orthogonal import Orthogonal
 from identkit.lidvae.sequence_decoders import SeenLatent
@@ -127,8 +128,8 @@ def _as_written(decoder: Any) -> bool:
     f = decoder.f
     kinds: list[tuple[Any, tuple[type, ...]]] = [(decoder.vocabulary, (ContrastVocabulary,))]
     if type(f) is BrenierDecoder:
-        maps = (MonotoneGradient, ICNN)
-        kinds += [(f.g1, maps), (f.g2, maps), (f.beta, (Orthogonal,))]
+        kinds += [(g, (MonotoneGradient, ICNN, LogSumExp)) for g in f.maps]
+        kinds += [(beta, (Orthogonal,)) for beta in f.betas]
     elif not isinstance(f, Bounded):
         return False
     parts = [decoder, f, *(part for part, _ in kinds)]

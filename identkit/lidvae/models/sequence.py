@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,8 +25,8 @@ from identkit.lidvae.stacked import stacked
 from identkit.model.protocol import Bounded
 from identkit.verdict import Verdict
 
-_ALPHA = 0.5  # of both maps
-_SCALE = 1.6  # of β, times √M: so α₁ α₂ 1.6 √M √(C/M) = 0.4 √C
+_ALPHAS = 0.25  # the product of all α
+_SCALE = 1.6  # of β, times √M: so 0.25 · 1.6 √M √(C/M) = 0.4 √C
 _FEATURES = 128  # of a larger vocabulary
 _STATE = 8  # entries of the LSTM's state that meet z
 
@@ -216,9 +216,9 @@ class LIDSVAE(SequenceAutoencoder):
     h_t is the state of an LSTM over x_<t, f a `BrenierDecoder` onto M features, W a scale times orthonormal contrasts of
     the C symbols. The law of x_t is injective in z at every step of every history: with ``clr p = log p − mean log p``,
     ``‖clr p_t(z) − clr p_t(z′)‖ ≥ m‖z − z′‖``, m fixed, stated by `certificate` and proved by `verdict`. How many nats
-    survive follows the dials: ``m = α₁ α₂ s √(C/M)``. By default ``m = 0.4 √C``, whatever the vocabulary: a unit of z
-    moves log probabilities by at least 0.4 in the root mean square over symbols. A small m is injective and all but
-    collapsed; a large one is paid for in likelihood.
+    survive follows the dials: ``m = α₁ α₂ s √(C/M)`` for two maps. By default ``m = 0.4 √C``, whatever the vocabulary: a
+    unit of z moves log probabilities by at least 0.4 in the root mean square over symbols. A small m is injective and all
+    but collapsed; a large one is paid for in likelihood.
 
     Large vocabularies: f acts on M features and not on all logits, and log-likelihoods hold no more than
     `identkit.lidvae.vocabulary.AT_ONCE` logits at a time. The guarantee is the same, since W is injective up to what a
@@ -231,8 +231,8 @@ class LIDSVAE(SequenceAutoencoder):
             seed: as for `SequenceVAE`.
         map: of the `BrenierDecoder` f: "monotone", "logsumexp" or "icnn"; or f itself as a module of your own, from
             rows (n, K + R) to (n, M), which bounds itself from below (`identkit.model.protocol.Bounded`).
-        map_hidden: widths of its two maps.
-        alphas: (α₁, α₂) of its maps, 0.5 each by default.
+        map_hidden: widths of its maps, two or more.
+        alphas: of its maps, equal ones with product 0.25 by default.
         scale: s, of its β; 1.6 √M by default.
         state: R, entries of ``P h_t``, which meet z in f: 8 by default, fewer where M − K is less.
         features: M, at least K + R and at most C − 1; the lesser of 128 and C − 1 by default.
@@ -261,8 +261,8 @@ class LIDSVAE(SequenceAutoencoder):
         hidden: int = 64,
         word_dropout: float = 0.0,
         map: str | nn.Module = "monotone",
-        map_hidden: tuple[int, int] = (64, 64),
-        alphas: tuple[Value, Value] | None = None,
+        map_hidden: Sequence[int] = (64, 64),
+        alphas: Sequence[Value] | None = None,
         scale: Value | None = None,
         state: int | None = None,
         features: int | None = None,
@@ -293,7 +293,7 @@ class LIDSVAE(SequenceAutoencoder):
                 count,
                 map=map,
                 hidden=map_hidden,
-                alphas=(_ALPHA, _ALPHA) if alphas is None else alphas,
+                alphas=[_ALPHAS ** (1 / len(map_hidden))] * len(map_hidden) if alphas is None else alphas,
                 scale=_SCALE * math.sqrt(count) if scale is None else scale,
                 generator=generator,
             )
