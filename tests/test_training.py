@@ -16,11 +16,12 @@ from torch import Tensor, nn
 import identkit as ik
 from identkit.lidvae import checkpoints
 from identkit.lidvae.datasets import Dataset, from_rows, pinwheel
+from identkit.lidvae.loop import Progress
 from identkit.lidvae.members import member, stack
 from identkit.lidvae.models import LIDVAE, VAE
 from identkit.lidvae.objectives import ELBO, BetaVAE, Lagging, Objective, SemiAmortised
 from identkit.lidvae.optimiser import SCHEDULES, MemberAdam
-from identkit.lidvae.training import Progress, fit
+from identkit.lidvae.training import fit
 from tests.map_examples import generator, normal
 
 
