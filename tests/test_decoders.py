@@ -174,6 +174,9 @@ def test_a_rotation_between_maps_of_the_latents_is_one() -> None:
     with torch.no_grad():
         by_hand = f.g2(f.beta(f.chain[1](inner(f.g1(z)))))
         assert (f(z) - by_hand).abs().max() < 1e-12
+        found, residual = f.inverse(f(z))
+    assert (found - z).abs().max() < 1e-9
+    assert residual.max() < 1e-9
 
 
 def test_the_dial_of_each_member() -> None:

@@ -90,8 +90,10 @@ class LogSumExp(BrenierMap):
         return softplus(self.weights_raw)[:, None, :, None]
 
     def _gradient(self, x: Tensor, basis: Tensor | None) -> Tensor:
-        shares = self._weights() * torch.softmax(self._logits(x, basis), 3)
-        return torch.baddbmm(self._quadratic(x, basis), shares.flatten(2), self.matrix)
+        # The weights go to the few rows of A, not to the many shares.
+        shares = torch.softmax(self._logits(x, basis), 3).flatten(2)
+        rows = softplus(self.weights_raw)[:, :, None, None] * self.matrix.unflatten(1, (self.heads, -1))
+        return torch.baddbmm(self._quadratic(x, basis), shares, rows.flatten(1, 2))
 
     def _potential(self, x: Tensor) -> Tensor:
         return (self._weights().squeeze(3) * torch.logsumexp(self._logits(x), 3)).sum(2)
