@@ -1,4 +1,4 @@
-"""The command `identkit`: check | posterior | verify | zoo, and what becomes of errors and warnings."""
+"""The command `identkit`: check | posterior | verify | train | diagnose | zoo, and what becomes of errors and warnings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from identkit import __version__
-from identkit.cli import asked, shown, written
+from identkit.cli import asked, learning, shown, written
+from identkit.cli.options import settings
 
 if TYPE_CHECKING:
     from identkit.cli.proving import Answer
@@ -351,7 +352,7 @@ def posterior(
         raise ValueError(f"{', '.join(unused)} should not stand beside --fit, which finds the values itself")
     with shown.waiting("computing the exact posterior"):
         if fit is not None:
-            chosen, values, mask = inferring.settings_of(fit), None, None
+            chosen, values, mask = settings(fit, "--fit"), None, None
             x = asked.table_to_fit(data, model, inferring.takes_missing(model))
             own = inferring.fitted(model, x, chosen)
         else:
@@ -376,6 +377,10 @@ def posterior(
     else:
         shown.posterior(answer)
     return DONE
+
+
+app.command()(learning.train)
+app.command()(learning.diagnose)
 
 
 @app.command()

@@ -249,31 +249,5 @@ def _of_kind(name: str, value: Any, kinds: tuple[str, ...]) -> Any:
     return value
 
 
-def settings_of(text: str) -> dict[str, Any]:
-    """``components=3,covariance_type=diag`` as names and values.
-
-    >>> settings_of("components=3, covariance_type=diag, tolerance=1e-8")
-    {'components': 3, 'covariance_type': 'diag', 'tolerance': 1e-08}
-    """
-    found: dict[str, Any] = {}
-    for part in filter(None, (piece.strip() for piece in text.split(","))):
-        name, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals or not name.isidentifier() or not value:
-            raise ValueError(f"--fit should be settings such as components=3, got {part!r}")
-        if name in found:
-            raise ValueError(f"--fit should say {name} once, got it twice: {text!r}")
-        found[name] = _value(value)
-    return found
-
-
-def _value(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
 def _finite(value: Any) -> Any:
     return value if not isinstance(value, float) or math.isfinite(value) else None

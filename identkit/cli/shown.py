@@ -77,6 +77,19 @@ def _answer(found: TheoremCheck) -> Text:
     return Text("below precision", "cyan") if tiny else Text("undecided", "magenta")
 
 
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[str]) -> None:
+    """Print rows of numbers under names, the first column being words, and sentences below."""
+    drawn = Table(title=title, title_justify="left", header_style="bold")
+    for number, column in enumerate(columns):
+        drawn.add_column(column, justify="right" if number else "left")
+    for row in rows:
+        drawn.add_row(*(Text(cell, _LEVELS.get(cell, "")) for cell in row))
+    console = _console()
+    console.print(drawn)
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)
+
+
 def posterior(answer: Inferred) -> None:
     """Print what each datum told about each latent, the first data one by one, and the averages."""
     console = _console()
@@ -203,6 +216,17 @@ def progress() -> Iterator[Callable[[int, int, str], None]]:
     with Progress(*columns, console=_console(stderr=True), transient=True) as bar:
         task = bar.add_task("starting", total=None)
         yield lambda done, total, name: bar.update(task, completed=done, total=total, description=name)
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str], None]]:
+    """Show which part of a work of unknown length is going on, and for how long already."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=_console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+        yield lambda name: bar.update(task, description=name)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from torch.nn import functional
 from identkit.lidvae.datasets.support import LIKELIHOODS, whole
 from identkit.lidvae.members import per_member
 
+_QUIET = 0.25  # of the columns' spread, where a learned σ starts: from 1 pinwheel's latents collapse before it falls
 _SMOOTHED = 0.5  # pseudo-counts at the start, so that a pixel that is always black has a finite logit
 
 
@@ -54,6 +55,9 @@ class Likelihood(nn.Module, abc.ABC):
     def centre(self, x: Shaped[Tensor, "n d"]) -> Float[Tensor, " p"]:
         """The outputs whose law repeats the columns' own: where a decoder should start."""
 
+    def start_(self, x: Shaped[Tensor, "n d"]) -> None:
+        """Begin what is learned, if anything is, from the training rows."""
+
     def mean(self, f: Float[Tensor, "*e n p"]) -> Float[Tensor, "*e n d"]:
         """``E[x | f]``."""
         return self.forward(f).mean
@@ -65,7 +69,7 @@ class Gaussian(Likelihood):
     Args:
         members: E.
         columns: D.
-        sigma: σ > 0, one for all members or one for each, fixed; or "learned", one σ a member, from its start at 1.
+        sigma: σ > 0, one for all members or one for each, fixed; or "learned", one σ a member.
     """
 
     name = "gaussian"
@@ -105,6 +109,12 @@ class Gaussian(Likelihood):
     def centre(self, x: Shaped[Tensor, "n d"]) -> Float[Tensor, " p"]:
         """The columns' means."""
         return x.mean(0)
+
+    @torch.no_grad()
+    def start_(self, x: Shaped[Tensor, "n d"]) -> None:
+        """A learned σ starts small beside the data, in whatever units they are, so that latents pay from the start."""
+        if self.learned:
+            self.log_sigma.fill_(math.log(_QUIET) + float(x.std(0).square().mean().log()) / 2)
 
     def _like(self, f: Tensor) -> Tensor:
         """``log σ`` broadcast against f; members are the axis before the rows."""

@@ -9,7 +9,7 @@ from identkit.lidvae.datasets.dataset import Dataset, Parts, Scale, binarised, f
 from identkit.lidvae.datasets.files import from_csv, from_file, from_idx, from_npz
 from identkit.lidvae.datasets.idx import read_idx
 from identkit.lidvae.datasets.images import digits, fashion_mnist, mnist, omniglot
-from identkit.lidvae.datasets.named import IMAGES, NAMES, load
+from identkit.lidvae.datasets.named import IMAGES, NAMES, load, loader
 from identkit.lidvae.datasets.sequences import (
     Language,
     LSTMLanguage,
@@ -53,6 +53,7 @@ __all__ = [
     "from_rows",
     "from_text",
     "load",
+    "loader",
     "lstm_sequences",
     "markov_sequences",
     "mnist",

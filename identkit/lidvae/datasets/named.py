@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from identkit.lidvae.datasets.dataset import Dataset, binarised
-from identkit.lidvae.datasets.files import from_csv, from_file, from_idx, from_npz
+from identkit.lidvae.datasets.files import from_csv, from_idx, from_npz
 from identkit.lidvae.datasets.images import digits, fashion_mnist, mnist, omniglot
 from identkit.lidvae.datasets.sequences import lstm_sequences, markov_sequences
 from identkit.lidvae.datasets.text import from_text
@@ -32,6 +32,7 @@ NAMES: Mapping[str, Callable[..., Dataset]] = {
 }
 """Data by name."""
 
+_LENGTH = 20  # tokens of a text's sequences, unless told
 _LOADERS = {
     **dict.fromkeys((".npz", ".npy"), from_npz),
     **dict.fromkeys((".txt", ".text", ".md"), from_text),
@@ -56,28 +57,31 @@ def load(source: str | Path, **options: Any) -> Dataset:
     Dataset('pinwheel', n=100: 80 train + 10 validation + 10 test, 2 columns, gaussian, 5 labels)
     """
     name = str(source)
-    loader = NAMES.get(name.replace("_", "-"))
+    chosen = loader(name)
     given = dict(options)
-    grey = not given.pop("binarise", name in IMAGES)
-    _refuse_unknown(name, given, loader or _reader(name))
-    if loader is None:
-        path = Path(source).resolve()
-        text = _reader(name) is from_text
-        found = from_file(path, **({"length": 20} if text else {}), **given)
-        kept = str(path)
+    black_and_white = given.pop("binarise", name in IMAGES)
+    _refuse_unknown(name, given, chosen)
+    if chosen in NAMES.values():
+        found, kept = chosen(**given), name
     else:
-        found, kept = loader(**given), name
-    if not grey:
+        path = Path(source).resolve()
+        found = chosen(path, **{**({"length": _LENGTH} if chosen is from_text else {}), **given})
+        kept = str(path)
+    if black_and_white:
         found = binarised(found, 0)
     return replace(found, recipe={"source": kept, **options})
 
 
-def _reader(name: str) -> Callable[..., Dataset]:
-    """Which loader reads a file of this name.
+def loader(source: str | Path) -> Callable[..., Dataset]:
+    """What `load` reads data of this name, or a file of this kind, with.
 
     Raises:
         ValueError: the name is of no kind that is known, or there is no such file.
     """
+    name = str(source)
+    named = NAMES.get(name.replace("_", "-"))
+    if named is not None:
+        return named
     low = name.lower().removesuffix(".gz")
     for ending, reader in _LOADERS.items():
         if low.endswith(ending):
@@ -90,8 +94,8 @@ def _reader(name: str) -> Callable[..., Dataset]:
     raise ValueError(f"data {name!r} {what} (.csv, .npz, .npy, .idx, -ubyte, .txt, .md; .gz); {guess}")
 
 
-def _refuse_unknown(name: str, options: Mapping[str, Any], loader: Callable[..., Dataset]) -> None:
-    known = inspect.signature(loader).parameters
+def _refuse_unknown(name: str, options: Mapping[str, Any], chosen: Callable[..., Dataset]) -> None:
+    known = inspect.signature(chosen).parameters
     unknown = [option for option in options if option not in known]
     if unknown:
         takes = ", ".join(option for option in known if option != "path") or "none"

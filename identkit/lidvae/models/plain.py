@@ -45,7 +45,8 @@ class VAE(PlainAutoencoder):
     Args:
         data_dim, latent_dim: D and K.
         likelihood: gaussian, bernoulli, poisson or categorical.
-        sigma: of a Gaussian, 1 by default, one for all members or one for each; or "learned".
+        sigma: of a Gaussian, 1 by default, one for all members or one for each; or "learned", from a quarter of the
+            columns' spread.
         categories: of a categorical.
         hidden: units of the decoder's hidden layers.
         encoder: "mlp", "residual" (convolutions over images of the given `shape`), or a module of your own from rows
