@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import signal
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from torch import nn
 from identkit.dispatch import check
 from identkit.lidvae.datasets import Dataset, load as load_data, pinwheel
 from identkit.lidvae.models import LIDVAE, VAE
-from identkit.lidvae.objectives import BetaVAE, Objective
+from identkit.lidvae.objectives import ELBO, BetaVAE, Objective
 from identkit.lidvae.run import Run, load
 from identkit.lidvae.training import fit
 
@@ -203,3 +205,41 @@ def test_data_that_are_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match=words):
             load_data(source, **options)
+
+
+# interrupted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interrupting(ELBO):
+    """Presses Ctrl-C within a step."""
+
+    at: int = 3
+    done: list[int] = field(default_factory=list)
+
+    def loss(self, model, x, progress, generator=None):
+        self.done.append(1)
+        found = super().loss(model, x, progress, generator)
+        if len(self.done) == self.at:
+            signal.raise_signal(signal.SIGINT)
+        return found
+
+
+def test_ctrl_c_within_a_step_waits_for_its_end(tmp_path):
+    """The resumed run has the weights of one that nobody interrupted, to the bit; and the handler is put back."""
+    before = signal.getsignal(signal.SIGINT)
+    options: dict[str, Any] = {"steps": 8, "seeds": 1}
+    whole = trained(objective=ELBO(), **options)
+    with pytest.raises(KeyboardInterrupt):
+        trained(objective=Interrupting(), checkpoint=tmp_path, **options)
+    assert signal.getsignal(signal.SIGINT) is before
+    facts = json.loads((tmp_path / "training.json").read_text())
+    assert facts["step"] == 3
+    facts["about"]["objective"] = {"name": "ELBO", "samples": 1}
+    (tmp_path / "training.json").write_text(json.dumps(facts))
+    again = trained(objective=ELBO(), checkpoint=tmp_path, resume=True, **options)
+    assert all(torch.equal(a, b) for a, b in zip(*map(_weights, (whole, again)), strict=True))
+
+
+def _weights(run: Run):
+    return list(run.model.state_dict().values())

@@ -37,7 +37,8 @@ def question(source: str, at: str | None) -> Question:
     """Read a model and the values of its parameters.
 
     Args:
-        source: a file, ``-`` for standard input, a name of the zoo, or ``file.py:name``.
+        source: a file, ``-`` for standard input, a name of the zoo, ``file.py:name``, or the folder of a run of
+            `identkit train`, whose best member is meant.
         at: values such as ``w=[1,0],s=1/2``.
 
     Raises:
@@ -55,6 +56,10 @@ def question(source: str, at: str | None) -> Question:
         raise ValueError(f"{source} should be followed by a name in it, as in {source}:model")
     if _exists(source) or path.suffix == ".model":
         return Question(_parsed(_text(path), path.stem), values)
+    if (path / "config.json").is_file():
+        from identkit.lidvae.run import load
+
+        return Question(load(path).best, values)
     case = case_named(source)
     return Question(case.build(), values, case)
 

@@ -180,12 +180,12 @@ def diagnose(
     from identkit.cli import diagnosing
 
     _quiet()
-    folder = written.folder(out or run / "diagnosis") if run.is_dir() else None
     with shown.stages() as tell:
-        found = diagnosing.diagnosed(
-            run, data, member=member, rows=rows, threshold=threshold, seed=seed, tell=tell
-        )
-        answer = diagnosing.wrote(found, folder) if folder is not None else found.to_dict()
+        tell("reading the run")
+        question = diagnosing.question(run, data, member)
+        folder = written.folder(out or run / "diagnosis")
+        found = diagnosing.diagnosed(question, rows=rows, threshold=threshold, seed=seed, tell=tell)
+        answer = diagnosing.wrote(found, folder)
     if as_json:
         print(json.dumps(answer, allow_nan=False))
     else:

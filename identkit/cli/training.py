@@ -23,6 +23,13 @@ _ASKED = "asked.json"  # beside the checkpoint: what was asked for, so that it c
 _STEPS, _BATCH, _SEEDS = 3000, 128, 2
 _FEWEST = 8  # batches an epoch, for which small tables have smaller batches
 _LATENTS, _OF_IMAGES = 2, 16
+_ELSEWHERE = (
+    "members",
+    "sigma",
+    "categories",
+    "decoder",
+    "min_information",
+)  # of a model, or nothing that can be typed
 _COMPONENTS = 10  # where no labels say how many
 
 
@@ -58,11 +65,17 @@ def resumed(out: Path | None, given: Mapping[str, Any]) -> tuple[dict[str, Any],
         raise ValueError(f"{out} holds a run that was finished: there is nothing to resume")
     if not (out / CHECKPOINT / _ASKED).exists():
         raise ValueError(f"{out} holds no interrupted run to resume")
+    others = [path.name for path in out.iterdir() if path.name != CHECKPOINT]
+    if others:
+        raise ValueError(
+            f"{out} holds {others[0]} beside the interrupted run; nothing is overwritten: move it away"
+        )
     asked = checkpoints.read_json(out / CHECKPOINT / _ASKED)
     for name, value in given.items():
         if asked.get(name) != value:
+            was = f"was {asked[name]}" if name in asked else "was not given"
             raise ValueError(
-                f"--{name.replace('_', '-')} is {asked.get(name)} in the run of {out}, got {value}: leave it out to go on"
+                f"--{name.replace('_', '-')} {was} when the run in {out} began, got {value}: leave it out to go on"
             )
     return asked, out
 
@@ -152,7 +165,12 @@ def _model(asked: Mapping[str, Any], data: Dataset) -> Autoencoder:
         "likelihood": likelihood,
         "seed": asked.get("seed", 0),
     }
-    own = _known(asked.get("model_options"), "--model-options", name, takes, (*options, "members", "sigma"))
+    if likelihood != "categorical" and "sigma" not in takes:
+        raise ValueError(
+            f"--model {name} goes with sequences of states (markov, lstm, a text), got {data.name}, which is "
+            f"{data.likelihood}"
+        )
+    own = _known(asked.get("model_options"), "--model-options", name, takes, (*options, *_ELSEWHERE))
     if likelihood == "gaussian":
         options["sigma"] = _sigma(asked)
     elif "sigma" in asked:
@@ -263,12 +281,12 @@ def show(run: Run, folder: Path, drawn: list[str]) -> None:
 
 def _row(name: str, each: Any, best: bool, stopped: bool) -> dict[str, str]:
     row = {
-        "member": f"{name}{' (best)' if best else ' (diverged)' if stopped else ''}",
+        "member": f"{name}{', best' if best else ', diverged' if stopped else ''}",
         "ELBO": f"{each.elbo:.3f}",
-        "log p(x)": f"{each.log_likelihood:.3f} ± {each.log_likelihood_error:.3f}",
+        "log p(x)": f"{each.log_likelihood:.3f} ±{each.log_likelihood_error:.3f}",
         "KL": f"{each.total_kl:.3f}",
-        "I(z; x)": f"{each.information:.3f} ± {each.information_error:.3f}",
-        "active": f"{len(each.active_units)} of {_latents(each)}",
+        "I(z; x)": f"{each.information:.3f} ±{each.information_error:.3f}",
+        "active": f"{len(each.active_units)}/{_latents(each)}",
     }
     if each.states is not None:
         row["I(y; x)"] = f"{each.states.information:.3f}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,6 +150,7 @@ def diagnose(
     method: str = "auto",
     draws: int = 512,
     lines: int = 16,
+    progress: Callable[[str], None] | None = None,
     **annealing: Any,
 ) -> Diagnosis:
     """Say for each latent of a variational autoencoder whether a collapse is the model's fault, the encoder's, or none.
@@ -178,6 +180,7 @@ def diagnose(
         most: rows, drawn at random, on which posteriors are compared; the active units are counted on all.
         method: of the true posterior: "quadrature" (up to three latents), "annealing", or "auto".
         draws: from q for each datum. lines: of these and of posterior draws, for the conditional informations.
+        progress: called with what is going on, in words, as it takes seconds to minutes.
         annealing: options of `identkit.posterior.annealed.annealed`, such as ``particles``.
 
     Raises:
@@ -196,9 +199,13 @@ def diagnose(
     some = torch.randperm(n, generator=generator)[:most].sort().values
     part = probed(vae, x=everything.x[some.to(everything.x.device)])
     law = encoded(vae, part.x, prior.size)
+    tell = progress or (lambda what: None)
+    tell("how much the likelihood varies")
     flat = flatness(part, seed=seed, level=level)
-    options = {"lines": lines, **annealing}
+    options = {"lines": lines, "progress": tell, **annealing}
+    tell("what q says")
     q = measured(part, prior, law, draws, lines, seed)
+    tell("the true posteriors")
     truth = true_posterior(part, prior, method, seed, options)
     good = torch.tensor([not reasons for reasons in truth.reasons], device=truth.kl.device)
     whole = torch.ones_like(good)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from identkit.lidvae import newton
 from identkit.lidvae.brenier import BrenierMap
+from identkit.lidvae.datasets.support import widths
 from identkit.lidvae.icnn import ICNN
 from identkit.lidvae.information import lower_lipschitz_for
 from identkit.lidvae.logsumexp import LogSumExp
@@ -82,8 +83,13 @@ class BrenierDecoder(nn.Module):
         super().__init__()
         if map not in _MAPS:
             raise ValueError(f"map should be one of {', '.join(_MAPS)}, got {map!r}")
+        hidden = widths(hidden, "hidden")
         if len(hidden) < 2:
-            raise ValueError(f"hidden should be the widths of two maps or more, got {tuple(hidden)}")
+            raise ValueError(f"hidden should be the widths of two maps or more, got {hidden}")
+        if latents > outputs:
+            raise ValueError(
+                f"latents should be at most {outputs}, the decoder's outputs, or no decoder is injective, got {latents}"
+            )
         lower = _dialled(min_information, sigma, latents, members)
         steepness, factor = _constants(alphas, scale, lower, members, len(hidden))
         sizes = [latents] * (len(hidden) - 1) + [outputs]

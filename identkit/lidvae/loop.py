@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from identkit.lidvae import checkpoints
+from identkit.lidvae import checkpoints, interrupts
 from identkit.lidvae.datasets import Dataset
 from identkit.lidvae.metrics import aggregate_information
 from identkit.lidvae.models.autoencoder import Autoencoder
@@ -97,18 +97,17 @@ class Training:
         plan, began, before = self.plan, time.monotonic(), self.seconds
         first = self.step
         try:
-            while self.step < plan.steps and not self._done():
-                self._one_step()
-                self.seconds = before + time.monotonic() - began
-                if self.step % plan.every == 0 or self.step == plan.steps or self._done():
-                    elbo = self._evaluate()
-                    pace = (self.seconds - before) / (self.step - first)
-                    progress(
-                        Progress(
-                            step=self.step, steps=plan.steps, elbo=elbo, left=pace * (plan.steps - self.step)
-                        )
-                    )
-                    self._save(folder, about)
+            with interrupts.held() as breathe:
+                while self.step < plan.steps and not self._done():
+                    self._one_step()
+                    self.seconds = before + time.monotonic() - began
+                    if self.step % plan.every == 0 or self.step == plan.steps or self._done():
+                        elbo = self._evaluate()
+                        pace = (self.seconds - before) / (self.step - first)
+                        left = pace * (plan.steps - self.step)
+                        progress(Progress(step=self.step, steps=plan.steps, elbo=elbo, left=left))
+                        self._save(folder, about)
+                    breathe()
         except KeyboardInterrupt:
             self._save(folder, about)
             raise

@@ -176,7 +176,9 @@ def measure(
     states = None if log_weight is None else measure_states(log_weight, labels)
     active = held["mean"].var(1) > threshold
     latents = [f"z[{k + 1}]" for k in range(model.latents)]
-    certified = [_certificate(model, number) for number in range(model.members)]
+    # Where a member that diverged has an infinite sigma, there is nothing to certify.
+    sound = held["elbo"].mean(1).isfinite().tolist()
+    certified = [_certificate(model, number) if fine else (None, None) for number, fine in enumerate(sound)]
     return tuple(
         Metrics(
             n=len(x),
@@ -194,7 +196,7 @@ def measure(
             states=None if states is None else states[e],
             lower=certified[e][0],
             floor=certified[e][1],
-            verdict=_verdict(model, e) if e in certify else None,
+            verdict=_verdict(model, e) if e in certify and sound[e] else None,
         )
         for e in range(model.members)
     )

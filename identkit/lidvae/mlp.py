@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from identkit.lidvae.datasets.support import widths
 from identkit.lidvae.members import Linear
 
 
@@ -35,7 +36,7 @@ class MLP(nn.Module):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        sizes = (inputs, *hidden, outputs)
+        sizes = (inputs, *widths(hidden, "hidden"), outputs)
         self.layers = nn.ModuleList(
             Linear(members, before, after, generator=generator) for before, after in itertools.pairwise(sizes)
         )

@@ -90,6 +90,7 @@ def _histograms(data: Dataset, x: torch.Tensor) -> Figure:
 
 def _two(ax: Axes, test: np.ndarray, drawn: np.ndarray) -> None:
     low, high = np.quantile(np.concatenate((test, drawn)), (0.002, 0.998))
-    edges = np.linspace(low, max(high, low + 1e-9), 31)
+    bins = int(np.clip(np.sqrt(len(test)), 8, 30))
+    edges = np.linspace(low, max(high, low + 1e-9), bins + 1)
     ax.hist(test, edges, density=True, color=colour(0), alpha=0.45, label="test rows")
     ax.hist(drawn, edges, density=True, histtype="step", color=colour(1), label="samples")

@@ -95,6 +95,7 @@ def annealed(
     rungs: int = 1000,
     lines: int = 32,
     rows_at_once: int = 1 << 15,
+    progress: Callable[[str], None] | None = None,
 ) -> Annealed:
     """Estimate log p(x) and ``KL(p(z | x) ‖ p(z)) = E_Q ℓ − log p(x)`` of each datum, for up to some 64 latents.
 
@@ -122,6 +123,7 @@ def annealed(
             0 leaves it out. Informations at single draws are as skewed as χ²₁, so that errors from fewer than four draws
             to a population are rough for a single datum and latent.
         rows_at_once: rows with which `log_likelihood` is called, at most.
+        progress: called with words on how far the populations are, at every temperature.
 
     Raises:
         ValueError: a discrete prior, NaN or +∞ as ℓ, a wrong shape, no gradient, a count out of range.
@@ -162,7 +164,7 @@ def annealed(
     # ℓ counts from its prior mean: where it is flat, what is left is flat as well, without rounding.
     centre, first = _centred(first, n)
     plan = Plan(moves, final, leaps, ladder, rungs)
-    climb, kernel = climbed(target, start(first, leaps), rows, plan, generator)
+    climb, kernel = climbed(target, start(first, leaps), rows, plan, generator, progress)
     last, pieces, acceptance = _dwell(target, climb, rows, kernel, plan, generator)
     # Each datum's populations count by their evidence; one that failed does not count.
     height, share = _pooled(climb, pieces, populations, n)

@@ -8,6 +8,7 @@ populations of a datum stay independent of each other.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -75,7 +76,12 @@ def start(particles: Particles, leaps: int) -> Climb:
 
 
 def climbed(
-    target: Target, climb: Climb, rows: Int[Tensor, " lanes"], plan: Plan, generator: torch.Generator
+    target: Target,
+    climb: Climb,
+    rows: Int[Tensor, " lanes"],
+    plan: Plan,
+    generator: torch.Generator,
+    progress: Callable[[str], None] | None = None,
 ) -> tuple[Climb, Kernel]:
     """Lead every lane to β = 1, or as far as the plan's rungs reach; and the kernel of its last moves."""
     k = climb.particles.u.shape[-1]
@@ -87,6 +93,9 @@ def climbed(
         roots = roots.index_copy(0, active, kernel.root)
         going = (climb.power < 1) & (climb.rungs < plan.rungs) & (climb.log_evidence > -math.inf)
         active = torch.nonzero(going)[:, 0]
+        if progress is not None:
+            there = 1 - len(active) / len(rows)
+            progress(f"annealing at temperature {int(climb.rungs.max())}, {there:.0%} have arrived")
     return climb, Kernel(climb.power, roots, climb.step, plan.leaps)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Shaped
@@ -103,6 +104,23 @@ def whole(value: int, name: str, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{name} should be a whole number of at least {least}, got {value!r}")
     return value
+
+
+def widths(values: Any, name: str, count: int | None = None) -> tuple[int, ...]:
+    """Whole numbers of at least 1, such as the units of hidden layers.
+
+    Args:
+        count: how many there should be; None: any number of them.
+
+    Raises:
+        ValueError: names the argument and what it was.
+    """
+    several = isinstance(values, Sequence) and not isinstance(values, str)
+    good = several and all(isinstance(each, int) and not isinstance(each, bool) for each in values)
+    if not good or any(each < 1 for each in values) or count not in (None, len(values)):
+        number = "whole numbers" if count is None else f"{count} whole numbers"
+        raise ValueError(f"{name} should be {number} of at least 1 in brackets, got {values!r}")
+    return tuple(values)
 
 
 def randomness(seed: int | torch.Generator) -> torch.Generator:
