@@ -84,7 +84,7 @@ def _rows(run: Run, data: str) -> Tensor:
     """All rows of other data, read and scaled as those were that the run was trained on."""
     import torch
 
-    recipe = dict(run.about.get("recipe") or {"source": None})
+    recipe: dict[str, Any] = dict(run.about.get("recipe") or {"source": None})
     black_and_white = recipe.pop("binarise", recipe.pop("source") in datasets.IMAGES)
     standardised = recipe.pop("standardise", False)
     takes = inspect.signature(datasets.loader(data)).parameters

@@ -273,7 +273,9 @@ def show(run: Run, folder: Path, drawn: list[str]) -> None:
         lines[0] += f" I(y; x) is at most log {first.states.states} = {first.states.cap:.2f}."
     if best is not None:
         guarantee = run.best.certificate()
-        lines.append(f"The best member, {run.names[best]}: {_promise(guarantee, run.metrics[best].verdict)}")
+        lines.append(
+            f"* best on the validation rows, {run.names[best]}: {_promise(guarantee, run.metrics[best].verdict)}"
+        )
     figures = f", figures {', '.join(drawn)}" if drawn else ""
     lines.append(f"{folder} holds the run{figures}.")
     shown.table(title, columns, [list(row.values()) for row in rows], lines)
@@ -281,17 +283,17 @@ def show(run: Run, folder: Path, drawn: list[str]) -> None:
 
 def _row(name: str, each: Any, best: bool, stopped: bool) -> dict[str, str]:
     row = {
-        "member": f"{name}{', best' if best else ', diverged' if stopped else ''}",
-        "ELBO": f"{each.elbo:.3f}",
-        "log p(x)": f"{each.log_likelihood:.3f} ±{each.log_likelihood_error:.3f}",
-        "KL": f"{each.total_kl:.3f}",
-        "I(z; x)": f"{each.information:.3f} ±{each.information_error:.3f}",
+        "member": f"{name}{' *' if best else ', diverged' if stopped else ''}",
+        "ELBO": f"{each.elbo:.2f}",
+        "log p(x)": f"{each.log_likelihood:.2f} ±{each.log_likelihood_error:.2f}",
+        "KL": f"{each.total_kl:.2f}",
+        "I(z; x)": f"{each.information:.2f} ±{each.information_error:.2f}",
         "active": f"{len(each.active_units)}/{_latents(each)}",
     }
     if each.states is not None:
-        row["I(y; x)"] = f"{each.states.information:.3f}"
+        row["I(y; x)"] = f"{each.states.information:.2f}"
         if each.states.accuracy is not None:
-            row |= {"accuracy": f"{each.states.accuracy:.3f}", "ARI": f"{each.states.ari:.3f}"}
+            row |= {"accuracy": f"{each.states.accuracy:.2f}", "ARI": f"{each.states.ari:.2f}"}
     row["m"] = "-" if each.lower is None else f"{each.lower:.3g}"
     row["floor"] = "-" if each.floor is None else f"{each.floor:.3g}"
     row["check"] = each.verdict or ""

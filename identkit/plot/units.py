@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -30,7 +32,7 @@ def active_units(run: Run) -> Figure:
     best = run.best_number if bool(run.fine.any()) else 0
     metrics = run.metrics
     own = metrics[best]
-    order = sorted(own.kl, key=lambda name: -own.kl[name])
+    order = _sorted(own.kl)
     places = np.arange(len(order))
     counted = [name for name in order if not name.startswith("z[")]
     fills = [
@@ -38,7 +40,9 @@ def active_units(run: Run) -> Figure:
     ]
     ax.bar(places, [own.kl[name] for name in order], color=fills, width=0.6)
     ax.set_xlim(-0.6, max(3.0, len(order) - 1) + 0.6)  # a bar is a bar, not a wall
-    others = [sorted(each.kl.values(), reverse=True) for number, each in enumerate(metrics) if number != best]
+    others = [
+        [each.kl[name] for name in _sorted(each.kl)] for number, each in enumerate(metrics) if number != best
+    ]
     for number, heights in enumerate(others):
         ax.plot(places, heights, "o", color="black", ms=2.5, label=None if number else "other members")
     latents = sum(name not in counted for name in order)
@@ -56,3 +60,8 @@ def active_units(run: Run) -> Figure:
     if others or own.floor is not None:
         figure.legend(loc="outside lower right", ncols=2)
     return figure
+
+
+def _sorted(kl: Mapping[str, float]) -> list[str]:
+    """Discrete latents first, then the others from the largest."""
+    return sorted(kl, key=lambda name: (name.startswith("z["), -kl[name]))

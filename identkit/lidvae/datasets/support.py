@@ -115,9 +115,9 @@ def widths(values: Any, name: str, count: int | None = None) -> tuple[int, ...]:
     Raises:
         ValueError: names the argument and what it was.
     """
-    several = isinstance(values, Sequence) and not isinstance(values, str)
-    good = several and all(isinstance(each, int) and not isinstance(each, bool) for each in values)
-    if not good or any(each < 1 for each in values) or count not in (None, len(values)):
+    several = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else [None]
+    good = [isinstance(each, int) and not isinstance(each, bool) and each >= 1 for each in several]
+    if not all(good) or count not in (None, len(good)):
         number = "whole numbers" if count is None else f"{count} whole numbers"
         raise ValueError(f"{name} should be {number} of at least 1 in brackets, got {values!r}")
     return tuple(values)
