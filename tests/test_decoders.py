@@ -202,7 +202,7 @@ def test_it_starts_at_the_data_with_the_slope_asked_for(kind: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"outputs": 1}, "outputs should be at least inputs"),
+        ({"outputs": 1}, "latents should be at most"),
         ({"map": "relu"}, "map should be"),
         ({"min_information": 1.0}, "sigma should be given"),
         (

@@ -373,7 +373,7 @@ def test_a_module_of_the_users_own_encodes() -> None:
     ("arguments", "message"),
     [
         ({"components": 1}, "components should be"),
-        ({"latent_dim": 4}, "outputs should be at least inputs"),
+        ({"latent_dim": 4}, "latents should be at most"),
         ({"separation": 0.0}, "separation should be positive"),
         ({"separation": (1.0, 2.0)}, "separation should be one number"),
         ({"likelihood": "poisson", "min_information": 1.0}, "min_information goes with a Gaussian"),

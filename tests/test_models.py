@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import identkit as ik
 from identkit.lidvae.likelihoods import Gaussian, likelihood_of
 from identkit.lidvae.members import member, stack
-from identkit.lidvae.models import LIDVAE, VAE, Autoencoder
+from identkit.lidvae.models import GMVAE, LIDVAE, VAE, Autoencoder
 from identkit.lidvae.models.plain import PlainAutoencoder
 from identkit.lidvae.posteriors import GaussianPosterior
 from identkit.verdict import Level
@@ -295,7 +295,7 @@ def test_weights_that_cannot_start_anew_are_named() -> None:
     ("arguments", "message"),
     [
         ({"data_dim": 3, "latent_dim": 0}, "latent_dim should be a whole number of at least 1, got 0"),
-        ({"data_dim": 3, "latent_dim": 4}, "outputs should be at least inputs"),
+        ({"data_dim": 3, "latent_dim": 4}, "latents should be at most"),
         ({"likelihood": "normal"}, "likelihood should be one of gaussian, bernoulli"),
         ({"likelihood": "bernoulli", "sigma": 0.1}, "sigma goes with a gaussian likelihood"),
         ({"likelihood": "categorical"}, "categories should be the number of values"),
@@ -339,3 +339,23 @@ def test_a_sample_has_the_law_of_the_model() -> None:
     assert (x - f).std() == pytest.approx(0.5, rel=0.01)
     assert z.mean(0).abs().max() < 0.03
     assert likelihood_of("gaussian", 1, 3).outputs == 3
+
+
+@pytest.mark.parametrize("units", [0.01, 1.0, 300.0])
+def test_a_learned_sigma_starts_beside_the_data_in_any_units(units: float) -> None:
+    """A quarter of the columns' spread; a decoder of one's own has a scale of its own, and a fixed sigma stays."""
+    rows = units * torch.randn(400, 3, generator=generator(1))
+    spread = float(rows.std(0).square().mean().sqrt())
+    for kind in (VAE, LIDVAE, GMVAE):
+        make: Any = kind
+        arguments = {"components": 2} if kind is GMVAE else {}
+        model = make(3, 2, sigma="learned", **arguments)
+        model.start_(rows, generator=generator())
+        assert model.likelihood.sigma.item() == pytest.approx(spread / 4, rel=1e-4)
+        fixed = make(3, 2, sigma=0.5, **arguments)
+        fixed.start_(rows, generator=generator())
+        assert fixed.likelihood.sigma.item() == pytest.approx(0.5)
+    own = VAE(3, 2, sigma="learned", decoder=nn.Linear(2, 3))
+    own.start_(rows, generator=generator())
+    assert isinstance(own.likelihood, Gaussian)
+    assert own.likelihood.sigma.item() == 1.0

@@ -56,7 +56,7 @@ def question(source: str, at: str | None) -> Question:
         raise ValueError(f"{source} should be followed by a name in it, as in {source}:model")
     if _exists(source) or path.suffix == ".model":
         return Question(_parsed(_text(path), path.stem), values)
-    if (path / "config.json").is_file():
+    if _exists(str(path / "config.json")):
         from identkit.lidvae.run import load
 
         return Question(load(path).best, values)

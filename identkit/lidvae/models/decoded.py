@@ -46,7 +46,8 @@ class Decoded(Autoencoder):
         """Begin from the training rows: outputs at their marginal law, slopes of order 1, the encoder's inputs too."""
         rows = x.to(self.device) if self.whole_numbers else x.to(self.device, self.dtype)
         self.reading.start_(rows)
-        self.likelihood.start_(rows)
+        if "decoder" not in self.own_modules:  # which starts at a scale of its own, beside which σ stays at 1
+            self.likelihood.start_(rows)
         centre = self.likelihood.centre(rows).to(self.dtype)
         spread = rows.std(0).square().mean().sqrt() if isinstance(self.likelihood, Gaussian) else None
         with torch.no_grad():

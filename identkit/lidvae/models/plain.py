@@ -46,7 +46,7 @@ class VAE(PlainAutoencoder):
         data_dim, latent_dim: D and K.
         likelihood: gaussian, bernoulli, poisson or categorical.
         sigma: of a Gaussian, 1 by default, one for all members or one for each; or "learned", from a quarter of the
-            columns' spread.
+            columns' spread (beside a decoder of your own from 1).
         categories: of a categorical.
         hidden: units of the decoder's hidden layers.
         encoder: "mlp", "residual" (convolutions over images of the given `shape`), or a module of your own from rows
