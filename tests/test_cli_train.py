@@ -190,7 +190,10 @@ def test_interrupted_and_resumed_is_as_if_never_interrupted(say, tmp_path, monke
             "--min-information goes with lidvae",
         ),
         (("--data", "pinwheel", "--model-options", "depth=3"), "--model-options of lidvae are map"),
-        (("--data", "pinwheel", "--model-options", "hidden=[0,1]"), "hidden should be 2 whole numbers"),
+        (
+            ("--data", "pinwheel", "--model-options", "hidden=[0,1]"),
+            "hidden should be whole numbers of at least 1",
+        ),
         (("--data", "pinwheel", "--objective", "gan"), "--objective should be one of elbo, beta"),
         (("--data", "pinwheel", "--objective-options", "nats=1"), "--objective-options of elbo are samples"),
         (("--data", "pinwheel", "--beta", "1", "--objective", "elbo"), "--beta goes with --objective beta"),

@@ -106,20 +106,16 @@ def whole(value: int, name: str, least: int = 1) -> int:
     return value
 
 
-def widths(values: Any, name: str, count: int | None = None) -> tuple[int, ...]:
+def widths(values: Any, name: str) -> tuple[int, ...]:
     """Whole numbers of at least 1, such as the units of hidden layers.
-
-    Args:
-        count: how many there should be; None: any number of them.
 
     Raises:
         ValueError: names the argument and what it was.
     """
     several = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else [None]
     good = [isinstance(each, int) and not isinstance(each, bool) and each >= 1 for each in several]
-    if not all(good) or count not in (None, len(good)):
-        number = "whole numbers" if count is None else f"{count} whole numbers"
-        raise ValueError(f"{name} should be {number} of at least 1 in brackets, got {values!r}")
+    if not all(good):
+        raise ValueError(f"{name} should be whole numbers of at least 1 in brackets, got {values!r}")
     return tuple(values)
 
 
