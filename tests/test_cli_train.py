@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from identkit.cli import main
-from identkit.lidvae import training
+from identkit.lidvae import loop
 from identkit.lidvae.run import load
 
 SMALL = ("--steps", "4", "--batch-size", "16", "--seeds", "1")
@@ -130,14 +130,14 @@ def test_every_model_goes_all_the_way(say, tmp_path, model):
 def test_interrupted_and_resumed_is_as_if_never_interrupted(say, tmp_path, monkeypatch):
     arguments = ("train", *PINWHEEL, *NARROW, "--no-figures", "--steps", "8")
     say(*arguments, "--out", "whole")
-    real = training._Training._one_step
+    real = loop.Training._one_step
 
     def stop(self):
         real(self)
         if self.step == 5:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training._Training, "_one_step", stop)
+    monkeypatch.setattr(loop.Training, "_one_step", stop)
     status, out, err = say(*arguments, "--out", "cut")
     assert (status, out) == (130, "")
     assert "identkit train --resume --out cut goes on from here" in err

@@ -13,11 +13,12 @@ from identkit.cli import shown, written
 from identkit.cli.options import settings
 from identkit.lidvae import checkpoints, datasets
 from identkit.lidvae.datasets import Dataset
+from identkit.lidvae.loop import Progress
 from identkit.lidvae.models import MODELS
 from identkit.lidvae.models.autoencoder import Autoencoder
 from identkit.lidvae.objectives import OBJECTIVES, Objective
 from identkit.lidvae.run import CHECKPOINT, CONFIG, Run
-from identkit.lidvae.training import Progress, fit
+from identkit.lidvae.training import fit
 
 _ASKED = "asked.json"  # beside the checkpoint: what was asked for, so that it can be gone on with
 _STEPS, _BATCH, _SEEDS = 3000, 128, 2
