@@ -38,10 +38,11 @@ def collapse_table(found: Sequence[Trained]) -> Figure:
     _table(left, latents, by_encoder=True)
     _table(right, latents, by_encoder=False)
     left.set_title(
-        f"What q says: {_rate(sum(s.collapsed == s.flat for s in latents), len(latents))}", loc="left"
+        f"What the encoder says\n{_rate(sum(s.collapsed == s.flat for s in latents), len(latents))}",
+        loc="left",
     )
     agreeing = sum((s.truth <= THRESHOLD) == s.flat for s in latents)
-    right.set_title(f"The true posterior: {_rate(agreeing, len(latents))}", loc="left")
+    right.set_title(f"The true posterior\n{_rate(agreeing, len(latents))}", loc="left")
     return figure
 
 
@@ -90,7 +91,7 @@ def _frame(i: int, j: int):  # type: ignore[no-untyped-def]
 def _rate(good: int, n: int) -> str:
     low = beta.ppf((1 - _LEVEL) / 2, good, n - good + 1) if good else 0.0
     high = beta.ppf((1 + _LEVEL) / 2, good + 1, n - good) if good < n else 1.0
-    return f"{good:,} of {plural(n, 'latent')} on the diagonal [{low:.1%}, {high:.1%}]"
+    return f"{good:,} of {plural(n, 'latent')} agree [{low:.1%}, {high:.1%}]"
 
 
 @styled
