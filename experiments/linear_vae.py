@@ -13,8 +13,8 @@ figures are over the training rows, which the theorem is about, and log-likeliho
 Every seed finds as many latents as the eigenvalues say. Theory and training part at the two least fixed σ alone: training is
 not over there after so many steps. Loadings are not yet at right angles (`largest_cosine`), so that latents share
 directions and each tells less, and the likelihood is short as well. Four times the steps (`longer`) bring the KLs at
-σ = 0.35 from 0.13 to 0.001 nats of the closed form. A learned σ starts at 1 and comes down, and ends nearer to its optimum at
-0.3 than the fixed ones to theirs at 0.35 after as many steps.
+σ = 0.35 from 0.13 to 0.001 nats of the closed form. A learned σ starts at 1 and comes down, and ends nearer to its
+optimum at 0.3 than the fixed ones to theirs at 0.35 after as many steps.
 """
 
 from __future__ import annotations
