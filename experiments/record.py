@@ -27,16 +27,28 @@ class Record:
         about: the module's docstring.
         presets: the sizes it can be run at, the first by default; a preset called smoke writes nothing into the
             repository.
+        options: further ones of the script, by name, with what argparse is to know of each.
     """
 
-    def __init__(self, name: str, about: str | None, presets: Sequence[str] = ("cpu", "smoke")) -> None:
+    def __init__(
+        self,
+        name: str,
+        about: str | None,
+        presets: Sequence[str] = ("cpu", "smoke"),
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         parser = ArgumentParser(
             prog=f"python -m experiments.{name}", description=(about or "").partition("\n")[0]
         )
         parser.add_argument("--preset", choices=presets, default=presets[0])
         parser.add_argument("--out", type=Path, default=None, help="folder; experiments/results by default")
+        for option, about_it in (options or {}).items():
+            parser.add_argument(f"--{option}", **about_it)
         self.arguments: Namespace = parser.parse_args()
         self.name, self.preset = name, str(self.arguments.preset)
+        given = {option: getattr(self.arguments, option) for option in options or {}}
+        words = [f"--{option} {value}" for option, value in given.items() if value is not None]
+        self.command = " ".join([f"python -m experiments.{name}", f"--preset {self.preset}", *words])
         self.began = time.monotonic()
 
     @property
@@ -49,10 +61,16 @@ class Record:
         """Where the files go; None: nowhere."""
         return self.arguments.out or (None if self.smoke else RESULTS)
 
-    def write(self, found: Mapping[str, Any], **figures: Figure) -> None:
-        """Write ``name.json`` and ``name.png`` (``name_figure.png`` for other figures than `main`)."""
+    def write(self, found: Mapping[str, Any], *, stem: str | None = None, **figures: Figure) -> None:
+        """Write ``name.json`` and ``name.png`` (``name_figure.png`` for other figures than `main`).
+
+        Args:
+            found: the facts.
+            stem: of the files, where it is not the script's name.
+            figures: by title.
+        """
         result = {
-            "command": f"python -m experiments.{self.name} --preset {self.preset}",
+            "command": self.command,
             "date": date.today().isoformat(),
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
             "torch": torch.__version__,
@@ -62,10 +80,11 @@ class Record:
         print(f"{result['seconds']:.0f} s")
         if self.folder is None:
             return
-        write_json(self.folder / f"{self.name}.json", result)
+        stem = stem or self.name
+        write_json(self.folder / f"{stem}.json", result)
         for title, figure in figures.items():
             suffix = "" if title == "main" else f"_{title}"
-            figure.savefig(self.folder / f"{self.name}{suffix}.png", dpi=200)
+            figure.savefig(self.folder / f"{stem}{suffix}.png", dpi=200)
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
