@@ -101,7 +101,9 @@ def methods(data: Dataset, budget: Budget) -> list[Method]:
     if flat:
         shared["sigma"] = SIGMA
     # In the plane maps with borders along half-lines tear as the arms do; in 784 dimensions ridges are affordable.
-    maps: dict[str, Any] = {"map": "logsumexp", "hidden": (*wide, budget.hidden)} if flat else {"hidden": wide}
+    maps: dict[str, Any] = (
+        {"map": "logsumexp", "hidden": (*wide, budget.hidden)} if flat else {"hidden": wide}
+    )
     clusters = ARMS if flat else CLUSTERS
 
     def plain() -> ik.VAE:
@@ -111,11 +113,11 @@ def methods(data: Dataset, budget: Budget) -> list[Method]:
         Method(name="VAE", model=plain),
         Method(name="β-VAE", model=plain, objective=BetaVAE(beta=BETA)),
         Method(name="lagging", model=plain, objective=Lagging(most=budget.lead)),
-        Method(
-            name="SA-VAE", model=plain, objective=SemiAmortised(steps=budget.climb, rate=CLIMB_RATE)
-        ),
+        Method(name="SA-VAE", model=plain, objective=SemiAmortised(steps=budget.climb, rate=CLIMB_RATE)),
         Method(name="LIDVAE", model=lambda: ik.LIDVAE(columns, budget.latents, **maps, **shared)),
-        Method(name="GMVAE", model=lambda: ik.GMVAE(columns, budget.latents, clusters, hidden=wide, **shared)),
+        Method(
+            name="GMVAE", model=lambda: ik.GMVAE(columns, budget.latents, clusters, hidden=wide, **shared)
+        ),
         Method(name="LIDMVAE", model=lambda: ik.LIDMVAE(columns, budget.latents, clusters, **maps, **shared)),
     ]
 

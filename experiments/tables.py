@@ -177,7 +177,11 @@ def summary(found: Mapping[str, Row], data: Dataset, budget: Budget) -> dict[str
     return {
         "data": data.fingerprint() | {"likelihood": data.likelihood},
         "budget": asdict(budget),
-        "search": {"settings_per_method": len(RATES), "decoder_rates": RATES, "chosen_by": "validation bound"},
+        "search": {
+            "settings_per_method": len(RATES),
+            "decoder_rates": RATES,
+            "chosen_by": "validation bound",
+        },
         "by_log_likelihood": by_likelihood,
         "methods": rows,
     }
@@ -193,7 +197,9 @@ def markdown(facts: Mapping[str, Any]) -> str:
     for name, one in facts["methods"].items():
         found = [shown(one["by_seed"][each], 2) for each in ("kl", "information", "log_likelihood")]
         units, lower = shown(one["by_seed"]["active_units"], 1), one["certified_m"]
-        lines.append(f"| {name} | {units} | {' | '.join(found)} | {'' if lower is None else f'{lower:.3g}'} |")
+        lines.append(
+            f"| {name} | {units} | {' | '.join(found)} | {'' if lower is None else f'{lower:.3g}'} |"
+        )
     return "\n".join(lines)
 
 

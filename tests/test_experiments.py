@@ -33,9 +33,7 @@ def run(name: str, monkeypatch: pytest.MonkeyPatch, *options: str) -> None:
 @pytest.mark.parametrize(
     "name", [each if each in FAST else pytest.param(each, marks=pytest.mark.slow) for each in SCRIPTS]
 )
-def test_every_script_shows_that_it_runs(
-    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_every_script_shows_that_it_runs(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     run(name, monkeypatch, "--out", str(tmp_path))
     (facts,) = (read_json(path) for path in tmp_path.glob("*.json"))
     assert facts["command"].startswith(f"python -m experiments.{name} --preset smoke")
