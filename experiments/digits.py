@@ -94,7 +94,11 @@ def _figure(found: dict[str, Any], samples: dict[str, Tensor]) -> Figure:
     for number, (name, one) in enumerate(gaussian.items()):
         mean = torch.tensor(one["kl_per_latent"]).mean(0)
         bars.bar(
-            torch.arange(LATENTS) + 0.4 * number - 0.2, mean, width=0.4, color=SERIES[number], label=name
+            (torch.arange(LATENTS) + 0.4 * number - 0.2).tolist(),
+            mean.tolist(),
+            width=0.4,
+            color=SERIES[number],
+            label=name,
         )
     bars.set(
         xlabel="latent, by KL",
