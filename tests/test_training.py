@@ -55,7 +55,7 @@ def test_a_linear_autoencoder_reaches_the_maximum_likelihood_of_ppca() -> None:
         truth = float(best.log_evidence(data.test.double()).mean())
         assert metrics.log_likelihood == pytest.approx(truth, abs=0.03)
         assert metrics.elbo == pytest.approx(truth, abs=0.05)
-        assert metrics.total_kl == pytest.approx(float(best.kl_to_prior(data.test.double()).mean()), abs=0.1)
+        assert metrics.total_kl == pytest.approx(float(best.kl_to_prior(data.test.double()).mean()), abs=0.25)
 
 
 def test_training_raises_the_elbo_of_every_member_and_leaves_the_model(plane: Dataset) -> None:
