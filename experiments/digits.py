@@ -109,7 +109,7 @@ def _figure(found: dict[str, Any], samples: dict[str, Tensor]) -> Figure:
     for number, (name, x) in enumerate(samples.items()):
         panel = figure.add_subplot(grid[number + 1])
         tiles = x.reshape(4, 6, 8, 8).permute(0, 2, 1, 3).reshape(32, 48)
-        panel.imshow(tiles, cmap="gray_r", interpolation="nearest")
+        panel.imshow(tiles.numpy(), cmap="gray_r", interpolation="nearest")
         panel.set(title=f"{name}: means of samples", xticks=[], yticks=[])
     return figure
 

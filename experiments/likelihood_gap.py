@@ -348,7 +348,14 @@ def draw(runs: dict[str, Run], data: Dataset, side: int, path: Path) -> None:
     for ax, (name, run) in zip(axes[1:], runs.items(), strict=True):
         decoder: Any = run.best.decoder
         density = log_density(decoder, square, SIGMA, 1, 2 * side)[0].exp().reshape(side, side)
-        ax.pcolormesh(ticks, ticks, density, cmap="Blues", vmax=0.9 * float(density.max()), rasterized=True)
+        ax.pcolormesh(
+            ticks.numpy(),
+            ticks.numpy(),
+            density.numpy(),
+            cmap="Blues",
+            vmax=0.9 * float(density.max()),
+            rasterized=True,
+        )
         with torch.no_grad():
             for tick in lines:
                 for z in (

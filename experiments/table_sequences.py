@@ -38,6 +38,18 @@ BUDGETS = {
         lead=10,
         samples=50,
     ),
+    "short": Budget(
+        rows=4_000,
+        epochs=6,
+        seeds=2,
+        batch_size=128,
+        learning_rate=8e-3,
+        latents=2,
+        hidden=32,
+        climb=5,
+        lead=5,
+        samples=20,
+    ),
     "gpu": Budget(
         rows=100_000,
         epochs=40,

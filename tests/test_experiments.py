@@ -38,7 +38,7 @@ def test_every_script_shows_that_it_runs(name: str, monkeypatch: pytest.MonkeyPa
     (facts,) = (read_json(path) for path in tmp_path.glob("*.json"))
     assert facts["command"].startswith(f"python -m experiments.{name} --preset smoke")
     assert facts["seconds"] > 0
-    assert list(tmp_path.glob("*.png")) or name == "phase_diagram"  # which draws nothing of a few steps
+    assert list(tmp_path.glob("*.png")) or not name.startswith("table_")  # some draw nothing of a few steps
 
 
 @pytest.mark.slow
@@ -72,6 +72,11 @@ def test_images_are_drawn_black_and_white_once() -> None:
     assert set(one.train.unique().tolist()) == {0.0, 1.0} and len(one.train) == 160
 
 
+def test_the_readme_has_a_row_for_every_script() -> None:
+    rows = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert SCRIPTS and all(f"| `{name}` |" in rows for name in SCRIPTS)
+
+
 @pytest.mark.parametrize("path", TABLES, ids=[path.stem for path in TABLES])
 def test_the_readme_says_what_the_files_say(path: Path) -> None:
     assert markdown(read_json(path)) in (FOLDER / "README.md").read_text(encoding="utf-8")
@@ -99,5 +104,5 @@ def test_saved_weights_give_the_saved_row_again() -> None:
     row = facts["methods"]["LIDVAE"]
     assert facts["command"] == "python -m experiments.table_images --preset cpu --data pinwheel"
     for name, values in row["by_seed"].items():
-        assert again["by_seed"][name] == pytest.approx(values, abs=1e-3), name
+        assert again["by_seed"][name] == pytest.approx(values, abs=2e-5), name
     assert sum(file.stat().st_size for file in SAVED.iterdir()) < 200_000
