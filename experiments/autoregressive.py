@@ -91,6 +91,7 @@ def main() -> None:
     found = summary(points) | compared(points, longer)
     for name, value in found.items():
         print(f"{name}: {value}")
+    figures: dict[str, Any] = {} if record.smoke else {"main": _figure(points, own)}
     record.write(
         {
             "length": LENGTH,
@@ -106,7 +107,7 @@ def main() -> None:
             "points": points,
             "longer": longer,
         },
-        **({} if record.smoke else {"main": _figure(points, own)}),
+        **figures,
     )
 
 

@@ -3,12 +3,13 @@
     OMP_NUM_THREADS=1 python -m experiments.phase_diagram
 
 Plain VAE: where σ² is at least the largest eigenvalue λ₁ of the data's covariance, the best linear decoder is
-constant (Lucas et al. 2019). A flexible one changes less than one might think. For a decoder ``μ + ε g(z)``, E g = 0, the gain
-in log-likelihood starts with ``½ ε² tr[Cov g (C/σ⁴ − I/σ²)]``, C the data's covariance: σ² < λ₁ makes forgetting a
-saddle for every decoder that can be linear to first order, whatever its width. And above the data's sub-Gaussian
-proxy ``s² = max_t 2 log E e^{t·(x − μ)}/‖t‖² ≥ λ₁`` no decoder of any width beats the constant:
-``E p_σ(x − θ)/p_σ(x − μ) ≤ 1`` for all θ is then Lindsay's (1983) condition for the best law of f(z) to be a point. Where s² = λ₁, as the
-grid of t shows it here within a thousandth, the best decoder's boundary is the same for all widths, and sharp.
+constant (Lucas et al. 2019). A flexible one changes less than one might think. For a decoder ``μ + ε g(z)``, E g = 0,
+the gain in log-likelihood starts with ``½ ε² tr[Cov g (C/σ⁴ − I/σ²)]``, C the data's covariance: σ² < λ₁ makes
+forgetting a saddle for every decoder that can be linear to first order, whatever its width. And above the data's
+sub-Gaussian proxy ``s² = max_t 2 log E e^{t·(x − μ)}/‖t‖² ≥ λ₁`` no decoder of any width beats the constant:
+``E p_σ(x − θ)/p_σ(x − μ) ≤ 1`` for all θ is then Lindsay's (1983) condition for the best law of f(z) to be a point.
+Where s² = λ₁, as the grid of t shows it here within a thousandth, the best decoder's boundary is the same for all
+widths, and sharp.
 
 LIDVAE: its slope cannot fall below m. A linear decoder at the best slope allowed, ``max(m, √(λ − σ²)₊)``, has the KL that
 the calculator gives (`identkit.lidvae.information.predicted_kl`): its contours are drawn over the measured
@@ -94,7 +95,7 @@ def main() -> None:
         print(
             f"m {point['m']:5.2f} σ {point['sigma']:.2f} KL {point['kl']:.4f} calculator {point['predicted']:.4f}"
         )
-    figures = {} if record.smoke else {"main": _figure(plain, bound, values, spread, found)}
+    figures: dict[str, Any] = {} if record.smoke else {"main": _figure(plain, bound, values, spread, found)}
     record.write(
         {
             "eigenvalues": values.flip(0).tolist(),

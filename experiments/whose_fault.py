@@ -116,7 +116,7 @@ def main() -> None:
     )
     for one in samples:
         print(one)
-    figures = {} if record.smoke else {"main": _figure(panels, edges)}
+    figures: dict[str, Any] = {} if record.smoke else {"main": _figure(panels, edges)}
     record.write(
         {
             "threshold": THRESHOLD,
