@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from identkit.lidvae.checkpoints import write_json
@@ -79,12 +80,15 @@ class Record:
         }
         print(f"{result['seconds']:.0f} s")
         if self.folder is None:
+            for figure in figures.values():
+                pyplot.close(figure)
             return
         stem = stem or self.name
         write_json(self.folder / f"{stem}.json", result)
         for title, figure in figures.items():
             suffix = "" if title == "main" else f"_{title}"
             figure.savefig(self.folder / f"{stem}{suffix}.png", dpi=200)
+            pyplot.close(figure)
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

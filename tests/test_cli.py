@@ -469,7 +469,7 @@ BAD_INPUT = {
     "unknown suite": (
         ["verify", "--suite", "deepest"],
         "",
-        "suite should be one of classical, all, got 'deepest'",
+        "suite should be one of classical, deep, all, got 'deepest'",
     ),
     "suite and model": (["verify", "-", "--suite", "classical"], LINEAR, "not both"),
     "data without model": (["verify", "--data", "good.csv"], "", "--data should stand beside a MODEL"),

@@ -339,12 +339,14 @@ def test_a_share_that_the_law_reads_off_is_identified_and_the_rest_left_open():
     assert verdict.certificate is not None and verdict.certificate.verify()
 
 
-def test_latents_on_a_simplex_are_left_open_and_refused_by_quadrature():
-    m = parse("z ~ Dirichlet(1, 1); observe x ~ Normal(w*z[1], 1)")
+def test_latents_on_a_simplex_are_left_open_by_proof_and_measured_as_shares():
+    m = parse("z ~ Dirichlet(2, 3); observe x ~ Normal(w*z[1], 1)")
     assert ik.check(m, data={"x": 1}, at={"w": 1}).level is Level.UNKNOWN
     assert ik.check(m, about="joint").level is Level.UNKNOWN
-    with pytest.raises(ValueError, match="fixed sum"):
-        ik.collapse(m, [[1.0]], at={"w": 1})
+    found = ik.collapse(m, [[1.0], [-2.0]], at={"w": 1})
+    alone = ik.collapse(parse("z ~ Beta(2, 3); observe x ~ Normal(w*z, 1)"), [[1.0], [-2.0]], at={"w": 1})
+    assert found.kl.tolist() == pytest.approx(alone.kl.tolist(), abs=1e-9)
+    assert found.kl_per_latent[:, 0].tolist() == pytest.approx(alone.kl.tolist(), abs=1e-9)
 
 
 def test_a_likelihood_that_ignores_one_count_of_two_is_no_proof_that_the_data_do():

@@ -227,7 +227,7 @@ def test_progress_counts_every_step(classical):
 
 
 def test_unknown_suite_names_those_there_are():
-    with pytest.raises(ValueError, match="one of classical, all, got 'clasical'"):
+    with pytest.raises(ValueError, match="one of classical, deep, all, got 'clasical'"):
         suites.run("clasical")
 
 

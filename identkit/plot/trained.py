@@ -101,10 +101,8 @@ def film(strips: Sequence[Strip]) -> Figure:
     Args:
         strips: one row of pictures each.
     """
-    import matplotlib.pyplot as plt
-
     pictures = len(strips[0].steps)
-    figure = plt.figure(figsize=(WIDTH, 1.05 * len(strips) + 2.1), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.05 * len(strips) + 2.1), layout="constrained")
     grid = figure.add_gridspec(len(strips) + 1, 1, height_ratios=[1.0] * len(strips) + [1.9])
     for number, strip in enumerate(strips):
         row = grid[number].subgridspec(1, pictures, wspace=0.02)
