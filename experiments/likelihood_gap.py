@@ -369,7 +369,6 @@ def draw(runs: dict[str, Run], data: Dataset, side: int, path: Path) -> None:
         ax.set_xlim(-2.6, 2.6)
         ax.set_ylim(-2.6, 2.6)
     figure.savefig(path, dpi=130)
-    plt.close(figure)
 
 
 def main() -> int:
