@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -90,6 +93,27 @@ def test_seeds_begin_elsewhere_and_a_given_start_is_kept(plane: Dataset) -> None
         torch.allclose(a, b, atol=1e-6) for a, b in zip(first.parameters(), model.parameters(), strict=True)
     )
     assert not torch.allclose(first.encoder.layers[0].weight, second.encoder.layers[0].weight)  # type: ignore[attr-defined]
+
+
+_COMPILED = """
+import torch
+from identkit.lidvae.datasets import pinwheel
+from identkit.lidvae.models import VAE
+from identkit.lidvae.training import fit
+model = VAE(2, 2, hidden=(8,), encoder_hidden=(8,), sigma=0.5)
+eager, compiled = (fit(model, pinwheel(600), steps=20, seeds=2, compile=how).model for how in (False, True))
+print(max(float((a - b).abs().max()) for a, b in zip(eager.parameters(), compiled.parameters())))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for the CPU by a C++ compiler")
+def test_a_compiled_loss_trains_to_the_same_weights() -> None:
+    """In a process of its own: the compiler does not see through the tests' checks of types."""
+    done = subprocess.run(
+        [sys.executable, "-c", _COMPILED], capture_output=True, text=True, timeout=300, check=True
+    )
+    assert float(done.stdout) < 1e-4
 
 
 # --- a member that diverges ------------------------------------------------------------------------------------
