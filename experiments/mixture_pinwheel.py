@@ -4,8 +4,8 @@
 
 LIDMVAE keeps its components apart by construction and decodes them by Brenier maps; GMVAE places them by a linear layer, as
 public code does, and decodes by a perceptron. Encoder, optimiser and schedule are the same. Two further models cross these
-choices: components apart under a perceptron, and a linear layer under Brenier maps. Once the noise σ is learned from 1 at
-the start; once it is fixed at .2 (the arms are .05 across and .3 along). Four seeds each.
+choices: components apart under a perceptron, and a linear layer under Brenier maps. Once the noise σ is learned, from a
+quarter of the data's spread at the start; once it is fixed at .2 (the arms are .05 across and .3 along). Four seeds each.
 """
 
 from __future__ import annotations
