@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,16 @@ def test_every_method_had_the_same_search_and_the_same_budget(path: Path) -> Non
         assert all(len(values) == facts["budget"]["seeds"] for values in one["by_seed"].values())
     ordered = [facts["methods"][name]["log_likelihood"]["mean"] for name in facts["by_log_likelihood"]]
     assert ordered == sorted(ordered, reverse=True)
+
+
+def test_the_readme_names_every_result() -> None:
+    """What nobody speaks of got there by accident."""
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(?:results/)?([\w*]+)(?:\.json|\.png)`", text))
+    strangers = [
+        path.name for path in RESULTS.iterdir() if not any(fnmatch(path.stem, each) for each in named)
+    ]
+    assert strangers == []
 
 
 @pytest.mark.skipif(not SAVED.exists(), reason="no weights were saved")
