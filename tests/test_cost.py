@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
-ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+ALONE = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")} | {
+    # glibc gives back at once what is freed, so that the peak is what lives: what it keeps varied by 20 MB a run.
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "65536",
+    "MALLOC_TRIM_THRESHOLD_": "0",
+}
 
 PEAK = """
 import sys
@@ -50,7 +55,7 @@ def alone(program: str, *arguments: str) -> list[float]:
     """What a program prints, in a process of its own with one thread."""
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments],
-        env={**os.environ, **ONE_THREAD},
+        env={**os.environ, **ALONE},
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,
