@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from identkit.lidvae import newton
-from identkit.lidvae.members import in_members, like_rows, normal, per_member
+from identkit.lidvae.members import along, in_members, like_rows, normal, per_member
 from identkit.lidvae.positive import raw_of, softplus
 
 _PROBES = 4  # random signs per input where Hessians are too large to form
@@ -154,7 +154,7 @@ class BrenierMap(nn.Module, abc.ABC):
             )
         of_psi = self._slope_to_start(in_members(x, self.members, self.dimension), generator) - self.alpha
         weights = softplus(self.scale_raw)
-        factor = ((wanted - self.alpha) / of_psi).reshape(-1, *[1] * (weights.ndim - 1))
+        factor = along((wanted - self.alpha) / of_psi, weights)
         self.scale_raw.copy_(raw_of(factor * weights))
 
     @property

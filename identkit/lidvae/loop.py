@@ -15,6 +15,7 @@ from torch import Tensor
 
 from identkit.lidvae import checkpoints, interrupts
 from identkit.lidvae.datasets import Dataset
+from identkit.lidvae.members import along
 from identkit.lidvae.metrics import aggregate_information
 from identkit.lidvae.models.autoencoder import Autoencoder
 from identkit.lidvae.objectives import Objective
@@ -116,7 +117,7 @@ class Training:
 
     def _done(self) -> bool:
         late = self.plan.patience is not None and self.waited >= self.plan.patience
-        return late or not bool(self.optimiser.alive.any())
+        return late or None not in self.stopped
 
     def _one_step(self) -> None:
         progress = self.step / self.plan.steps
@@ -124,9 +125,9 @@ class Training:
         if self.encoder is not None and bool(self.eager.any()):
             self._lead_encoder(progress, rate)
         loss = self.loss(self.model, self._batch(self.step), progress, self.generator)
-        alive = self.optimiser.alive.clone()
-        self.optimiser.step(loss, rate)
-        self._note_stopped(alive, loss.detach())
+        newly = self.optimiser.step(loss, rate)
+        if newly is not None:
+            self._note_stopped(newly, loss.detach())
         self.running += torch.where(self.optimiser.alive, loss.detach(), 0.0)
         self.step += 1
 
@@ -168,8 +169,7 @@ class Training:
     def _rows(self, index: Tensor) -> Shaped[Tensor, "e b d"]:
         return self.model.rows(self.data.draw(self.data.train[index], self.generator))
 
-    def _note_stopped(self, before: Bool[Tensor, " e"], loss: Float[Tensor, " e"]) -> None:
-        newly = before & ~self.optimiser.alive
+    def _note_stopped(self, newly: Bool[Tensor, " e"], loss: Float[Tensor, " e"]) -> None:
         for number in newly.nonzero()[:, 0].tolist():
             what = "gradient" if math.isfinite(float(loss[number])) else "loss"
             self.stopped[number] = (
@@ -215,8 +215,7 @@ class Training:
         self.waited = 0 if bool(better.any()) else self.waited + 1
         self.best_elbo = torch.where(better, elbo, self.best_elbo)
         for name, tensor in self.model.state_dict().items():
-            which = better.reshape(-1, *[1] * (tensor.ndim - 1))
-            self.best[name] = torch.where(which, tensor, self.best[name])
+            self.best[name] = torch.where(along(better, tensor), tensor, self.best[name])
 
     def _fixed(self, seed: int = 1) -> torch.Generator:
         return torch.Generator(self.data.train.device).manual_seed(seed)

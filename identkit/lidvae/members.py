@@ -129,6 +129,11 @@ def like_rows(values: Float[Tensor, "e n *d"], x: Shaped[Tensor, "*f n k"]) -> F
     return values.squeeze(0) if x.ndim == 2 else values
 
 
+def along(values: Shaped[Tensor, " e"], tensor: Tensor) -> Shaped[Tensor, "e ..."]:
+    """One number a member, in the shape that broadcasts against a tensor of all members."""
+    return values.reshape(-1, *[1] * (tensor.ndim - 1))
+
+
 def per_member(value: float | Sequence[float] | Tensor, members: int, name: str) -> Float[Tensor, " e"]:
     """Give one positive number to each member, in torch's default precision.
 

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from identkit.lidvae.datasets.support import whole
 from identkit.lidvae.models.autoencoder import Autoencoder, Terms
 
 PerMember = float | Sequence[float]
@@ -32,8 +33,7 @@ class Objective(abc.ABC):
     samples: int = 1
 
     def __post_init__(self) -> None:
-        if isinstance(self.samples, bool) or self.samples < 1:
-            raise ValueError(f"samples should be a whole number of at least 1, got {self.samples!r}")
+        whole(self.samples, "samples")
 
     @abc.abstractmethod
     def loss(
@@ -75,11 +75,16 @@ class ELBO(Objective):
         progress: float,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, " e"]:
-        """The negative bound."""
-        return -self._terms(model, x, generator).elbo().mean(-1)
+        """The negative bound, or what a kind of it makes of the same terms."""
+        terms = model.terms(x, self._led(model, x, generator), self.samples, generator)
+        return self._weighed(terms, model, progress)
 
-    def _terms(self, model: Autoencoder, x: Tensor, generator: torch.Generator | None) -> Terms:
-        return model.terms(x, model.infer(x), self.samples, generator)
+    def _led(self, model: Autoencoder, x: Tensor, generator: torch.Generator | None) -> Any:
+        """The q that the loss is about, with the gradient that leads to the encoder."""
+        return model.infer(x)
+
+    def _weighed(self, terms: Terms, model: Autoencoder, progress: float) -> Float[Tensor, " e"]:
+        return -terms.elbo().mean(-1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,15 +97,7 @@ class BetaVAE(ELBO):
         super().__post_init__()
         _not_negative(self.beta, "beta")
 
-    def loss(
-        self,
-        model: Autoencoder,
-        x: Shaped[Tensor, "e n d"],
-        progress: float,
-        generator: torch.Generator | None = None,
-    ) -> Float[Tensor, " e"]:
-        """The weighted bound's negative."""
-        terms = self._terms(model, x, generator)
+    def _weighed(self, terms: Terms, model: Autoencoder, progress: float) -> Float[Tensor, " e"]:
         beta = each(self.beta, model)
         return beta * terms.kl.sum(-1).mean(-1) - terms.log_likelihood.mean(-1)
 
@@ -135,15 +132,7 @@ class KLAnnealing(ELBO):
         within -= min(math.floor(within), self.cycles - 1)
         return self.first + (1 - self.first) * min(1.0, within / self.share)
 
-    def loss(
-        self,
-        model: Autoencoder,
-        x: Shaped[Tensor, "e n d"],
-        progress: float,
-        generator: torch.Generator | None = None,
-    ) -> Float[Tensor, " e"]:
-        """The weighted bound's negative."""
-        terms = self._terms(model, x, generator)
+    def _weighed(self, terms: Terms, model: Autoencoder, progress: float) -> Float[Tensor, " e"]:
         return self.weight(progress) * terms.kl.sum(-1).mean(-1) - terms.log_likelihood.mean(-1)
 
 
@@ -163,15 +152,7 @@ class FreeBits(ELBO):
         super().__post_init__()
         _not_negative(self.nats, "nats")
 
-    def loss(
-        self,
-        model: Autoencoder,
-        x: Shaped[Tensor, "e n d"],
-        progress: float,
-        generator: torch.Generator | None = None,
-    ) -> Float[Tensor, " e"]:
-        """The relaxed bound's negative."""
-        terms = self._terms(model, x, generator)
+    def _weighed(self, terms: Terms, model: Autoencoder, progress: float) -> Float[Tensor, " e"]:
         kl = torch.maximum(terms.kl.mean(-2), each(self.nats, model).unsqueeze(-1))
         return kl.sum(-1) - terms.log_likelihood.mean(-1)
 
@@ -215,22 +196,13 @@ class SemiAmortised(ELBO):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.steps, bool) or self.steps < 1:
-            raise ValueError(f"steps should be a whole number of at least 1, got {self.steps!r}")
+        whole(self.steps, "steps")
         for name in ("rate", "clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} should be a positive number, got {getattr(self, name)}")
 
-    def loss(
-        self,
-        model: Autoencoder,
-        x: Shaped[Tensor, "e n d"],
-        progress: float,
-        generator: torch.Generator | None = None,
-    ) -> Float[Tensor, " e"]:
-        """The negative bound where the climb ends."""
-        q = self._climbed(model, x, model.infer(x), generator, through=True)
-        return -model.terms(x, q, self.samples, generator).elbo().mean(-1)
+    def _led(self, model: Autoencoder, x: Tensor, generator: torch.Generator | None) -> Any:
+        return self._climbed(model, x, model.infer(x), generator, through=True)
 
     def posterior(
         self, model: Autoencoder, x: Shaped[Tensor, "e n d"], generator: torch.Generator | None = None
@@ -279,8 +251,7 @@ class Lagging(ELBO):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.most, bool) or self.most < 1:
-            raise ValueError(f"most should be a whole number of at least 1, got {self.most!r}")
+        whole(self.most, "most")
 
     @property
     def aggressive(self) -> int:

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from identkit.lidvae.members import along
+
 _MEMORY = 0.98  # of the running average of gradient norms
 _WARM = 0.25  # share of a one-cycle schedule in which the rate rises
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what torch's Adam keeps for a parameter
@@ -72,13 +74,18 @@ class MemberAdam:
         self.usual: Float[Tensor, " e"] = torch.full((members,), math.nan, device=device, dtype=dtype)
         self.alive: Bool[Tensor, " e"] = torch.ones(members, dtype=torch.bool, device=device)
 
-    def step(self, loss: Float[Tensor, " e"], rate: float, only: Bool[Tensor, " e"] | None = None) -> None:
+    def step(
+        self, loss: Float[Tensor, " e"], rate: float, only: Bool[Tensor, " e"] | None = None
+    ) -> Bool[Tensor, " e"] | None:
         """Take gradients of the losses and make one step.
 
         Args:
             loss: of each member.
             rate: the learning rate.
             only: the members that may move; None for all.
+
+        Returns:
+            the members that this step stopped; None where it stopped none.
         """
         # Not `autograd.grad`, whose results may be laid out across the weights: the fused kernel reads them as they lie.
         loss.sum().backward(inputs=self.parameters)
@@ -86,12 +93,12 @@ class MemberAdam:
         with torch.no_grad():
             parts = [torch.linalg.vector_norm(g.reshape(len(g), -1), dim=1) for _, g in found]
             norm = torch.stack(parts).norm(dim=0)
-            self._stop(~(torch.isfinite(loss.detach()) & torch.isfinite(norm)))
+            stopped = self._stop(~(torch.isfinite(loss.detach()) & torch.isfinite(norm)))
             factor = self._factor(norm)
             for parameter, gradient in found:
-                shape = (-1, *[1] * (gradient.ndim - 1))
                 # A NaN times 0 is a NaN: what must not move is put to 0 by choice.
-                parameter.grad = torch.where(self.alive.reshape(shape), gradient * factor.reshape(shape), 0.0)
+                clipped = gradient * along(factor, gradient)
+                parameter.grad = torch.where(along(self.alive, gradient), clipped, 0.0)
             for group in self.adam.param_groups:
                 group["lr"] = rate * group["factor"]
             kept = None if only is None else (only, self._held())
@@ -99,15 +106,19 @@ class MemberAdam:
             if kept is not None:
                 may, held = kept
                 for tensor, before in held:
-                    tensor.copy_(torch.where(may.reshape(-1, *[1] * (tensor.ndim - 1)), tensor, before))
+                    tensor.copy_(torch.where(along(may, tensor), tensor, before))
             self.adam.zero_grad(set_to_none=True)
+        return stopped
 
-    def _stop(self, bad: Bool[Tensor, " e"]) -> None:
-        """Without momentum and gradient Adam leaves the weights of these members as they are."""
-        if bool((bad & self.alive).any()):
-            self.alive &= ~bad
-            for state in self.adam.state.values():
-                state["exp_avg"][bad] = 0.0
+    def _stop(self, bad: Bool[Tensor, " e"]) -> Bool[Tensor, " e"] | None:
+        """Without momentum and gradient Adam leaves the weights of these members as they are; those newly among them."""
+        newly = bad & self.alive
+        if not bool(newly.any()):
+            return None
+        self.alive &= ~bad
+        for state in self.adam.state.values():
+            state["exp_avg"][bad] = 0.0
+        return newly
 
     def _factor(self, norm: Float[Tensor, " e"]) -> Float[Tensor, " e"]:
         """What each member's gradient is multiplied by; the average takes in the clipped norm."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from identkit.posterior.information import Collapse, collapse, observed
 from identkit.posterior.moments import prior_kl
 from identkit.symbolic.certificates import GapOnData
 from identkit.symbolic.on_data import LikelihoodOnData, OnRow
-from identkit.theorem.rows import Row, TheoremCheck, mean_row
+from identkit.theorem.rows import Row, TheoremCheck, datum_row, mean_row
 from identkit.verdict import Level, Verdict, overall
 
 _SAME = 1e-3
@@ -77,68 +78,23 @@ def _rows(
 ) -> Iterator[Row]:
     """Joint row and one row a latent for each datum, then the means over the data; `whole` lack no value."""
     for latent in (None, *measured.names):
-        column = None if latent is None else measured.names.index(latent)
-        each = [
-            _datum_row(i, latent, column, measured, found, confirm, title, size)
-            for i, found in enumerate(evidence)
-        ]
+        each = []
+        for i, found in enumerate(evidence):
+            level = overall(found.levels.values()) if latent is None else found.levels[latent]
+            gap = found.gap if latent is None else found.gaps.get(latent)
+            judge = partial(_agrees, level, gap, partial(confirm, i, latent is None))
+            each.append(datum_row(i, latent, level, measured, title, judge, size=size))
         yield from each
         yield mean_row(each, latent, verdict, title, whole)
 
 
-def _datum_row(
-    i: int,
-    latent: str | None,
-    column: int | None,
-    measured: Collapse,
-    found: OnRow,
-    confirm: _SecondOpinion,
-    title: tuple[str, str],
-    size: int,
-) -> Row:
-    joint = column is None
-    level = overall(found.levels.values()) if latent is None else found.levels[latent]
-    judged = measured.kl[i] if column is None else measured.kl_conditional[i, column]
-    error = measured.kl_error[i] if column is None else measured.kl_conditional_error[i, column]
-    band = (float(measured.band[i, 0]), float(measured.band[i, 1])) if joint else None
-    gap = found.gap if latent is None else found.gaps.get(latent)
-    only = len(measured.names) == 1 and joint
-    shown = 0 if only else column
-    return Row(
-        model=title[0],
-        setting=title[1],
-        scope="data",
-        latent=latent,
-        datum=i + 1,
-        level=level.value,
-        n=size,
-        flatness=float(measured.flatness[i]) if joint else None,
-        omega=float(measured.omega[i]) if joint else None,
-        kl=float(measured.kl[i] if column is None else measured.kl_per_latent[i, column]),
-        kl_error=float(error),
-        kl_conditional=None if column is None else float(judged),
-        band=band,
-        bound=measured.bound[i] if joint else None,
-        posterior_mean=None if shown is None else float(measured.posterior_mean[i, shown]),
-        posterior_sd=None if shown is None else float(measured.posterior_sd[i, shown]),
-        agrees=_agrees(
-            level,
-            float(judged),
-            float(error),
-            band,
-            gap,
-            lambda seen: confirm(i, joint, float(judged), float(error), seen),
-        ),
-    )
-
-
 def _agrees(
     level: Level,
+    gap: GapOnData | None,
+    confirmed: Callable[[GapOnData, float, float], bool],
     kl: float,
     error: float,
-    band: Any,
-    gap: GapOnData | None,
-    confirmed: Callable[[GapOnData], bool],
+    band: tuple[float, float] | None,
 ) -> bool | None:
     if level is Level.UNKNOWN:
         return None
@@ -149,7 +105,7 @@ def _agrees(
         return kl <= error and inside
     if kl > error:
         return inside
-    return None if inside and gap is not None and confirmed(gap) else False
+    return None if inside and gap is not None and confirmed(gap, kl, error) else False
 
 
 class _SecondOpinion:
@@ -158,7 +114,7 @@ class _SecondOpinion:
     def __init__(self, face: Any, table: torch.Tensor, observed: torch.Tensor | None, shared: bool) -> None:
         self._face, self._table, self._observed, self._shared = face, table, observed, shared
 
-    def __call__(self, i: int, joint: bool, kl: float, error: float, gap: GapOnData) -> bool:
+    def __call__(self, i: int, joint: bool, gap: GapOnData, kl: float, error: float) -> bool:
         if not gap.holds(self._face.model):
             return False
         rows = slice(None) if self._shared else slice(i, i + 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -80,6 +80,55 @@ class TheoremCheck:
             for row in self.counterexamples[:5]
         ]
         return "\n".join(lines)
+
+
+def datum_row(
+    i: int,
+    latent: str | None,
+    level: Level,
+    measured: Collapse,
+    title: tuple[str, str],
+    judge: Callable[[float, float, tuple[float, float] | None], bool | None],
+    *,
+    scope: str = "data",
+    size: int = 1,
+) -> Row:
+    """Datum i, jointly or in one latent, whose KL is the conditional one (theory/T3) and has no band.
+
+    Args:
+        i: from 0.
+        latent: None for all of them.
+        level: what the checker says of it.
+        measured: what the posteriors say.
+        title: model and setting.
+        judge: takes the KL that counts, its error and its band, says whether the theorem holds.
+        scope: of the level.
+        size: how many rows of the data are one datum.
+    """
+    column = None if latent is None else measured.names.index(latent)
+    judged = float(measured.kl[i] if column is None else measured.kl_conditional[i, column])
+    error = float(measured.kl_error[i] if column is None else measured.kl_conditional_error[i, column])
+    band = (float(measured.band[i, 0]), float(measured.band[i, 1])) if column is None else None
+    shown = 0 if column is None and len(measured.names) == 1 else column
+    return Row(
+        model=title[0],
+        setting=title[1],
+        scope=scope,
+        latent=latent,
+        datum=i + 1,
+        level=level.value,
+        n=size,
+        flatness=float(measured.flatness[i]) if column is None else None,
+        omega=float(measured.omega[i]) if column is None else None,
+        kl=float(measured.kl[i] if column is None else measured.kl_per_latent[i, column]),
+        kl_error=error,
+        kl_conditional=None if column is None else judged,
+        band=band,
+        bound=measured.bound[i] if column is None else None,
+        posterior_mean=None if shown is None else float(measured.posterior_mean[i, shown]),
+        posterior_sd=None if shown is None else float(measured.posterior_sd[i, shown]),
+        agrees=judge(judged, error, band),
+    )
 
 
 def mean_row(

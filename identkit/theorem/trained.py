@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from identkit.model.protocol import Flatness
 from identkit.posterior.bounds import band
 from identkit.posterior.information import Collapse
 from identkit.posterior.lattice import LatticePosterior
-from identkit.theorem.rows import Row, TheoremCheck, mean_row
+from identkit.theorem.rows import TheoremCheck, datum_row, mean_row
 from identkit.verdict import Level, Verdict
 
 # What a law that is not constant means for almost every datum, if the densities are analytic, as networks' are.
@@ -48,7 +49,12 @@ def checked(
     measured = _collapse(tuple(verdict.latents), found, member)
     rows = []
     for latent in (None, *measured.names):
-        each = [_row(i, latent, verdict, measured, (name, setting)) for i in range(len(measured.kl))]
+        level = verdict.level if latent is None else verdict.latents[latent]
+        on_data, judge = _ON_DATA.get(level, level), partial(_agrees, level)
+        each = [
+            datum_row(i, latent, on_data, measured, (name, setting), judge, scope=verdict.scope)
+            for i in range(len(measured.kl))
+        ]
         rows += [*each, mean_row(each, latent, verdict, (name, setting), [True] * len(each))]
     return TheoremCheck(model=name, setting=setting, verdict=verdict, collapse=measured, rows=tuple(rows))
 
@@ -84,34 +90,6 @@ def _collapse(names: tuple[str, ...], found: LatticePosterior, member: int) -> C
         posterior_mean=own["mean"],
         posterior_sd=own["sd"],
         log_evidence=own["log_evidence"],
-    )
-
-
-def _row(i: int, latent: str | None, verdict: Verdict, measured: Collapse, title: tuple[str, str]) -> Row:
-    column = None if latent is None else measured.names.index(latent)
-    level = verdict.level if latent is None else verdict.latents[latent]
-    judged = float(measured.kl[i] if column is None else measured.kl_conditional[i, column])
-    error = float(measured.kl_error[i] if column is None else measured.kl_conditional_error[i, column])
-    limits = (float(measured.band[i, 0]), float(measured.band[i, 1])) if column is None else None
-    shown = 0 if column is None and len(measured.names) == 1 else column
-    return Row(
-        model=title[0],
-        setting=title[1],
-        scope=verdict.scope,
-        latent=latent,
-        datum=i + 1,
-        level=_ON_DATA.get(level, level).value,
-        n=1,
-        flatness=float(measured.flatness[i]) if column is None else None,
-        omega=float(measured.omega[i]) if column is None else None,
-        kl=float(measured.kl[i] if column is None else measured.kl_per_latent[i, column]),
-        kl_error=error,
-        kl_conditional=None if column is None else judged,
-        band=limits,
-        bound=measured.bound[i] if column is None else None,
-        posterior_mean=None if shown is None else float(measured.posterior_mean[i, shown]),
-        posterior_sd=None if shown is None else float(measured.posterior_sd[i, shown]),
-        agrees=_agrees(level, judged, error, limits),
     )
 
 

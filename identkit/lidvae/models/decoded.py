@@ -9,11 +9,11 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from identkit.lidvae.decoders import BrenierDecoder
-from identkit.lidvae.likelihoods import Gaussian
+from identkit.lidvae.likelihoods import Gaussian, likelihood_of
 from identkit.lidvae.members import Linear
 from identkit.lidvae.mlp import MLP
 from identkit.lidvae.models.autoencoder import Autoencoder
-from identkit.lidvae.reading import AsItIs, Reading
+from identkit.lidvae.reading import AsItIs, Reading, encoder_of
 
 _ABOVE = 1.25  # times α: the least slope to start with, so that something is left to learn
 _DRAWS = 1024  # from the prior, which the decoder starts from
@@ -24,6 +24,31 @@ class Decoded(Autoencoder):
 
     decoder: nn.Module
     reading: Reading | AsItIs
+
+    def _observe(self, outputs: int, generator: torch.Generator) -> None:
+        """Make the likelihood and the encoder that the constructor was asked for.
+
+        Args:
+            outputs: numbers that the encoder gives a row.
+            generator: of the encoder's weights.
+        """
+        asked = self.settings
+        self.likelihood = likelihood_of(
+            asked["likelihood"],
+            self.members,
+            asked["data_dim"],
+            sigma=asked["sigma"],
+            categories=asked["categories"],
+        )
+        self.reading, self.encoder = encoder_of(
+            self._own["encoder"] if "encoder" in self._own else asked["encoder"],
+            self.members,
+            self.likelihood,
+            outputs,
+            asked["encoder_hidden"],
+            asked["shape"],
+            generator=generator,
+        )
 
     def decoded(self, x: Shaped[Tensor, "e n d"], z: Float[Tensor, "s e n k"]) -> Float[Tensor, "s e n"]:
         """``log p(x | z)`` of S latents for each row, in nats."""

@@ -15,13 +15,12 @@ from identkit.lidvae.components import Placement, PriorLayer, Separated
 from identkit.lidvae.datasets.support import whole
 from identkit.lidvae.decoders import BrenierDecoder, Value
 from identkit.lidvae.guarantee import MixtureGuarantee
-from identkit.lidvae.likelihoods import Gaussian, likelihood_of
+from identkit.lidvae.likelihoods import Gaussian
 from identkit.lidvae.mlp import MLP
 from identkit.lidvae.models.autoencoder import Terms
 from identkit.lidvae.models.decoded import Decoded, noise
 from identkit.lidvae.models.plain import noise_of
 from identkit.lidvae.posteriors import MixturePosterior, normal_log_prob
-from identkit.lidvae.reading import encoder_of
 from identkit.verdict import Verdict
 
 _LARGEST = 10.0  # of |log scale| relative to the component: beyond it exp leaves float32
@@ -202,11 +201,7 @@ class GMVAE(MixtureAutoencoder):
         super().__init__(locals(), own=("encoder",))
         generator = torch.Generator().manual_seed(seed)
         self.components = whole(components, "components", 2)
-        self.likelihood = likelihood_of(likelihood, members, data_dim, sigma=sigma, categories=categories)
-        numbers = components * (1 + 2 * latent_dim)
-        self.reading, self.encoder = encoder_of(
-            encoder, members, self.likelihood, numbers, encoder_hidden, shape, generator=generator
-        )
+        self._observe(components * (1 + 2 * latent_dim), generator)
         self.placement = PriorLayer(members, components, latent_dim, generator=generator)
         self.decoder = MLP(members, latent_dim, self.likelihood.outputs, hidden, generator=generator)
 
@@ -265,11 +260,7 @@ class LIDMVAE(MixtureAutoencoder):
         super().__init__(locals(), own=("encoder",))
         generator = torch.Generator().manual_seed(seed)
         self.components = whole(components, "components", 2)
-        self.likelihood = likelihood_of(likelihood, members, data_dim, sigma=sigma, categories=categories)
-        numbers = components * (1 + 2 * latent_dim)
-        self.reading, self.encoder = encoder_of(
-            encoder, members, self.likelihood, numbers, encoder_hidden, shape, generator=generator
-        )
+        self._observe(components * (1 + 2 * latent_dim), generator)
         self.placement = Separated(members, components, latent_dim, separation, generator=generator)
         self.decoder = BrenierDecoder(
             members,

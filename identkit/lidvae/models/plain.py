@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from identkit.lidvae.decoders import BrenierDecoder, Value
 from identkit.lidvae.guarantee import Guarantee
-from identkit.lidvae.likelihoods import Gaussian, likelihood_of
+from identkit.lidvae.likelihoods import Gaussian
 from identkit.lidvae.mlp import MLP
 from identkit.lidvae.models.decoded import Decoded
 from identkit.lidvae.models.normal import NormalLatent
-from identkit.lidvae.reading import encoder_of
 from identkit.lidvae.stacked import stacked
 from identkit.model.protocol import Bounded
 
@@ -82,10 +81,7 @@ class VAE(PlainAutoencoder):
     ) -> None:
         super().__init__(locals(), own=("encoder", "decoder"))
         generator = torch.Generator().manual_seed(seed)
-        self.likelihood = likelihood_of(likelihood, members, data_dim, sigma=sigma, categories=categories)
-        self.reading, self.encoder = encoder_of(
-            encoder, members, self.likelihood, 2 * latent_dim, encoder_hidden, shape, generator=generator
-        )
+        self._observe(2 * latent_dim, generator)
         self.decoder = (
             MLP(members, latent_dim, self.likelihood.outputs, hidden, generator=generator)
             if decoder is None
@@ -140,10 +136,7 @@ class LIDVAE(PlainAutoencoder):
     ) -> None:
         super().__init__(locals(), own=("encoder", "decoder"))
         generator = torch.Generator().manual_seed(seed)
-        self.likelihood = likelihood_of(likelihood, members, data_dim, sigma=sigma, categories=categories)
-        self.reading, self.encoder = encoder_of(
-            encoder, members, self.likelihood, 2 * latent_dim, encoder_hidden, shape, generator=generator
-        )
+        self._observe(2 * latent_dim, generator)
         if decoder is not None:
             self.decoder = stacked(decoder, members, generator=generator)
             if not isinstance(self.decoder, Bounded) or self.decoder.lower_lipschitz() is None:
