@@ -10,7 +10,7 @@ import torch
 
 from identkit import deep, plot, suites
 from identkit.deep.grid import PRESETS, Preset, groups
-from identkit.deep.trained import Said, Trained, trained
+from identkit.deep.trained import Explanation, Said, Trained, trained
 from identkit.diagnosis import Fault
 from identkit.verdict import Level
 
@@ -61,26 +61,22 @@ def test_a_blind_encoder_is_to_blame_where_the_decoder_cannot_forget() -> None:
 @pytest.mark.parametrize(
     ("flatness", "truth", "encoder", "fault", "explanation"),
     [
-        (0.0, 0.0, 0.0, Fault.MODEL, ""),
-        (1.0, 1.0, 1.0, Fault.HEALTHY, ""),
-        (1.0, 1.0, 0.0, Fault.INFERENCE, "the encoder's fault"),
-        (0.02, 0.009, 0.009, Fault.MODEL, "near the threshold"),
-        (0.0, 0.0, 1.0, Fault.MODEL, "the encoder claims more"),
-        (5.0, 0.001, 0.001, Fault.MODEL, None),
-        (0.001, 5.0, 5.0, Fault.HEALTHY, None),
-        (1.0, 0.01, 0.0, Fault.UNDECIDED, None),
+        (0.0, 0.0, 0.0, Fault.MODEL, Explanation.COINCIDE),
+        (1.0, 1.0, 1.0, Fault.HEALTHY, Explanation.COINCIDE),
+        (1.0, 1.0, 0.0, Fault.INFERENCE, Explanation.ENCODER),
+        (0.02, 0.009, 0.009, Fault.MODEL, Explanation.NEAR),
+        (0.0, 0.0, 1.0, Fault.MODEL, Explanation.CLAIM),
+        (5.0, 0.001, 0.001, Fault.MODEL, Explanation.NONE),
+        (0.001, 5.0, 5.0, Fault.HEALTHY, Explanation.NONE),
+        (1.0, 0.01, 0.0, Fault.UNDECIDED, Explanation.NONE),
     ],
 )
 def test_every_disagreement_has_its_reason_or_none(
-    flatness: float, truth: float, encoder: float, fault: Fault, explanation: str | None
+    flatness: float, truth: float, encoder: float, fault: Fault, explanation: Explanation
 ) -> None:
     said = Said(name="z[1]", flatness=flatness, truth=truth, truth_error=1e-6, encoder=encoder)
     assert said.fault is fault
-    if explanation is None:
-        assert said.explanation is None
-    else:
-        assert said.explanation is not None and said.explanation.startswith(explanation)
-        assert (said.explanation == "") == (explanation == "")
+    assert said.explanation is explanation
 
 
 def test_the_film_shows_one_latent_dying_and_one_that_cannot() -> None:
@@ -105,6 +101,7 @@ def test_the_suite_is_drawn_and_counted(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(result.checks) == 2 and len(seen) == 4 and seen[-1].done == seen[-1].total
     assert set(result.figures) == {"theorem", "agreement", "collapse", "film"}
     assert len(result.tables["trained"]) == 4
+    assert {row["explanation"] for row in result.tables["trained"]} <= {why.text for why in Explanation}
     assert any("linear: 1 GLOBAL" in sentence for sentence in result.summary)
     whole = suites.results(result.checks, seconds=1.0, seed=0, command="x", tables=result.tables)
     assert whole["disagree"] == 0 and len(whole["trained"]) == 4

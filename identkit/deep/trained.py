@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -19,6 +20,28 @@ from identkit.theorem.trained import checked
 THRESHOLD = 0.01
 """Nats below which a latent counts as collapsed, and the likelihood as flat."""
 _NEAR = 10.0  # times the threshold, within which two measures may fall on its two sides
+
+
+class Explanation(enum.Enum):
+    """Why a latent's collapse and the flatness of its likelihood do not coincide."""
+
+    COINCIDE = ("", "coincide")
+    """They do."""
+    ENCODER = ("the encoder's fault: the true posterior is informed, q is the prior", "encoder's fault")
+    NEAR = (
+        "near the threshold: ½ Var ℓ and the true KL, both small, lie on its two sides",
+        "near the threshold",
+    )
+    CLAIM = (
+        "the encoder claims more than the true posterior knows",
+        "encoder claims more than the truth",
+    )
+    NONE = (None, "unexplained")
+    """Nothing explains it."""
+
+    def __init__(self, text: str | None, short: str) -> None:
+        self.text = text
+        self.short = short
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,27 +68,39 @@ class Said:
         return self.encoder <= THRESHOLD
 
     @property
+    def dead(self) -> bool:
+        """Whether the true posterior is the prior."""
+        return self.truth <= THRESHOLD
+
+    @property
     def fault(self) -> Fault:
         """As `identkit.diagnose` says."""
         if abs(self.truth - THRESHOLD) <= self.truth_error:
             return Fault.UNDECIDED
-        if self.truth <= THRESHOLD:
+        if self.dead:
             return Fault.MODEL
         return Fault.INFERENCE if self.collapsed else Fault.HEALTHY
 
     @property
-    def explanation(self) -> str | None:
-        """Why collapse and flatness do not coincide; empty where they do, None where nothing explains it."""
+    def explanation(self) -> Explanation:
+        """Why collapse and flatness do not coincide."""
         if self.collapsed == self.flat:
-            return ""
+            return Explanation.COINCIDE
         if self.fault is Fault.INFERENCE:
-            return "the encoder's fault: the true posterior is informed, q is the prior"
-        near = max(self.flatness, self.truth) <= _NEAR * THRESHOLD
-        if self.flat != (self.truth <= THRESHOLD) and near:
-            return "near the threshold: ½ Var ℓ and the true KL, both small, lie on its two sides"
+            return Explanation.ENCODER
+        if self.true_explanation is Explanation.NEAR:
+            return Explanation.NEAR
         if self.fault is Fault.MODEL and not self.collapsed:
-            return "the encoder claims more than the true posterior knows"
-        return None
+            return Explanation.CLAIM
+        return Explanation.NONE
+
+    @property
+    def true_explanation(self) -> Explanation:
+        """The same with the true posterior in the encoder's place."""
+        if self.dead == self.flat:
+            return Explanation.COINCIDE
+        near = max(self.flatness, self.truth) <= _NEAR * THRESHOLD
+        return Explanation.NEAR if near else Explanation.NONE
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

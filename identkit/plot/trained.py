@@ -11,15 +11,10 @@ from matplotlib.figure import Figure
 from scipy.stats import beta
 
 from identkit.deep.strip import Strip
-from identkit.deep.trained import THRESHOLD, Said, Trained
+from identkit.deep.trained import THRESHOLD, Explanation, Said, Trained
 from identkit.plot.style import POSTERIOR, PRIOR, SERIES, WIDTH, WRONG, canvas, plural, styled
 
 _LEVEL = 0.95
-_SHORT = {
-    "the encoder's fault": "encoder's fault",
-    "near the threshold": "near the threshold",
-    "the encoder claims more": "encoder claims more than the truth",
-}
 
 
 @styled
@@ -41,7 +36,7 @@ def collapse_table(found: Sequence[Trained]) -> Figure:
         f"What the encoder says\n{_rate(sum(s.collapsed == s.flat for s in latents), len(latents))}",
         loc="left",
     )
-    agreeing = sum((s.truth <= THRESHOLD) == s.flat for s in latents)
+    agreeing = sum(s.dead == s.flat for s in latents)
     right.set_title(f"The true posterior\n{_rate(agreeing, len(latents))}", loc="left")
     return figure
 
@@ -49,7 +44,7 @@ def collapse_table(found: Sequence[Trained]) -> Figure:
 def _table(ax: Axes, latents: Sequence[Said], *, by_encoder: bool) -> None:
     cells: dict[tuple[int, int], list[Said]] = {(i, j): [] for i in range(2) for j in range(2)}
     for said in latents:
-        collapsed = said.collapsed if by_encoder else said.truth <= THRESHOLD
+        collapsed = said.collapsed if by_encoder else said.dead
         cells[int(not collapsed), int(not said.flat)].append(said)
     shade = np.ones((2, 2, 3))
     for (i, j), members in cells.items():
@@ -57,9 +52,9 @@ def _table(ax: Axes, latents: Sequence[Said], *, by_encoder: bool) -> None:
             shade[i, j] = (0.78, 0.88, 0.95)
         words = [f"{len(members):,}"]
         if i != j and members:
-            counts = Counter(_reason(said, by_encoder) for said in members)
-            words += [f"{count}: {why}" for why, count in counts.most_common()]
-            if "unexplained" in counts:
+            counts = Counter(said.explanation if by_encoder else said.true_explanation for said in members)
+            words += [f"{count}: {why.short}" for why, count in counts.most_common()]
+            if Explanation.NONE in counts:
                 ax.add_patch(_frame(i, j))
         ax.text(j, i, "\n".join(words), ha="center", va="center", fontsize=7 if i != j else 9)
     ax.imshow(shade, aspect="auto")
@@ -69,17 +64,6 @@ def _table(ax: Axes, latents: Sequence[Said], *, by_encoder: bool) -> None:
     ax.set_ylabel("E KL(q ‖ p)" if by_encoder else "E KL(p(z | x) ‖ p)")
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-
-
-def _reason(said: Said, by_encoder: bool) -> str:
-    if not by_encoder:
-        return "near the threshold" if max(said.flatness, said.truth) <= 10 * THRESHOLD else "unexplained"
-    why = said.explanation
-    return (
-        "unexplained"
-        if why is None
-        else next(short for long, short in _SHORT.items() if why.startswith(long))
-    )
 
 
 def _frame(i: int, j: int):  # type: ignore[no-untyped-def]

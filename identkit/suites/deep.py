@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from identkit import plot
 from identkit.deep import PRESETS, Preset, Strip, Trained, strip, trained
 from identkit.deep.grid import Group, groups
-from identkit.deep.trained import THRESHOLD
+from identkit.deep.trained import THRESHOLD, Explanation
 from identkit.diagnosis import Fault
 from identkit.suites import Progress, SuiteResult, theorem_figures
 
@@ -44,7 +44,7 @@ def run_deep(progress: Callable[[Progress], None], seed: int, preset: str | None
                     "setting": model.check.setting,
                     **asdict(said),
                     "fault": str(said.fault),
-                    "explanation": said.explanation,
+                    "explanation": said.explanation.text,
                 }
                 for model in found
                 for said in model.latents
@@ -89,7 +89,7 @@ def _summary(found: Sequence[Trained], planned: Sequence[Group], size: Preset) -
         yield f"{kind}: {_counted(levels)}; latents {_counted(faults)}."
     latents = [said for model in found for said in model.latents]
     off = [said for said in latents if said.collapsed != said.flat]
-    unexplained = sum(said.explanation is None for said in off)
+    unexplained = sum(said.explanation is Explanation.NONE for said in off)
     blamed = sum(said.fault is Fault.INFERENCE for said in off)
     yield (
         f"At {THRESHOLD:g} nats the encoder calls {sum(s.collapsed for s in latents)} of {len(latents)} latents collapsed, "
