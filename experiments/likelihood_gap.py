@@ -14,12 +14,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +25,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional
 
+from experiments.provenance import provenance
 from identkit.lidvae.datasets import from_rows
 from identkit.lidvae.datasets.dataset import Dataset
 from identkit.lidvae.datasets.toys import pinwheel
@@ -398,10 +396,7 @@ def main() -> int:
     for how, one in verdict["comparisons"].items():
         print(f"gap at {how}: {one['gap']:.3f} ± {one['error']:.3f} nats, {one['within_target']}")
     result = {
-        "command": f"OMP_NUM_THREADS=1 python -m experiments.likelihood_gap --preset {arguments.preset}",
-        "date": date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
-        "torch": torch.__version__,
+        **provenance(f"OMP_NUM_THREADS=1 python -m experiments.likelihood_gap --preset {arguments.preset}"),
         "data": {"name": data.name, "rows": preset.rows, "test_rows": len(data.test), "sigma": SIGMA},
         "grid": {"reach": REACH, "side": preset.side},
         "verdict": verdict,

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import torch
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
+from experiments.provenance import provenance
 from identkit.lidvae.checkpoints import write_json
 
 RESULTS = Path(__file__).parent / "results"
@@ -71,10 +69,7 @@ class Record:
             figures: by title.
         """
         result = {
-            "command": self.command,
-            "date": date.today().isoformat(),
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
-            "torch": torch.__version__,
+            **provenance(self.command),
             "seconds": round(time.monotonic() - self.began, 1),
             **found,
         }

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import time
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.benchmarks.timing import Race, run
+from experiments.provenance import provenance
 from identkit.lidvae.decoders import BrenierDecoder
 from identkit.lidvae.encoders import normal_of
 from identkit.lidvae.members import member
@@ -149,11 +148,8 @@ def main() -> int:
         ratios = ", ".join(f"{ratio:.2f} x {peer}" for peer, ratio in entry["faster_than"].items())
         print(f"{entry['name']}: {own * 1e3:.2f} ms a step; speed {ratios}", flush=True)
     result = {
-        "command": "OMP_NUM_THREADS=1 python -m experiments.benchmarks.maps",
-        "date": date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        **provenance("OMP_NUM_THREADS=1 python -m experiments.benchmarks.maps"),
         "load_before": load,
-        "torch": torch.__version__,
         "races": entries,
     }
     RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

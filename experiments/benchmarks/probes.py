@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ import torch.distributions as td
 from torch import nn
 
 from experiments.benchmarks.timing import Race, run
+from experiments.provenance import provenance
 from identkit.numeric.jacobian import jacobians
 from identkit.numeric.probed import Probed, probed
 
@@ -100,11 +99,8 @@ def main() -> int:
         )
     checks = {f"{pixels}/{latents}": _apart(pixels, latents) for pixels, latents in ((784, 64), (784, 1000))}
     result = {
-        "command": "python -m experiments.benchmarks.probes",
-        "date": date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        **provenance("python -m experiments.benchmarks.probes"),
         "load_before": load,
-        "torch": torch.__version__,
         "races": entries,
         "full_checks": checks,
     }
