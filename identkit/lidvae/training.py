@@ -143,7 +143,7 @@ def _dataset(model: Autoencoder, data: Dataset | Any) -> Dataset:
     if not isinstance(data, Dataset):
         words = None if categories is None else [str(state) for state in range(categories)]
         data = from_rows(torch.as_tensor(data), model.likelihood.name, name="data", vocabulary=words)
-    names = data.columns or [f"x[{number + 1}]" for number in range(data.train.shape[1])]
+    names = data.column_names
     if model.columns not in (None, len(names)):
         raise ValueError(
             f"data should have the {model.columns} columns that the model explains, got {len(names)} in {data.name}"

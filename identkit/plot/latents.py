@@ -114,7 +114,7 @@ def _along(ax: Axes, model: Autoencoder, data: Dataset, shown: list[int]) -> Non
         image.append(decoded(model, z))
     moved = torch.stack([each.amax(0) - each.amin(0) for each in image]).amax(0)
     columns = moved.argsort(descending=True)[:_MOST_COLUMNS].tolist()
-    names = data.columns or tuple(f"x[{number + 1}]" for number in range(data.train.shape[1]))
+    names = data.column_names
     for number, column in enumerate(sorted(columns)):
         for style, each in zip(("-", "--"), image, strict=False):
             label = names[column] if style == "-" else None

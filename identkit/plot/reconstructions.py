@@ -16,6 +16,7 @@ from identkit.plot.rows import (
     TEXT,
     codes,
     colour,
+    column_panels,
     decoded,
     kind_of,
     lines,
@@ -26,7 +27,6 @@ from identkit.plot.rows import (
 from identkit.plot.style import canvas, styled
 
 _POINTS, _ACROSS, _LINES = 300, 14, 14
-_MOST_COLUMNS = 6
 
 
 @styled
@@ -73,18 +73,11 @@ def reconstructions(model: Autoencoder, data: Dataset) -> Figure:
 
 
 def _columns(data: Dataset, x: torch.Tensor, back: torch.Tensor) -> Figure:
-    names = data.columns or tuple(f"x[{number + 1}]" for number in range(x.shape[1]))
-    shown = min(len(names), _MOST_COLUMNS)
-    rows = -(-shown // 3)
-    figure, axes = canvas(rows, min(3, shown), 2.1 * rows)
-    for number, ax in enumerate(axes.ravel()):
-        if number >= shown:
-            ax.set_axis_off()
-            continue
+    figure, panels = column_panels(data, 2.1)
+    for number, ax in enumerate(panels):
         points(ax, torch.stack((x[:, number], back[:, number]), 1))
         low, high = float(x[:, number].min()), float(x[:, number].max())
         ax.plot([low, high], [low, high], color="black", lw=0.6)
-        ax.set_title(names[number])
     figure.supxlabel("test rows", fontsize=8)
     figure.supylabel("what comes back", fontsize=8)
     return figure

@@ -10,13 +10,15 @@ import numpy as np
 import torch
 from jaxtyping import Float, Shaped
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from identkit.lidvae.datasets import Dataset
 from identkit.lidvae.models.autoencoder import Autoencoder
-from identkit.plot.style import SERIES
+from identkit.plot.style import SERIES, canvas
 
 PLANE, IMAGES, TABLE, TEXT = "plane", "images", "table", "text"
+_MOST_COLUMNS, _ABREAST = 6, 3
 
 
 def kind_of(model: Autoencoder, data: Dataset) -> str:
@@ -52,6 +54,19 @@ def wall(ax: Axes, x: Float[Tensor, "n d"], shape: tuple[int, ...], columns: int
         picture[top : top + height, left : left + width] = 1 - image
     ax.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     ax.set_axis_off()
+
+
+def column_panels(data: Dataset, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure and a titled panel for each of the first columns of a table, three side by side, each so many inches high."""
+    names = data.column_names[:_MOST_COLUMNS]
+    rows = math.ceil(len(names) / _ABREAST)
+    figure, axes = canvas(rows, min(_ABREAST, len(names)), height * rows)
+    panels = list(axes.ravel())
+    for ax, name in zip(panels, names, strict=False):
+        ax.set_title(name)
+    for ax in panels[len(names) :]:
+        ax.set_axis_off()
+    return figure, panels[: len(names)]
 
 
 def points(

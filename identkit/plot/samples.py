@@ -10,12 +10,23 @@ from matplotlib.figure import Figure
 from identkit.lidvae.datasets import Dataset
 from identkit.lidvae.metrics import log_density
 from identkit.lidvae.models.autoencoder import Autoencoder
-from identkit.plot.rows import IMAGES, PLANE, TEXT, colour, decoded, kind_of, lines, points, said, wall
+from identkit.plot.rows import (
+    IMAGES,
+    PLANE,
+    TEXT,
+    colour,
+    column_panels,
+    decoded,
+    kind_of,
+    lines,
+    points,
+    said,
+    wall,
+)
 from identkit.plot.style import canvas, styled
 
 _POINTS, _WALL, _LINES = 1000, 10, 14
 _CELLS, _WEIGHTS = 80, 200  # of the density: points each way, draws at each
-_MOST_COLUMNS = 6
 
 
 @styled
@@ -74,17 +85,10 @@ def _planes(model: Autoencoder, data: Dataset, generator: torch.Generator) -> Fi
 
 
 def _histograms(data: Dataset, x: torch.Tensor) -> Figure:
-    names = data.columns or tuple(f"x[{number + 1}]" for number in range(data.test.shape[1]))
-    shown = min(len(names), _MOST_COLUMNS)
-    rows = -(-shown // 3)
-    figure, axes = canvas(rows, min(3, shown), 1.9 * rows)
-    for number, ax in enumerate(axes.ravel()):
-        if number >= shown:
-            ax.set_axis_off()
-            continue
+    figure, panels = column_panels(data, 1.9)
+    for number, ax in enumerate(panels):
         _two(ax, data.test[:, number].numpy(), x[:, number].numpy())
-        ax.set_title(names[number])
-    axes[0, 0].legend(loc="best")
+    panels[0].legend(loc="best")
     return figure
 
 

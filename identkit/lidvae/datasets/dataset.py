@@ -80,6 +80,11 @@ class Dataset:
         return len(self.train) + len(self.validation) + len(self.test)
 
     @property
+    def column_names(self) -> tuple[str, ...]:
+        """Of all d columns: ``x[1]``, ``x[2]``, … where the file has none."""
+        return self.columns or tuple(f"x[{column + 1}]" for column in range(self.train.shape[1]))
+
+    @property
     def categories(self) -> int | None:
         """How many values a categorical x may take."""
         return None if self.vocabulary is None else len(self.vocabulary)
