@@ -57,15 +57,16 @@ def predicted_kl(lower: float, sigma: float, variance: float) -> float:
     """What a near-linear decoder that has sunk to its floor gives per latent on data, the average KL of its posterior.
 
     ``½ [σ²/(m² + σ²) + m²v/(m² + σ²)² − 1 + log(1 + m²/σ²)]``: with ``x = m z + σ ε`` the posterior is
-    ``N(m x/(m² + σ²), σ²/(m² + σ²))``, and its KL to N(0, 1) is averaged over data of variance v. At ``v = m² + σ²``,
-    the model's own marginal, it is the floor.
+    ``N(m x/(m² + σ²), σ²/(m² + σ²))``, and its KL to N(0, 1) is averaged over data of second moment v, ``E x² = v`` about
+    the decoder's f(0); a mean off it, by μ, is in v with μ². At ``v = m² + σ²``, the model's own marginal, it is the floor.
 
     Source: theory/T5, the conjugate normal model.
 
     Args:
         lower: m, the slope along the latent's direction.
         sigma: σ > 0.
-        variance: v ≥ 0 of the data in that direction, noise included.
+        variance: v ≥ 0, the second moment about f(0) of the data in that direction, noise included: their variance where
+            f(0) is their mean.
 
     >>> abs(predicted_kl(2.0, 1.0, 5.0) - information_floor(2.0, 1.0, 1)) < 1e-12
     True
