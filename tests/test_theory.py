@@ -133,7 +133,7 @@ def test_holds(check):
     assert found.statement[:2].lower() == check.__module__.removeprefix("theory.")[:2]
 
 
-@pytest.mark.parametrize(("name", "check"), zip(NAMES, CHECKS, strict=True), ids=NAMES)
+@pytest.mark.parametrize(("name", "check"), list(zip(NAMES, CHECKS, strict=True)), ids=NAMES)
 def test_a_false_claim_is_caught(name, check):
     found = check(max(SHARE, 0.2), FALSE[name])
     assert not found.result
