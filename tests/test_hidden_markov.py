@@ -24,9 +24,11 @@ from identkit.classical.hidden_markov import (
     fit,
     information as markov_information,
     lanes as markov_lanes,
+    learning as markov_learning,
     sweep as markov_sweep,
 )
 from identkit.classical.hidden_markov.data import sequences
+from identkit.classical.hidden_markov.learning import learner
 from identkit.posterior.bounds import band
 
 PI = [0.2, 0.5, 0.3]
@@ -261,7 +263,7 @@ def test_long_chains_are_exact_however_they_mix(
     name: str, apart: float, road: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if road == "lanes":
-        monkeypatch.setattr(markov_sweep, "_LITTLE", 0)
+        monkeypatch.setattr(markov_sweep, "LITTLE", 0)
     rng = np.random.default_rng(0)
     emission = GaussianEmission([0.0, apart, -apart], [1.0, 1.0, 1.3])
     initial, transition = LONG[name]
@@ -290,7 +292,7 @@ def test_every_road_to_a_long_posterior_is_the_same(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(markov_band, "_FIRST_STRETCH", 8)
     monkeypatch.setattr(markov_band, "_LONGEST", 200)
     stretches = hmm.posterior(x, ends)
-    monkeypatch.setattr(markov_sweep, "_LITTLE", 0)
+    monkeypatch.setattr(markov_sweep, "LITTLE", 0)
     whole = hmm.posterior(x, ends)
     alone = [hmm.posterior(row[:end]) for row, end in zip(x, ends, strict=True)]
     monkeypatch.setattr(markov_lanes, "_LANES", 1)
@@ -333,7 +335,7 @@ def test_transitions_are_counted_alike_on_every_road(monkeypatch: pytest.MonkeyP
         with monkeypatch.context() as patch:
             for module, door, value in (
                 (markov_band, "_LONGEST", 200),
-                (markov_sweep, "_LITTLE", 0),
+                (markov_sweep, "LITTLE", 0),
                 (markov_lanes, "SAFE", 2.0),
                 (markov_band, "SAFE", 2.0),
                 (markov_band, "_MOST", 0.0),
@@ -359,8 +361,8 @@ def test_transitions_that_vanish_need_no_logarithms(name: str, monkeypatch: pyte
     with mp.workdps(50):
         probs, evidence = smoothed(hmm, x)
     monkeypatch.setattr(markov_sweep, "logs_forward", None)
-    for little in (markov_sweep._LITTLE, 0):
-        monkeypatch.setattr(markov_sweep, "_LITTLE", little)
+    for little in (markov_sweep.LITTLE, 0):
+        monkeypatch.setattr(markov_sweep, "LITTLE", little)
         path = hmm.posterior(x)
         assert_allclose(path.probs[0], probs, rtol=1e-10, atol=1e-200)
         assert_allclose(path.log_evidence.item(), evidence, rtol=1e-13)
@@ -736,15 +738,82 @@ def test_leaps_climb_as_high_as_baum_welch_in_fewer_iterations(
 def test_coordinates_lead_back_and_nowhere_outside(kind: str) -> None:
     start, x = left_to_right(kind)
     emission, x = start.emission, x.astype(np.float64)
-    there = emission.coordinates()
-    assert_allclose(emission.placed(there, x).log_density(x), emission.log_density(x), rtol=1e-12)
-    lowest = emission.placed(np.where(there == 0, 0.0, there) - 800.0, x)
-    again = lowest.placed(lowest.coordinates(), x)
+    learning = learner(emission, x, np.ones(len(x), dtype=bool))
+    there = learning.coordinates(learning.parameters(emission))
+    same = learning.emission(learning.placed(there))
+    assert_allclose(same.log_density(x), emission.log_density(x), rtol=1e-12)
+    lowest = learning.placed(np.where(there == 0, 0.0, there) - 800.0)
+    again = learning.emission(learning.placed(learning.coordinates(lowest)))
+    lowest = learning.emission(lowest)
     assert_allclose(again.log_density(x), lowest.log_density(x), rtol=1e-9)
     assert torch.isfinite(lowest.log_density(x)).all()
     if kind != "categorical":  # whose rows sum to one wherever they are put
         with np.errstate(all="ignore"), pytest.raises(ValueError, match="finite"):
-            emission.placed(there + 800.0, x)
+            learning.placed(there + 800.0)
+
+
+@pytest.mark.parametrize("kind", ["full", "diagonal", "spherical", "poisson", "categorical"])
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("reach", [None, 0.0])
+def test_a_fit_knows_the_densities_and_the_counts_that_a_posterior_knows(
+    kind: str, missing: bool, reach: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One iteration from the table of powers, against the path's own marginals; also where that table will not do."""
+    start, x = left_to_right(kind)
+    x = x.astype(np.float64)
+    if kind in ("full", "diagonal", "spherical"):
+        place, scale = 1e6, np.array([1e-3, 10.0])
+        whole, emission = place + x * scale, start.emission
+        covariances = emission.covariances * torch.from_numpy(np.outer(scale, scale))
+        covariances = {
+            "full": covariances,
+            "diagonal": covariances.diagonal(dim1=1, dim2=2),
+            "spherical": covariances[:, 1, 1],
+        }[kind]
+        emission = GaussianEmission(place + emission.means * torch.from_numpy(scale), covariances)
+        x, start = whole, HiddenMarkov(start.initial, start.transition, emission)
+    if reach is not None:
+        monkeypatch.setattr(markov_learning, "_REACH", reach)
+    parts = [x[:90].copy(), x[90:]]
+    if missing:
+        parts[0][20:40] = np.nan
+        parts[1][-1] = np.nan
+    path = start.posterior(parts)
+    gamma = torch.cat([path.probs[0, :90], path.probs[1, : len(x) - 90]])
+    seen = torch.from_numpy(np.isfinite(np.concatenate(parts)).all(1))
+    with pytest.warns(ConvergenceWarning):
+        moved = HiddenMarkov.fit(parts, start, starts=1, iterations=1)
+    assert moved.convergence is not None
+    assert_allclose(moved.convergence.log_likelihood, path.log_evidence.sum().item(), rtol=1e-12)
+    assert_allclose(moved.initial, path.probs[:, 0].mean(0), atol=1e-12)
+    pairs = path.pairwise.sum((0, 1))
+    assert_allclose(moved.transition, pairs / pairs.sum(1, keepdim=True), atol=1e-11)
+    weights, rows = gamma[seen], torch.from_numpy(np.concatenate(parts))[seen]
+    means = weights.T @ rows / weights.sum(0)[:, None]
+    if kind == "poisson":
+        assert_allclose(moved.emission.rates, means, rtol=1e-11)
+    elif kind == "categorical":
+        shown = torch.nn.functional.one_hot(rows[:, 0].long(), 3).double()
+        assert_allclose(moved.emission.table, weights.T @ shown / weights.sum(0)[:, None], rtol=1e-11)
+    else:
+        assert_allclose(moved.emission.means, means, rtol=1e-11, atol=1e-11)
+
+
+def test_products_of_densities_stay_in_range_whatever_their_scale() -> None:
+    """Expectations do not depend on the scale of the densities, nor on where stretches are cut."""
+    rng = np.random.default_rng(2)
+    b, transition = rng.random((600, 3)), rng.dirichlet(np.ones(3), 3)
+    initial = np.array([0.2, 0.5, 0.3])
+    within = (np.arange(1, 601) % 150 > 0).astype(np.float64)[:, None]
+    wanted = markov_band.expected(initial, transition, b, 150, within)
+    assert wanted is not None
+    for scale in (1e-3, 5.0, 100.0):
+        found = markov_band.expected(initial, transition, scale * b, 150, within)
+        assert found is not None
+        assert_allclose(found.log_evidence, wanted.log_evidence + 600 * np.log(scale), rtol=1e-12)
+        assert_allclose(found.counts, wanted.counts, rtol=1e-11)
+        assert_allclose(found.weights, wanted.weights, rtol=1e-10)
+        assert_allclose(found.initial, wanted.initial, rtol=1e-11)
 
 
 @pytest.mark.parametrize("kind", ["diagonal", "spherical", "full"])
@@ -761,7 +830,8 @@ def test_the_m_step_keeps_the_digits_of_states_far_apart(kind: str) -> None:
     weights[:50, 1:], weights[50:, 0], weights[100:, 1] = 0, 0, 0
     shape = {"diagonal": (3, 2), "spherical": (3,), "full": (3, 2, 2)}[kind]
     start = np.broadcast_to(np.eye(2), shape) if kind == "full" else np.ones(shape)
-    found = GaussianEmission(np.zeros((3, 2)), start).maximised(x, weights)
+    learning = learner(GaussianEmission(np.zeros((3, 2)), start), x, np.ones(len(x), dtype=bool))
+    found = learning.emission(learning.maximised(learning.parameters(learning.like), weights))
     share = (weights / weights.sum(0)).astype(np.longdouble)
     means = share.T @ x.astype(np.longdouble)
     for k in range(3):

@@ -20,7 +20,6 @@ from identkit.classical.hidden_markov.gaussian import GaussianEmission
 from identkit.classical.hidden_markov.tables import (
     by_steps,
     exact_probabilities,
-    normalised,
     refuse_probabilities,
     select_exactly,
 )
@@ -129,25 +128,8 @@ class CategoricalEmission:
         symbols = torch.multinomial(self.table[states], 1, replacement=True, generator=generator)
         return (symbols + self.first).to(torch.float64)
 
-    def maximised(self, x: Array, weights: Array) -> CategoricalEmission:
-        """The table of largest likelihood, given how much of each datum (N, 1) is each state's (N, K)."""
-        symbols = x[:, 0].astype(np.int64) - self.first
-        m = self.table.shape[1]
-        counts = np.stack([np.bincount(symbols, weights[:, k], minlength=m) for k in range(self.states)])
-        mass = counts.sum(1, keepdims=True)
-        table = np.where(mass > 0, counts / np.where(mass > 0, mass, 1.0), self.table.cpu().numpy())
-        return self._trusted(table)
-
-    def coordinates(self) -> Array:
-        """The logs of the probabilities, (K, M), which a fit may extrapolate."""
-        return np.log(self.table.cpu().numpy())
-
-    def placed(self, coordinates: Array, x: Array) -> CategoricalEmission:
-        """The emission of such coordinates, from any numbers: each row is made to sum to one."""
-        return self._trusted(normalised(coordinates))
-
-    def _trusted(self, table: Array) -> CategoricalEmission:
-        """With probabilities that need no look."""
+    def trusted(self, table: Array) -> CategoricalEmission:
+        """The same kind with probabilities that need no look."""
         other = object.__new__(CategoricalEmission)
         object.__setattr__(other, "table", torch.from_numpy(table).to(self.device))
         object.__setattr__(other, "first", self.first)
@@ -254,28 +236,11 @@ class PoissonEmission:
         """One step for each state, (N, d)."""
         return torch.poisson(self.rates[states], generator=generator)
 
-    def maximised(self, x: Array, weights: Array) -> PoissonEmission:
-        """The rates of largest likelihood, given how much of each datum (N, d) is each state's (N, K).
-
-        A rate that would be 0 stays at 1e-9 of the mean count, for a state of no counts would forbid all others.
-        """
-        mass = weights.sum(0)[:, None]
-        rates = (weights.T @ x) / np.where(mass > 0, mass, 1.0)
-        rates = np.where(mass > 0, np.maximum(rates, _least_rate(x)), self.rates.cpu().numpy())
-        return PoissonEmission(torch.from_numpy(rates).to(self.device))
-
-    def coordinates(self) -> Array:
-        """The logs of the rates, (K, d), which a fit may extrapolate."""
-        return np.log(self.rates.cpu().numpy())
-
-    def placed(self, coordinates: Array, x: Array) -> PoissonEmission:
-        """The emission of such coordinates, with no rate below what `maximised` allows on the same data.
-
-        Raises:
-            ValueError: a rate that is too large for a number.
-        """
-        rates = np.maximum(np.exp(coordinates), _least_rate(x))
-        return PoissonEmission(torch.from_numpy(rates).to(self.device))
+    def trusted(self, rates: Array) -> PoissonEmission:
+        """The same kind with rates that need no look."""
+        other = object.__new__(PoissonEmission)
+        object.__setattr__(other, "rates", torch.from_numpy(rates).to(self.device))
+        return other
 
     def started(self, x: Array, generator: torch.Generator) -> PoissonEmission:
         """A random start for a fit: rates around the mean count."""
@@ -287,10 +252,6 @@ class PoissonEmission:
         for j in range(self.columns):
             name = f"x[{step}]" if self.columns == 1 else f"x[{step},{j + 1}]"
             model.observe(name, families.Poisson(select_exactly(z, self.rates[:, j].tolist())))
-
-
-def _least_rate(x: Array) -> Array:
-    return (1e-9 * x.mean(0)).clip(min=np.finfo(np.float64).tiny)
 
 
 Emission = CategoricalEmission | GaussianEmission | PoissonEmission

@@ -9,15 +9,18 @@ import torch
 from torch import Tensor
 
 from identkit.classical.em import Convergence, extrapolated, maximise
+from identkit.classical.hidden_markov.band import expected
 from identkit.classical.hidden_markov.data import Sequences
 from identkit.classical.hidden_markov.emissions import CategoricalEmission, Emission, PoissonEmission
 from identkit.classical.hidden_markov.gaussian import GaussianEmission
-from identkit.classical.hidden_markov.lanes import Steps
-from identkit.classical.hidden_markov.sweep import sweep
+from identkit.classical.hidden_markov.lanes import SAFE, Steps
+from identkit.classical.hidden_markov.learning import Learner, learner
+from identkit.classical.hidden_markov.sweep import LITTLE, sweep
 from identkit.classical.hidden_markov.tables import normalised
 
 Array = np.ndarray
-State = tuple[Array, Array, Emission]
+State = tuple[Array, ...]
+"""π, A and the parameters of the emission, as its learner knows them."""
 
 _NEAR = 0.1
 """Leaps begin where an iteration gains less than this many nats: by then the likelihood's hill is chosen."""
@@ -78,51 +81,86 @@ def fitted(
         raise ValueError("x should have at least one observed step, got none")
     if starts < 1 or iterations < 1:
         raise ValueError(f"starts and iterations should be at least 1, got {starts} and {iterations}")
-    whole = bool(data.observed.all())
-    x = data.x.reshape(-1, data.x.shape[2]) if whole else data.x[data.observed]
     initial, transition, emission = start
+    learning = learner(emission, data.x.reshape(-1, data.x.shape[2]), data.observed.reshape(-1))
+    climb = _Climb(data, learning)
     k = len(initial)
-    first = (initial.cpu().numpy(), transition.cpu().numpy(), emission)
-    steps = [first]
+    first = (initial.cpu().numpy(), transition.cpu().numpy(), *learning.parameters(emission))
+    states: list[State] = [first]
     for _ in range(1, starts):
         noise = torch.rand(k, k, generator=generator, dtype=torch.float64).cpu().numpy()
         sticky = np.eye(k) + noise
         even = np.full(k, 1 / k)
-        steps.append((even, sticky / sticky.sum(1, keepdims=True), emission.started(x, generator)))
-
-    def step(state: State) -> tuple[State, float]:
-        initial, transition, emission = state
-        seen = Steps(data.x, data.observed, data.lengths, emission.stepwise)
-        swept = sweep(initial, transition, seen, counts=True)
-        height = float(swept.log_evidence.sum())
-        if not height > -np.inf:
-            raise ValueError(
-                "x should be possible from where the fit starts, got a sequence that no path can show"
-            )
-        began = swept.probs[:, 0].mean(0)
-        counts = np.zeros_like(transition) if swept.counts is None else swept.counts
-        left = counts.sum(1, keepdims=True)
-        moved = np.where(left > 0, counts / np.where(left > 0, left, 1.0), transition)
-        weights = swept.probs.reshape(-1, k) if whole else swept.probs[data.observed]
-        return (began / began.sum(), moved, emission.maximised(x, weights)), height
-
-    def leapt(first: State, second: State, third: State, stride: float) -> State | None:
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            trails = zip(_coordinates(first), _coordinates(second), _coordinates(third), strict=True)
-            ahead = [(extrapolated(start, middle, end, stride), end) for start, middle, end in trails]
-            # Where a chance is zero its log is −∞, and so it stays.
-            initial, transition, shown = (np.where(np.isfinite(far), far, end) for far, end in ahead)
-            try:
-                return normalised(initial), normalised(transition), third[2].placed(shown, x)
-            except ValueError:
-                return None
-
-    best, convergence = maximise(steps, step, tolerance, iterations, leapt, near=_NEAR)
-    initial, transition, emission = best
-    initial, transition = (torch.from_numpy(part).to(emission.device) for part in (initial, transition))
+        begun = learning.parameters(emission.started(learning.seen, generator))
+        states.append((even, sticky / sticky.sum(1, keepdims=True), *begun))
+    with np.errstate(all="ignore"):  # what cannot be is found by its NaN and done again, or left
+        best, convergence = maximise(states, climb.step, tolerance, iterations, climb.leapt, near=_NEAR)
+    emission = learning.emission(best[2:])
+    initial, transition = (torch.from_numpy(part).to(emission.device) for part in best[:2])
     return initial, transition, emission, convergence
 
 
-def _coordinates(state: State) -> tuple[Array, Array, Array]:
-    initial, transition, emission = state
-    return np.log(initial), np.log(transition), emission.coordinates()
+class _Climb:
+    """The two steps of an iteration on one data set, and the leap over some."""
+
+    def __init__(self, data: Sequences, learning: Learner) -> None:
+        self.data, self.learning = data, learning
+        n, self.length = data.observed.shape
+        self.steps = n * self.length
+        times = np.arange(1, self.length + 1)
+        alone = n == 1 and data.lengths[0] == self.length
+        self.within = None if alone else (times < data.lengths[:, None]).astype(np.float64).reshape(-1, 1)
+        self.share = 0.0
+        """By what to multiply the densities of a step, in logs, that their products stay near one."""
+
+    def step(self, state: State) -> tuple[State, float]:
+        initial, transition, *parameters = state
+        parameters = tuple(parameters)
+        found = None
+        if self.steps * len(initial) ** 2 <= LITTLE:
+            b, taken = self.learning.densities(parameters, self.share)
+            found = expected(initial, transition, b, self.length, self.within)
+        if found is not None:
+            height = found.log_evidence + taken
+            self.share -= found.log_evidence / self.steps
+            began, counts, weights = found.initial, found.counts, found.weights
+        else:
+            emission = self.learning.emission(parameters)
+            seen = Steps(self.data.x, self.data.observed, self.data.lengths, emission.stepwise)
+            swept = sweep(initial, transition, seen, counts=True)
+            height = float(swept.log_evidence.sum())
+            if not height > -np.inf:
+                raise ValueError(
+                    "x should be possible from where the fit starts, got a sequence that no path can show"
+                )
+            assert swept.counts is not None
+            began, counts = swept.probs[:, 0].sum(0), swept.counts
+            weights = swept.probs.reshape(-1, len(initial))
+        left = np.add.reduce(counts, axis=1, keepdims=True)
+        if np.minimum.reduce(left, axis=None) > 0:
+            moved = counts / left
+        else:
+            moved = np.where(left > 0, counts / np.where(left > 0, left, 1.0), transition)
+        # Below SAFE a first state has no part in anything, and as a zero it keeps to the short roads.
+        began[began < SAFE] = 0.0
+        began /= np.add.reduce(began)
+        return (began, moved, *self.learning.maximised(parameters, weights)), height
+
+    def leapt(self, first: State, second: State, third: State, stride: float) -> State | None:
+        trails = (self._coordinates(state) for state in (first, second, third))
+        start, middle, end = trails
+        ahead = extrapolated(start, middle, end, stride)
+        # Where a chance is zero its log is −∞, and so it stays.
+        ahead = np.where(np.isfinite(ahead), ahead, end)
+        k = len(first[0])
+        try:
+            placed = self.learning.placed(ahead[:, k + 1 :])
+        except ValueError:
+            return None
+        return normalised(ahead[:, 0]), normalised(ahead[:, 1 : k + 1]), *placed
+
+    def _coordinates(self, state: State) -> Array:
+        """One row a state: the log of its initial chance, of those of its transitions, and its emission's."""
+        initial, transition, *parameters = state
+        shown = self.learning.coordinates(tuple(parameters))
+        return np.concatenate([np.log(initial)[:, None], np.log(transition), shown], 1)

@@ -21,9 +21,6 @@ from identkit.model.model import Model
 Array = np.ndarray
 
 _EPS = torch.finfo(torch.float64).eps
-_TINY = np.finfo(np.float64).tiny
-_NEAR = 1e3
-"""Up to this many variances from the data's mean, a variance about it less a square has digits enough: 1e-13."""
 _OUTLIER = 64.0
 """Squared distance in sds to the nearest state from which differences are taken by their own formula."""
 
@@ -160,101 +157,15 @@ class GaussianEmission:
             "nde,ne->nd", torch.linalg.cholesky(self.covariances)[states], noise
         )
 
-    def maximised(self, x: Array, weights: Array) -> GaussianEmission:
-        """Means and covariances of largest likelihood, given how much of each datum (N, d) is each state's (N, K).
-
-        No variance falls below 1e-9 of the data's: there the likelihood has no maximum. A state without data stays.
-        """
-        weights = np.ascontiguousarray(weights.T)
-        centre = np.add.reduce(x) / len(x)  # as `mean`, which takes longer to begin
-        d = len(centre)
-        powers = np.empty(
-            (len(x), 2 * d + 1)
-        )  # 1, y and y², whose sums are those of all states in one product
-        y, squares = powers[:, 1 : d + 1], powers[:, d + 1 :]
-        powers[:, 0] = 1.0
-        np.subtract(x, centre, out=y)
-        np.multiply(y, y, out=squares)
-        sums = weights @ powers
-        floor = _least_variance(squares)
-        mass = sums[:, 0]
-        seen = mass > _EPS
-        with np.errstate(divide="ignore", invalid="ignore"):
-            middles = sums[:, 1 : d + 1] / mass[:, None]
-            far = middles * middles
-            spreads = sums[:, d + 1 :] / mass[:, None] - far
-        means, covariances = self.means.cpu().numpy().copy(), self._given.cpu().numpy().copy()
-        for k in np.flatnonzero(seen):
-            means[k] = middles[k] + centre
-            if self.kind != "full" and (far[k] <= _NEAR * spreads[k]).all():
-                each = np.maximum(spreads[k], floor)
-            else:
-                # From the state's own mean, which costs no digits.
-                apart = y - middles[k]
-                share = weights[k] / mass[k]
-                if self.kind == "full":
-                    unit = np.sqrt(floor)
-                    apart /= unit
-                    spread = (apart * share[:, None]).T @ apart
-                    covariances[k] = _at_least_one((spread + spread.T) / 2) * unit[:, None] * unit
-                    continue
-                each = np.maximum(share @ np.square(apart, out=apart), floor)
-            covariances[k] = each if self.kind == "diagonal" else np.add.reduce(each) / d
-        return self._trusted(means, covariances)
-
-    def coordinates(self) -> Array:
-        """Numbers that a fit may extrapolate, (K, p): the means and log variances, or Cholesky factors and log diagonals."""
-        means, given = self.means.cpu().numpy(), self._given.cpu().numpy()
-        if self.kind != "full":
-            return np.concatenate([means, np.log(given).reshape(len(means), -1)], 1)
-        factors = np.linalg.cholesky(given)
-        diagonal = np.einsum("kdd->kd", factors)
-        diagonal[:] = np.log(diagonal)
-        return np.concatenate([means, factors.reshape(len(means), -1)], 1)
-
-    def placed(self, coordinates: Array, x: Array) -> GaussianEmission:
-        """The emission of such coordinates, with no variance below what `maximised` allows on the same data.
-
-        Raises:
-            ValueError: a covariance that is too large for numbers.
-        """
-        k, d = self.means.shape
-        means, scales = np.split(coordinates, [d], axis=1)
-        floor = _least_variance(np.square(x - x.mean(0)))
-        if self.kind == "full":
-            factors = scales.reshape(k, d, d).copy()
-            diagonal = np.einsum("kdd->kd", factors)
-            diagonal[:] = np.exp(diagonal)
-            unit = np.sqrt(floor)
-            factors /= unit[:, None]
-            covariances = np.stack([_at_least_one(factor @ factor.T) for factor in factors])
-            covariances *= unit[:, None] * unit
-        else:
-            covariances = np.maximum(np.exp(scales), floor if self.kind == "diagonal" else floor.mean())
-            covariances = covariances.reshape(self._given.shape)
-        if not np.isfinite(covariances).all():
-            raise ValueError("coordinates should give finite covariances")
-        return self._trusted(means.copy(), covariances)
-
-    def _trusted(self, means: Array, covariances: Array) -> GaussianEmission:
-        """With covariances, in the shape of their kind, that need no look."""
+    def trusted(self, means: Array, covariances: Array) -> GaussianEmission:
+        """The same kind with covariances that need no look: variances (K, d), or (K, d, d) where they are full."""
         tensor = torch.from_numpy(covariances)
-        if self.kind != "full":
-            each = tensor if self.kind == "diagonal" else tensor[:, None].expand(means.shape)
-            tensor = torch.diag_embed(each)
         other = object.__new__(GaussianEmission)
         object.__setattr__(other, "means", torch.from_numpy(means).to(self.device))
-        object.__setattr__(other, "covariances", tensor.to(self.device))
+        full = tensor if self.kind == "full" else torch.diag_embed(tensor)
+        object.__setattr__(other, "covariances", full.to(self.device))
         object.__setattr__(other, "kind", self.kind)
         return other
-
-    @property
-    def _given(self) -> Tensor:
-        """The covariances in the shape of their kind."""
-        if self.kind == "full":
-            return self.covariances
-        diagonal = self.covariances.diagonal(dim1=1, dim2=2)
-        return diagonal if self.kind == "diagonal" else diagonal[:, 0]
 
     def started(self, x: Array, generator: torch.Generator) -> GaussianEmission:
         """A random start for a fit: means at data drawn far apart, the covariance of all data for each."""
@@ -285,20 +196,6 @@ class GaussianEmission:
                 [select_exactly(z, self.covariances[:, i, j].tolist()) for j in range(d)] for i in range(d)
             ]
             model.observe(f"x{step}", families.MvNormal(mean, covariance))
-
-
-def _least_variance(squares: Array) -> Array:
-    """What no variance of a column falls below in a fit, from the squares of the centred data."""
-    return 1e-9 / len(squares) * np.add.reduce(squares) + _TINY
-
-
-def _at_least_one(spread: Array) -> Array:
-    """A symmetric matrix with its eigenvalues below one raised to one."""
-    values, vectors = np.linalg.eigh(spread)
-    if not values[0] < 1.0:
-        return spread
-    raised = (vectors * values.clip(min=1.0)) @ vectors.T
-    return (raised + raised.T) / 2
 
 
 def _refuse_covariances(covariances: Tensor) -> None:

@@ -16,7 +16,7 @@ Array = np.ndarray
 
 _ELEMENTS = 2**22
 """How many numbers one table of a chunk may have."""
-_LITTLE = 2**16
+LITTLE = 2**16
 """Up to so many multiplications (n·T·K²) the band is faster than the lanes."""
 
 
@@ -42,7 +42,7 @@ def sweep(
     )
     at_once = max(1, _ELEMENTS // (k * length)) if length else 1
     with np.errstate(all="ignore"):  # what divides by zero is found by its NaN and done again in logarithms
-        if 0 < n * length * k * k <= _LITTLE:
+        if 0 < n * length * k * k <= LITTLE:
             _banded(initial, transition, steps, result)
             return result
         for first in range(0, n, at_once):
