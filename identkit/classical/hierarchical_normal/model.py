@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -18,6 +19,7 @@ from identkit.classical.em import Convergence
 from identkit.classical.hierarchical_normal.posterior import (
     HierarchicalPosterior,
     TauNodes,
+    further_edges,
     mixture_kl,
     tau_nodes,
 )
@@ -36,6 +38,7 @@ EIGHT_SCHOOLS = (
 _EPS = torch.finfo(torch.float64).eps
 _TINY = 1e-300
 _DRAWS = 400
+_NUMBERS = 1 << 24  # in a table over rows, groups and nodes: 128 MB
 
 
 @dataclass(frozen=True, eq=False, init=False, repr=False)
@@ -177,22 +180,26 @@ class HierarchicalNormal:
         """
         x = self._rows(x)
         y = x.to(torch.float64)
-        return HierarchicalPosterior(self, y, self._nodes, self._weights(y, self._nodes)[1], dtype=x.dtype)
+        nodes = self._nodes_for(y)
+        return HierarchicalPosterior(self, y, nodes, self._weights(y, nodes)[1], dtype=x.dtype)
 
     def log_evidence(self, x: Any) -> Float[Tensor, " n"]:
         """Evaluate ``log p(y) = log ∫ N(y; m, diag(s² + τ²) + s_0² 11ᵀ) p(τ) dτ`` in nats."""
         x = self._rows(x)
-        return self._weights(x.to(torch.float64), self._nodes)[0].to(x.dtype)
+        y = x.to(torch.float64)
+        return self._weights(y, self._nodes_for(y))[0].to(x.dtype)
 
     def kl_to_prior(self, x: Any) -> Float[Tensor, " n"]:
         """Evaluate ``KL = KL(τ) + E_τ[KL(μ | τ) + Σ_j E KL(θ_j | μ, τ)]`` in nats: sums of what is never negative."""
         x = self._rows(x)
-        return self._kl(x.to(torch.float64), self._nodes)[0].to(x.dtype)
+        y = x.to(torch.float64)
+        return self._kl(y, self._nodes_for(y))[0].to(x.dtype)
 
     def kl_per_latent(self, x: Any) -> Float[Tensor, "n k"]:
         """Evaluate the KLs of the marginals in nats: closed form for a number τ, else between mixtures over τ."""
         x = self._rows(x)
-        return self._marginals(x.to(torch.float64))[0].to(x.dtype)
+        y = x.to(torch.float64)
+        return self._marginals(y, self._nodes_for(y))[0].to(x.dtype)
 
     def kl_conditional(self, x: Any) -> Float[Tensor, "n k"]:
         """Evaluate ``E_Q KL(q(z_j | z_−j) ‖ p(z_j | z_−j))`` in nats: exactly 0 for μ and τ.
@@ -200,19 +207,21 @@ class HierarchicalNormal:
         Of θ_j: ``E ½[h(a) + (a/(1 + a))² (y_j − μ)²/τ²]`` with ``a = τ²/s_j²``.
         """
         x = self._rows(x)
-        each = self._kl(x.to(torch.float64), self._nodes)[1]
+        y = x.to(torch.float64)
+        each = self._kl(y, self._nodes_for(y))[1]
         above = each.new_zeros(len(each), len(self.latent_names) - each.shape[1])
         return torch.cat([above, each], 1).to(x.dtype)
 
     def kl_error(self, x: Any) -> Float[Tensor, " n"]:
         """Bound the absolute error of all KLs of a datum, in nats: quadrature and rounding; positive."""
         y = self._rows(x).to(torch.float64)
-        kl, each = self._kl(y, self._nodes)
-        error = 64 * len(self.scales) * _EPS * (kl + self._rounding(y)) + self._marginals(y)[1] + _TINY
+        nodes = self._nodes_for(y)
+        kl, each = self._kl(y, nodes)
+        error = 64 * len(self.scales) * _EPS * (kl + self._rounding(y)) + self._marginals(y, nodes)[1] + _TINY
         if self.spread_is_latent:
-            coarse, others = self._kl(y, self._coarse_nodes)
+            coarse, others = self._kl(y, tau_nodes(self.tau, self.scales, 10, nodes.edges))
             error = error + (kl - coarse).abs() + (each - others).abs().sum(1)
-            error = error + abs(self._nodes.missing) * (1 + kl)
+            error = error + abs(nodes.missing) * (1 + kl)
         return error
 
     def flatness(self, x: Any) -> Flatness:
@@ -318,9 +327,21 @@ class HierarchicalNormal:
     def _nodes(self) -> TauNodes:
         return tau_nodes(self.tau, self.scales, order=14)
 
-    @cached_property
-    def _coarse_nodes(self) -> TauNodes:
-        return tau_nodes(self.tau, self.scales, order=10)
+    def _nodes_for(self, y: Tensor) -> TauNodes:
+        """The rule of the prior, on panels that resolve the posterior of every row, too."""
+        edges = self._nodes.edges
+        if edges is None or len(y) == 0:
+            return self._nodes
+        size = max(1, _NUMBERS // (len(self._nodes.tau) * len(self.scales)))
+        for block in y.cpu().split(size):
+
+            def height(tau: Tensor, block: Tensor = block) -> Tensor:
+                return self.given_tau(block[:, None], tau)[2]
+
+            edges = np.union1d(edges, further_edges(self.tau, edges, height, len(block)))
+        if len(edges) == len(self._nodes.edges):
+            return self._nodes
+        return tau_nodes(self.tau, self.scales, 14, edges)
 
     @cached_property
     def _spread_moments(self) -> tuple[float, float]:
@@ -379,9 +400,9 @@ class HierarchicalNormal:
     def _rounding(self, y: Tensor) -> Tensor:
         return ((y.abs() + abs(self.mean)) / self.scales.to(y.device)).square().sum(1)
 
-    def _marginals(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _marginals(self, y: Tensor, nodes: TauNodes) -> tuple[Tensor, Tensor]:
         """The marginal KLs (n, k) and a bound on their quadrature's error (n,)."""
-        law = HierarchicalPosterior(self, y, self._nodes, self._weights(y, self._nodes)[1])
+        law = HierarchicalPosterior(self, y, nodes, self._weights(y, nodes)[1])
         before, error = self.prior, y.new_zeros(len(y))
         kl = y.new_zeros(len(y), len(self.latent_names))
         for index, name in enumerate(self.latent_names):

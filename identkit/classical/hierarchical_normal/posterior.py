@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,15 @@ from identkit.posterior.stable import gaussian_gain, kl_of_log_ratio
 if TYPE_CHECKING:
     from identkit.classical.hierarchical_normal.model import HierarchicalNormal
 
+_EPS = torch.finfo(torch.float64).eps
 _MASS_SLACK = 1e-8
 _FARTHEST = 60
 _ORDERS = (10, 16)
+#: The order of Gauss's rule on a panel by which it is judged.
+_ORDER = 14
+# Of the last Legendre coefficients on a panel: what the rule misses is of the size of their squares.
+_ROUGH = 1e-7
+_HALVINGS = 64
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,8 @@ class TauNodes:
     log_mass: Float[Tensor, " m"]
     missing: float
     """One minus the mass of the prior as the rule sees it."""
+    edges: np.ndarray | None = None
+    """The ends of the panels; None for a number."""
 
     def quantile(self, share: Tensor, mass: Tensor | None = None) -> Tensor:
         """Where the distribution function reaches `share`, interpolated between the nodes."""
@@ -40,11 +49,14 @@ class TauNodes:
         return torch.from_numpy(found).reshape(share.shape)
 
 
-def tau_nodes(tau: Any, scales: Float[Tensor, " groups"], order: int) -> TauNodes:
+def tau_nodes(
+    tau: Any, scales: Float[Tensor, " groups"], order: int, further: np.ndarray | None = None
+) -> TauNodes:
     """Lay Gauss panels on τ that double away from 0 and from the prior's mean, finer where data have their say.
 
     ``p(y | τ)`` is smooth on the scale of τ itself, or of the s_j where these are larger; with J groups the
-    posterior of log τ is about (2J)^−½ wide.
+    posterior of log τ is about (2J)^−½ wide. Where the data push τ against its bound or far into its prior's tail it is
+    narrower: then `further_edges` says where panels have to end, too.
 
     Raises:
         ValueError: the panels miss some of the prior's mass, or its support is not within (0, ∞).
@@ -64,16 +76,16 @@ def tau_nodes(tau: Any, scales: Float[Tensor, " groups"], order: int) -> TauNode
         edges = _edges(
             tau, float(scales.log().mean().exp()), math.ceil(math.sqrt(len(scales))), depth, low, high
         )
-        nodes, weights = np.polynomial.legendre.leggauss(order)
-        half, middle = np.diff(edges)[:, None] / 2, (edges[1:] + edges[:-1])[:, None] / 2
-        points = torch.from_numpy((middle + half * nodes).ravel())
-        log_mass = tau.log_prob(points) + torch.from_numpy(np.log(half * weights).ravel())
+        if further is not None:
+            edges = np.union1d(edges, further)
+        points, log_weight = (part.flatten() for part in _on_panels(edges[:-1], edges[1:], order))
+        log_mass = tau.log_prob(points) + log_weight
         kept = log_mass > -700
         points, log_mass = points[kept], log_mass[kept]
         missing = 1 - float(log_mass.exp().sum())
         if abs(missing) <= _MASS_SLACK:
             log_mass = log_mass - math.log1p(-missing)
-            return TauNodes(points.to(scales.device), log_mass.to(scales.device), missing)
+            return TauNodes(points.to(scales.device), log_mass.to(scales.device), missing, edges)
     raise ValueError(
         f"tau should have a prior on (0, ∞) that the quadrature resolves, got {tau!r:.80}"
         + (f", of which it sees the mass {1 - missing:.6g}" if low >= 0 else f" on ({low:g}, {high:g})")
@@ -90,6 +102,67 @@ def _edges(tau: Any, unit: float, fine: int, depth: int, low: float, high: float
         edges |= {mean + sign * sd * 2.0**k for k in range(-3, 8) for sign in (-1, 1)} | {mean}
     ends = {low, min(high, unit * 2.0**_FARTHEST)}
     return np.array(sorted({edge for edge in edges if low < edge < high} | ends))
+
+
+def further_edges(
+    tau: Distribution, edges: np.ndarray, height: Callable[[Tensor], Float[Tensor, "n m"]], n: int
+) -> np.ndarray:
+    """Halve panels until ``p(τ) p(y | τ)`` is a polynomial on each of them, for every row: where the halves end.
+
+    A panel is judged by the last Legendre coefficients of what Gauss's rule sees on it, relative to the evidence.
+
+    Args:
+        tau: the prior.
+        edges: ends of the panels to begin with.
+        height: takes τ (m,), gives ``log p(y | τ)``.
+        n: number of rows.
+
+    Raises:
+        ValueError: a posterior so sharp that halving does not resolve it.
+    """
+    prior = _float64(tau)
+    nodes, weights = np.polynomial.legendre.leggauss(_ORDER)
+    degrees = (_ORDER - 2, _ORDER - 1)
+    last = torch.from_numpy(
+        np.stack([(2 * k + 1) / 2 * np.polynomial.Legendre.basis(k)(nodes) for k in degrees])
+    )
+    low, high = edges[:-1], edges[1:]
+    mass, rough = torch.empty(n, 0, dtype=torch.float64), torch.empty(n, 0, dtype=torch.float64)
+    ends = [low[:0]]
+    kept_low, kept_high = low[:0], high[:0]
+    for _ in range(_HALVINGS):
+        points, log_weight = _on_panels(low, high, _ORDER)
+        joint = (prior.log_prob(points) + log_weight)[None] + height(points.flatten()).reshape(n, *points.shape)
+        top = joint.amax(2).clamp(min=-1e300)
+        relative = torch.exp(joint - top[..., None])
+        mass = torch.cat([mass, top + relative.sum(2).log()], 1)
+        rough = torch.cat([rough, top + (relative @ last.T).abs().amax(2).log()], 1)
+        kept_low, kept_high = np.concatenate([kept_low, low]), np.concatenate([kept_high, high])
+        evidence = torch.logsumexp(mass, 1, keepdim=True)
+        allowed = (_ROUGH + 64 * _EPS * evidence.abs()).log()
+        split = ((rough - evidence) > allowed).any(0).numpy()
+        middle = (kept_low + kept_high) / 2
+        if not split.any():
+            return np.concatenate(ends)
+        ends.append(middle[split])
+        low = np.concatenate([kept_low[split], middle[split]])
+        high = np.concatenate([middle[split], kept_high[split]])
+        if bool((low == high).any()):
+            break
+        left = torch.from_numpy(~split)
+        mass, rough = mass[:, left], rough[:, left]
+        kept_low, kept_high = kept_low[~split], kept_high[~split]
+    raise ValueError(
+        f"x should leave tau a posterior that quadrature resolves under the prior {tau!r:.80}, got measurements that "
+        "press it against a bound or far into a tail"
+    )
+
+
+def _on_panels(low: np.ndarray, high: np.ndarray, order: int) -> tuple[Tensor, Tensor]:
+    """The points of Gauss's rule on panels, (panels, order), and the logarithms of their weights."""
+    nodes, weights = np.polynomial.legendre.leggauss(order)
+    half, middle = (high - low)[:, None] / 2, (high + low)[:, None] / 2
+    return torch.from_numpy(middle + half * nodes), torch.from_numpy(np.log(half * weights))
 
 
 @dataclass(frozen=True)
