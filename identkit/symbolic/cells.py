@@ -10,7 +10,9 @@ from sympy import Expr, Rational, Symbol
 
 from identkit.model import balls
 from identkit.model.model import Model
-from identkit.symbolic.certificates import Claim, law_moves, zero
+from identkit.symbolic.certificates import Claim
+from identkit.symbolic.certificates.laws import law_moves
+from identkit.symbolic.certificates.zeros import zero
 from identkit.symbolic.summary import conditional_law
 from identkit.symbolic.support import all_domains, is_discrete, takes_every_value
 from identkit.verdict import Level

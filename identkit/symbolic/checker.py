@@ -32,8 +32,8 @@ from identkit.symbolic.certificates import (
     Monotone,
     OneValue,
     Recovered,
-    all_apart,
 )
+from identkit.symbolic.certificates.zeros import all_apart
 from identkit.symbolic.equalities import tied, with_equalities_solved
 from identkit.symbolic.field import nonzero_point, points, vanishes
 from identkit.symbolic.full_rank import FullRank, affine_slopes, full_rank

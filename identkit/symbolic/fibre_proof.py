@@ -18,7 +18,7 @@ from identkit.model import balls
 from identkit.model.functions import sigmoid
 from identkit.model.model import Model
 from identkit.model.tape import Tape
-from identkit.symbolic.certificates import certified_rank, never_negative, zero
+from identkit.symbolic.certificates.zeros import certified_rank, never_negative, zero
 from identkit.symbolic.fractions import annihilated, exponentials_opened, rational_zero
 from identkit.symbolic.modular import PRIMES, Evaluator
 from identkit.symbolic.problem import Problem

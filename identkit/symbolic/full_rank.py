@@ -15,7 +15,9 @@ from sympy import Expr, Rational, Set, Symbol
 from identkit.model import balls
 from identkit.model.model import Model
 from identkit.model.tape import Tape
-from identkit.symbolic.certificates import ReadsOff, certified_rank, read_off
+from identkit.symbolic.certificates import ReadsOff
+from identkit.symbolic.certificates.laws import read_off
+from identkit.symbolic.certificates.zeros import certified_rank
 from identkit.symbolic.field import points
 from identkit.symbolic.injectivity import Peeled
 from identkit.symbolic.regularity import analytic

@@ -10,7 +10,7 @@ from sympy.polys.matrices import DomainMatrix
 
 from identkit.model.balls import run_or_nan
 from identkit.model.tape import Tape
-from identkit.symbolic.certificates import certified_rank
+from identkit.symbolic.certificates.zeros import certified_rank
 from identkit.symbolic.field import Kernels, nonzero_point, points, vanishes
 from identkit.symbolic.fields import Field, affine_fields
 from identkit.symbolic.problem import Problem

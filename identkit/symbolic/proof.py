@@ -28,8 +28,8 @@ from identkit.symbolic.certificates import (
     Monotone,
     Recovered,
     SpanOnData,
-    law_moves,
 )
+from identkit.symbolic.certificates.laws import law_moves
 from identkit.symbolic.equalities import tied
 from identkit.symbolic.full_rank import FullRank
 from identkit.symbolic.support import (
