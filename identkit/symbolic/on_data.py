@@ -24,7 +24,8 @@ from identkit.model.tape import Tape
 from identkit.symbolic.certificates import Claim, ExcludedByData, FlatOnData, GapOnData, SpanOnData
 from identkit.symbolic.certificates.on_data import along_simplexes
 from identkit.symbolic.certificates.zeros import certified_rank
-from identkit.symbolic.checker import analyse, refuse_or_assume
+from identkit.symbolic.checker import analyse
+from identkit.symbolic.conditions import refuse_or_assume
 from identkit.symbolic.equalities import tied, with_equalities_solved
 from identkit.symbolic.field import points, vanishes
 from identkit.symbolic.proof import Proof
