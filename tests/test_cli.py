@@ -18,10 +18,10 @@ import pytest
 import torch
 
 import identkit
-from identkit import suites
 from identkit.classical.gaussian_mixture import GaussianMixture
 from identkit.cli import main
 from identkit.posterior import information
+from identkit.suites import classical, paper
 from identkit.symbolic.on_data import LikelihoodOnData, OnRow
 from identkit.theorem import declared, verify
 from identkit.verdict import Level
@@ -50,17 +50,17 @@ def say(monkeypatch, capsys, tmp_path):
 def small(monkeypatch):
     """A suite of a second or two without its figures; a test that wants them draws them."""
     monkeypatch.delenv("IDENTKIT_DATA", raising=False)
-    for name, value in {"ROWS": 3, "POOLED_ROWS": 50}.items():
-        monkeypatch.setattr(suites, name, value)
+    monkeypatch.setattr(classical, "ROWS", 3)
+    monkeypatch.setattr(paper, "POOLED_ROWS", 50)
 
     def few(data, generator):
-        yield from suites._weight_questions(data)
-        yield from suites._mixture_questions(generator)
+        yield from classical._weight_questions(data)
+        yield from classical._mixture_questions(generator)
         for w in (0, "1/1000", 1):
-            yield suites._text("linear", generator, 3, at={"w": w})
+            yield classical._text("linear", generator, 3, at={"w": w})
 
-    monkeypatch.setattr(suites, "_classical_questions", few)
-    monkeypatch.setattr(suites, "_drawings", lambda data: {})
+    monkeypatch.setattr(classical, "_classical_questions", few)
+    monkeypatch.setattr(classical, "_drawings", lambda data: {})
 
 
 # check
@@ -202,7 +202,7 @@ def test_verify_of_a_zoo_name_draws_its_data_and_says_so(say):
 
 def test_verify_of_the_suite(say, tmp_path, small, monkeypatch):
     monkeypatch.setattr(
-        suites, "_drawings", lambda data: {"mixture_weight": lambda checks: suites._weight_figure(data)}
+        classical, "_drawings", lambda data: {"mixture_weight": lambda checks: classical._weight_figure(data)}
     )
     status, out, err = say("verify")
     folder = tmp_path / "results" / "classical"
@@ -224,7 +224,7 @@ def test_interrupted_suite_keeps_what_was_computed(say, tmp_path, small, monkeyp
         confirmed.append(verify(*arguments, **options))
         return confirmed[-1]
 
-    monkeypatch.setattr(suites, "verify", stop_at_the_third)
+    monkeypatch.setattr(classical, "verify", stop_at_the_third)
     status, _, err = say("verify", "--out", "here")
     assert status == 130
     assert "2 checks were done" in err

@@ -23,20 +23,26 @@ PAPER = Path(os.environ.get("IDENTKIT_DATA", Path(__file__).parents[2] / "shared
 needs_paper = pytest.mark.skipif(not (PAPER / "classical").is_dir(), reason="the paper's data are not here")
 
 
+SMALL = {
+    "classical.ROWS": 6,
+    "classical.SWEEP_ROWS": 4,
+    "classical.PLANE_ROWS": 1,
+    "classical._CURVE": 6,
+    "classical._SIGMAS": (0.05, 1.0, 5.0),
+    "paper.POOLED_ROWS": 300,
+}
+"""A suite of a few seconds, on data drawn here."""
+
+
+def made_small(patch: pytest.MonkeyPatch) -> None:
+    for name, value in SMALL.items():
+        patch.setattr(f"identkit.suites.{name}", value)
+    patch.delenv("IDENTKIT_DATA", raising=False)
+
+
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    """A suite of a few seconds, on data drawn here."""
-    small = {
-        "ROWS": 6,
-        "SWEEP_ROWS": 4,
-        "PLANE_ROWS": 1,
-        "POOLED_ROWS": 300,
-        "_CURVE": 6,
-        "_SIGMAS": (0.05, 1.0, 5.0),
-    }
-    for name, value in small.items():
-        monkeypatch.setattr(suites, name, value)
-    monkeypatch.delenv("IDENTKIT_DATA", raising=False)
+    made_small(monkeypatch)
 
 
 # Data
@@ -130,17 +136,7 @@ def test_csv_columns_come_in_any_order(tmp_path):
 def classical():
     """The whole suite, small, run once."""
     patch = pytest.MonkeyPatch()
-    small = {
-        "ROWS": 6,
-        "SWEEP_ROWS": 4,
-        "PLANE_ROWS": 1,
-        "POOLED_ROWS": 300,
-        "_CURVE": 6,
-        "_SIGMAS": (0.05, 1.0, 5.0),
-    }
-    for name, value in small.items():
-        patch.setattr(suites, name, value)
-    patch.delenv("IDENTKIT_DATA", raising=False)
+    made_small(patch)
     steps: list[suites.Progress] = []
     result = suites.run("classical", progress=steps.append)
     patch.undo()

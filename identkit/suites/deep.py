@@ -14,7 +14,7 @@ from identkit.deep import PRESETS, Preset, Strip, Trained, strip, trained
 from identkit.deep.grid import Group, groups
 from identkit.deep.trained import THRESHOLD, Explanation
 from identkit.diagnosis import Fault
-from identkit.suites import Progress, SuiteResult, theorem_figures
+from identkit.suites.found import Progress, SuiteResult, theorem_figures
 
 
 def run_deep(progress: Callable[[Progress], None], seed: int, preset: str | None) -> SuiteResult:
