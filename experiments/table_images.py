@@ -10,7 +10,6 @@ another. The search is the same for every method: two decoder rates.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from typing import Any
 
@@ -132,16 +131,14 @@ def main() -> None:
     if name == "pinwheel":
         budget = planar(budget)
     data = data_of(name, budget.rows)
-    found = table(methods(data, budget), data, budget)
-    facts = summary(found, data, budget)
+    stem = f"table_images_{name}"
+    weights = {} if record.folder is None or name != "pinwheel" else {"LIDVAE": record.folder / SAVED.name}
+    rows = table(methods(data, budget), data, budget, part=record.part(stem), weights=weights)
+    facts = summary(rows, data, budget)
     if name == "pinwheel":
         facts["sigma"] = SIGMA
     print("by log p(x): " + ", ".join(facts["by_log_likelihood"]))
-    record.write(facts, stem=f"table_images_{name}", main=figure(facts, data.name))
-    if name == "pinwheel" and record.folder is not None:
-        place = record.folder / SAVED.name
-        shutil.rmtree(place, ignore_errors=True)  # of the run before: `save` overwrites nothing
-        found["LIDVAE"].run.save(place)
+    record.write(facts, stem=stem, main=figure(facts, data.name))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import identkit as ik
-from experiments.record import Record
+from experiments.record import RESULTS, Record
 from experiments.tables import Budget, Method, figure, first, summary, table
 from identkit.lidvae.datasets import Dataset, from_text, markov_sequences
 from identkit.lidvae.objectives import BetaVAE, Lagging, SemiAmortised
@@ -24,6 +24,8 @@ from identkit.lidvae.objectives import BetaVAE, Lagging, SemiAmortised
 LENGTH, WORDS = 20, 2_000
 BETA = 0.5
 CLIMB_RATE = 0.05  # of SA; times its clip of 5, a row's mean moves by at most .25 a step
+SAVED = RESULTS / "table_sequences_lidsvae"
+"""The weights of one run, from which a test recomputes its row."""
 
 BUDGETS = {
     "cpu": Budget(
@@ -114,9 +116,11 @@ def main() -> None:
     text: Path | None = record.arguments.text
     budget = BUDGETS[record.preset]
     data = data_of(text, budget.rows)
-    facts = summary(table(methods(data, budget), data, budget), data, budget)
-    print("by log p(x): " + ", ".join(facts["by_log_likelihood"]))
     stem = "table_sequences" if text is None else f"table_sequences_{text.stem}"
+    weights = {} if record.folder is None or text is not None else {"LIDSVAE": record.folder / SAVED.name}
+    rows = table(methods(data, budget), data, budget, part=record.part(stem), weights=weights)
+    facts = summary(rows, data, budget)
+    print("by log p(x): " + ", ".join(facts["by_log_likelihood"]))
     record.write(facts, stem=stem, main=figure(facts, data.name))
 
 

@@ -2,20 +2,30 @@
 
 Every method is trained once at each of `RATES`, all seeds at once, and is shown at the rate whose importance-weighted
 bound on the validation rows is the highest on average; the test rows have no part in that choice.
+
+Rows are kept as they come, and an interrupted table goes on with the next one.
+
+    python -m experiments.tables      # writes all tables into experiments/README.md again, from the results
 """
 
 from __future__ import annotations
 
+import json
 import math
+import re
+import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 import identkit as ik
-from experiments.record import shown, spread
+from experiments.record import RESULTS, shown, spread
+from identkit.lidvae.checkpoints import read_json, write_json
 from identkit.lidvae.datasets import Dataset
 from identkit.lidvae.members import member
 from identkit.lidvae.metrics import Metrics, measure
@@ -86,6 +96,7 @@ def first(data: Dataset, rows: int) -> Dataset:
 
 def row(method: Method, data: Dataset, budget: Budget) -> Row:
     """Search, choose, and judge the chosen setting on the test rows."""
+    began = time.monotonic()
     tried: list[tuple[float, Run, dict[str, Any]]] = []
     for rate in RATES:
         run = ik.fit(
@@ -124,6 +135,7 @@ def row(method: Method, data: Dataset, budget: Budget) -> Row:
         "search": [facts for _, _, facts in tried],
         "decoder_rate": setting["decoder_rate"],
         **measures(metrics),
+        "seconds": round(time.monotonic() - began, 1),
     }
     return Row(facts=facts, run=run)
 
@@ -153,28 +165,62 @@ def measures(metrics: Sequence[Metrics]) -> dict[str, Any]:
     }
 
 
-def table(methods: Sequence[Method], data: Dataset, budget: Budget) -> dict[str, Row]:
-    """Every method's row, printed as it comes."""
-    found = {}
+def table(
+    methods: Sequence[Method],
+    data: Dataset,
+    budget: Budget,
+    *,
+    part: Path | None = None,
+    weights: Mapping[str, Path] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Every method's facts, printed as they come.
+
+    Args:
+        methods: the rows.
+        data: of all of them.
+        budget: of all of them.
+        part: where the facts are kept until the table is whole, and taken up again if it was interrupted.
+        weights: folders for the runs of some methods, by name.
+    """
     print(f"{data}")
+    kept = {"data": data.fingerprint(), "budget": asdict(budget), "methods": {}}
+    if part is not None and part.is_file():
+        before = read_json(part)
+        if any(before[name] != json.loads(json.dumps(kept[name])) for name in ("data", "budget")):
+            raise ValueError(
+                f"{part} is of other data or another budget: finish it as it was begun, or delete it"
+            )
+        kept = before
     for method in methods:
-        found[method.name] = one = row(method, data, budget)
-        seeds = one.facts["by_seed"]
-        print(
-            f"{method.name:11s} AU {shown(seeds['active_units'], 1)} of {budget.latents}, KL {shown(seeds['kl'])}, I(z; x) "
-            f"{shown(seeds['information'])} (cap {one.facts['cap']:.2f}), log p(x) {shown(seeds['log_likelihood'])}, "
-            f"decoder rate {one.facts['decoder_rate']:g}, "
-            f"{sum(each['seconds_of_training'] for each in one.facts['search']):.0f} s",
-            flush=True,
-        )
-    return found
+        known = method.name in kept["methods"]
+        if not known:
+            found = row(method, data, budget)
+            kept["methods"][method.name] = found.facts
+            if weights is not None and method.name in weights:
+                shutil.rmtree(weights[method.name], ignore_errors=True)  # `save` overwrites nothing
+                found.run.save(weights[method.name])
+            if part is not None:
+                write_json(part, kept)
+        print(f"{_line(method.name, kept['methods'][method.name], budget)}{' (kept)' * known}", flush=True)
+    if part is not None:
+        part.unlink()
+    return {method.name: kept["methods"][method.name] for method in methods}
 
 
-def summary(found: Mapping[str, Row], data: Dataset, budget: Budget) -> dict[str, Any]:
+def _line(name: str, facts: Mapping[str, Any], budget: Budget) -> str:
+    seeds = facts["by_seed"]
+    return (
+        f"{name:11s} AU {shown(seeds['active_units'], 1)} of {budget.latents}, KL {shown(seeds['kl'])}, I(z; x) "
+        f"{shown(seeds['information'])} (cap {facts['cap']:.2f}), log p(x) {shown(seeds['log_likelihood'])}, "
+        f"decoder rate {facts['decoder_rate']:g}, {facts['seconds']:.0f} s"
+    )
+
+
+def summary(rows: Mapping[str, Mapping[str, Any]], data: Dataset, budget: Budget) -> dict[str, Any]:
     """What a script writes: the budget, the search, each row, and who has the highest likelihood."""
-    rows = {name: one.facts for name, one in found.items()}
     by_likelihood = sorted(rows, key=lambda name: -rows[name]["log_likelihood"]["mean"])
     return {
+        "seconds": round(sum(one["seconds"] for one in rows.values()), 1),  # of this run and those before it
         "data": data.fingerprint() | {"likelihood": data.likelihood},
         "budget": asdict(budget),
         "search": {
@@ -183,7 +229,7 @@ def summary(found: Mapping[str, Row], data: Dataset, budget: Budget) -> dict[str
             "chosen_by": "validation bound",
         },
         "by_log_likelihood": by_likelihood,
-        "methods": rows,
+        "methods": dict(rows),
     }
 
 
@@ -201,6 +247,15 @@ def markdown(facts: Mapping[str, Any]) -> str:
             f"| {name} | {units} | {' | '.join(found)} | {'' if lower is None else f'{lower:.3g}'} |"
         )
     return "\n".join(lines)
+
+
+def written(text: str) -> str:
+    """README's text, with each table as its file has it: the lines below ``<!-- stem -->``."""
+
+    def again(found: re.Match[str]) -> str:
+        return f"{found[1]}{markdown(read_json(RESULTS / f'{found[2]}.json'))}\n"
+
+    return re.sub(r"(<!-- (table_\w+) -->\n+)(?:\|.*\n)*", again, text)
 
 
 @styled
@@ -237,3 +292,13 @@ def figure(facts: Mapping[str, Any], title: str) -> Figure:
     handles, labels = axes[0].get_legend_handles_labels()
     drawn.legend(handles, labels, loc="outside lower center", ncols=len(methods), handletextpad=0.1)
     return drawn
+
+
+def main() -> None:
+    """Write the tables of README.md again."""
+    readme = RESULTS.parent / "README.md"
+    readme.write_text(written(readme.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
