@@ -105,7 +105,7 @@ def test_the_suite_is_drawn_and_counted(monkeypatch: pytest.MonkeyPatch) -> None
     assert any("linear: 1 GLOBAL" in sentence for sentence in result.summary)
     whole = suites.results(result.checks, seconds=1.0, seed=0, command="x", tables=result.tables)
     assert whole["disagree"] == 0 and len(whole["trained"]) == 4
-    with pytest.raises(ValueError, match="preset should be one of cpu, gpu, got 'tpu'"):
+    with pytest.raises(ValueError, match="preset should be one of cpu, many, gpu, got 'tpu'"):
         suites.run("deep", preset="tpu")
 
 

@@ -204,7 +204,9 @@ def verify(
     pooled: bool = _POOLED,
     seed: int = typer.Option(0, "--seed", help="Of the data that are drawn."),
     preset: str | None = typer.Option(
-        None, "--preset", help="Size of the deep suite, cpu or gpu; by default what the machine has."
+        None,
+        "--preset",
+        help="Size of the deep suite: cpu, many (600 networks) or gpu; by default what the machine has.",
     ),
     as_json: bool = _JSON,
 ) -> int:

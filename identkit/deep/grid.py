@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -33,10 +33,13 @@ class Preset:
     """Data on which each model's posteriors are found."""
 
 
+_CPU = Preset(
+    seeds=2, steps=400, rows=2000, sigmas=(0.3, 0.6, 1.0, 1.5), lower=(0.1, 0.5), width=32, judged=5
+)
+
 PRESETS: Mapping[str, Preset] = {
-    "cpu": Preset(
-        seeds=2, steps=400, rows=2000, sigmas=(0.3, 0.6, 1.0, 1.5), lower=(0.1, 0.5), width=32, judged=5
-    ),
+    "cpu": _CPU,
+    "many": replace(_CPU, seeds=6),  # 600 networks
     "gpu": Preset(
         seeds=8,
         steps=4000,

@@ -37,7 +37,7 @@ def run(
             "all".
         progress: called after every step.
         seed: of all data that are drawn here.
-        preset: how large the grid of networks is, "cpu" or "gpu"; None for what the machine has.
+        preset: how large the grid of networks is, "cpu", "many" or "gpu"; None for what the machine has.
 
     Raises:
         ValueError: an unknown suite or preset.
