@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -67,7 +67,11 @@ def test_a_wrong_verdict_on_a_network_is_found_out() -> None:
     wrong = replace(verdict, level=Level.PARTIAL, latents={"z[1]": Level.GLOBAL, "z[2]": Level.CONSTANT})
     assert verify_trained(model, normal(3, 2), verdict=wrong).agrees is False
     unknown = replace(verdict, level=Level.UNKNOWN, latents=dict.fromkeys(verdict.latents, Level.UNKNOWN))
-    assert verify_trained(model, normal(3, 2), verdict=unknown).agrees is None
+    open_ = verify_trained(
+        model, normal(3, 2), verdict=unknown
+    )  # a witness on each datum, no word on the law
+    assert {(row.level, row.agrees) for row in open_.rows if row.datum} == {("INFORMED", True)}
+    assert {(row.level, row.agrees) for row in open_.rows if not row.datum} == {("UNKNOWN", None)}
 
 
 @pytest.mark.parametrize("kind", [VAE, LIDVAE])
@@ -75,8 +79,23 @@ def test_a_network_that_is_not_linear_confirms_it(kind: Any) -> None:
     model = kind(3, 2, sigma=0.5, hidden=(8, 8), members=2)
     model.start_(normal(50, 3), generator=generator())
     found = ik.verify(member(model, 1), normal(3, 3))
-    assert found.agrees is (None if found.verdict.level is Level.UNKNOWN else True)
+    assert found.agrees is True
     assert (found.verdict.level is Level.GLOBAL) == (kind is LIDVAE)
+    # Whether the law is injective may stay open; that each datum sees both latents is witnessed on that datum.
+    assert {(row.level, row.agrees) for row in found.rows if row.datum} == {("INFORMED", True)}
+
+
+def test_a_witness_on_the_data_settles_no_latent_that_the_decoder_ignores() -> None:
+    """The law of ``tanh(z₁)`` in four hidden units is open in z₁ to the prover, and constant in z₂."""
+    model = VAE(3, 2, sigma=0.5, hidden=(8, 8))
+    with torch.no_grad():
+        cast("Any", model.decoder).layers[0].weight[..., 1] = 0.0
+    verdict = ik.check(model)
+    assert verdict.latents == {"z[1]": Level.UNKNOWN, "z[2]": Level.CONSTANT}
+    found = ik.verify(model, normal(3, 3))
+    levels = {(row.latent, row.level) for row in found.rows if row.datum}
+    assert levels == {(None, "PARTIAL"), ("z[1]", "INFORMED"), ("z[2]", "CONSTANT")}
+    assert all(row.agrees for row in found.rows if row.datum)
 
 
 def test_what_goes_with_symbols_is_refused() -> None:

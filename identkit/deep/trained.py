@@ -152,7 +152,7 @@ def trained(group: Group, preset: Preset, seed: int = 0, device: str = "auto") -
             kind=group.kind,
             data=data.name,
             setting=setting,
-            check=checked(group.kind, title, verdict, truth, number),
+            check=checked(group.kind, title, verdict, one, x, truth, number),
             latents=tuple(
                 Said(name=name, flatness=flat, truth=kl, truth_error=error, encoder=q)
                 for name, flat, kl, error, q in zip(names, *columns, encoder[number].tolist(), strict=True)

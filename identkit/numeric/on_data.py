@@ -44,10 +44,10 @@ def check_density(p: Probed, seed: int = 0) -> Found:
     if null is not None:
         found.settle(null.moves, Level.PARTIAL, null)
         found.invariances += translations(null, p)
-    moved, spanned = _moved(p, seed), _spanned(p, seed)
-    for j, name in enumerate(found.names):
-        if bool(moved[j]) and bool(spanned[j]):
-            found.settle([name], Level.INFORMED)
+    seen = informed(p, seed).all(0)
+    found.settle(
+        [name for name, each in zip(found.names, seen.tolist(), strict=True) if each], Level.INFORMED
+    )
     if found.open:
         try:
             found.assumptions.append(str(flatness(p, seed=seed)).replace("\n", "; "))
@@ -60,8 +60,18 @@ def check_density(p: Probed, seed: int = 0) -> Found:
     return found
 
 
-def _moved(p: Probed, seed: int) -> Bool[Tensor, " k"]:
-    """Whether on every datum ℓ moves along each coordinate alone, between two points of the support."""
+def informed(p: Probed, seed: int = 0) -> Bool[Tensor, "n k"]:
+    """On which data, and about which continuous latents, a witness shows that ℓ says something in every direction.
+
+    Args:
+        p: a log density on data.
+        seed: of the latents that are tried.
+    """
+    return _moved(p, seed) & _spanned(p, seed)
+
+
+def _moved(p: Probed, seed: int) -> Bool[Tensor, "n k"]:
+    """Whether ℓ moves along each coordinate alone, between two points of the support."""
     z, other = p.prior.sample(_DRAWS, seed), p.prior.sample(_DRAWS, seed + 1)
     with torch.no_grad():
         base = p.log_likelihood(z)
@@ -72,22 +82,23 @@ def _moved(p: Probed, seed: int) -> Bool[Tensor, " k"]:
             inside = torch.isfinite(p.prior.log_prob(there))
             values = p.log_likelihood(torch.where(inside.unsqueeze(1), there, z))
             rounding = _CLEAR * p.eps * (1 + torch.maximum(base.abs(), values.abs()))
-            found.append(((values - base).abs() > rounding).any(0).all())
-    return torch.stack(found)
+            found.append(((values - base).abs() > rounding).any(0))
+    return torch.stack(found, dim=1)
 
 
-def _spanned(p: Probed, seed: int) -> Bool[Tensor, " k"]:
-    """Which coordinates no direction that every gradient of ℓ is orthogonal to moves, on every datum."""
+def _spanned(p: Probed, seed: int) -> Bool[Tensor, "n k"]:
+    """Which coordinates no direction that every gradient of ℓ is orthogonal to moves."""
     z = p.prior.sample(max(_DRAWS // 4, 4 * p.prior.size), seed)
     gradients: Float[Tensor, "n m k"] = jacobians(p.log_likelihood, z)
-    spanned = torch.ones(p.prior.size, dtype=torch.bool, device=z.device)
+    found = []
     for rows in gradients.unbind(1):
         norms = rows.norm(dim=1, keepdim=True)
         unit = (rows / torch.where(norms > 0, norms, 1))[norms.squeeze(1) > 0]
         if len(unit) == 0:
-            return torch.zeros_like(spanned)
+            found.append(torch.zeros(p.prior.size, dtype=torch.bool, device=z.device))
+            continue
         _, values, right = torch.linalg.svd(unit, full_matrices=True)
         values = torch.nn.functional.pad(values, (0, len(right) - len(values)))
         null = right[values <= _SPANNED * len(unit) ** 0.5]
-        spanned &= ~(null.abs() > _SPANNED).any(0)
-    return spanned
+        found.append(~(null.abs() > _SPANNED).any(0))
+    return torch.stack(found)

@@ -138,9 +138,11 @@ def mean_row(
     title: tuple[str, str],
     whole: Sequence[bool],
 ) -> Row:
-    """The mean over the data; it agrees iff all its data do. `whole` says which lack no value."""
+    """The mean over the data; it agrees iff all its data do and the law's level is known. `whole` lack no value."""
     level = verdict.level if latent is None else verdict.latents[latent]
     answers = {row.agrees for row in each}
+    if level is Level.UNKNOWN:
+        answers.add(None)  # of the data there may be proofs, of the law there is none
     seen = [row.level for row, lacks_nothing in zip(each, whole, strict=False) if lacks_nothing]
     unseen = len(each) > 1 and len(seen) > 1 and set(seen) == {Level.CONSTANT.value}
     if unseen and level in (Level.LOCAL, Level.GLOBAL):

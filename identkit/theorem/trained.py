@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from identkit.dispatch import check
 from identkit.lidvae.models import Autoencoder
 from identkit.lidvae.truth import true_posteriors
 from identkit.model.protocol import Flatness
+from identkit.numeric.on_data import informed
+from identkit.numeric.probed import probed
 from identkit.posterior.bounds import band
 from identkit.posterior.information import Collapse
 from identkit.posterior.lattice import LatticePosterior
 from identkit.theorem.rows import TheoremCheck, datum_row, mean_row
-from identkit.verdict import Level, Verdict
+from identkit.verdict import Level, Verdict, overall
 
 # What a law that is not constant means for almost every datum, if the densities are analytic, as networks' are.
-_ON_DATA = {Level.LOCAL: Level.INFORMED, Level.GLOBAL: Level.INFORMED}
+_ALMOST_SURELY = {Level.LOCAL: Level.INFORMED, Level.GLOBAL: Level.INFORMED}
 
 
 def verify_trained(
@@ -38,25 +42,47 @@ def verify_trained(
     """
     if model.members != 1:
         raise ValueError(f"model should have one member, such as run.members[0], got {model.members}")
-    found = true_posteriors(model, torch.as_tensor(x), gradients=True)
-    return checked(model.name, setting, check(model) if verdict is None else verdict, found)
+    x = torch.as_tensor(x)
+    found = true_posteriors(model, x, gradients=True)
+    return checked(model.name, setting, check(model) if verdict is None else verdict, model, x, found)
 
 
 def checked(
-    name: str, setting: str, verdict: Verdict, found: LatticePosterior, member: int = 0
+    name: str,
+    setting: str,
+    verdict: Verdict,
+    model: Autoencoder,
+    x: Tensor,
+    found: LatticePosterior,
+    member: int = 0,
 ) -> TheoremCheck:
-    """Put a verdict and one member's posteriors side by side."""
+    """Put a verdict and a model's posteriors of x side by side; the model is the given member of those in `found`."""
     measured = _collapse(tuple(verdict.latents), found, member)
+    levels = _on_data(verdict, model, x)
     rows = []
     for latent in (None, *measured.names):
-        level = verdict.level if latent is None else verdict.latents[latent]
-        on_data, judge = _ON_DATA.get(level, level), partial(_agrees, level)
-        each = [
-            datum_row(i, latent, on_data, measured, (name, setting), judge, scope=verdict.scope)
-            for i in range(len(measured.kl))
-        ]
+        each = []
+        for i, of_datum in enumerate(levels):
+            level = overall(of_datum.values()) if latent is None else of_datum[latent]
+            each.append(datum_row(i, latent, level, measured, (name, setting), partial(_agrees, level)))
         rows += [*each, mean_row(each, latent, verdict, (name, setting), [True] * len(each))]
     return TheoremCheck(model=name, setting=setting, verdict=verdict, collapse=measured, rows=tuple(rows))
+
+
+def _on_data(verdict: Verdict, model: Autoencoder, x: Tensor) -> list[dict[str, Level]]:
+    """What the law's verdict means for each datum; where it is open, a witness on that datum settles it or nothing does."""
+    known = {name: _ALMOST_SURELY.get(level, level) for name, level in verdict.latents.items()}
+    if Level.UNKNOWN not in known.values():
+        return [known] * len(x)
+    exact = copy.deepcopy(model).double().eval()
+    seen = informed(probed(exact.log_likelihood, exact.prior, None, x)).tolist()
+    return [
+        {
+            name: Level.INFORMED if level is Level.UNKNOWN and sure else level
+            for (name, level), sure in zip(known.items(), row, strict=True)
+        }
+        for row in seen
+    ]
 
 
 def _collapse(names: tuple[str, ...], found: LatticePosterior, member: int) -> Collapse:
@@ -96,8 +122,8 @@ def _collapse(names: tuple[str, ...], found: LatticePosterior, member: int) -> C
 def _agrees(level: Level, kl: float, error: float, limits: tuple[float, float] | None) -> bool | None:
     """CONSTANT iff the KL is zero up to its error, and the KL in its band.
 
-    The verdict is about the law. Where it is not constant, a single datum may all the same weigh all values alike, so
-    that a KL below its error refutes nothing.
+    A law that is not constant may all the same weigh all values alike on a single datum, so that a KL below its error
+    refutes nothing.
     """
     if level is Level.UNKNOWN or not math.isfinite(error):
         return None
