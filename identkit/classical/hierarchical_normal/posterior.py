@@ -121,7 +121,7 @@ def further_edges(
         ValueError: a posterior so sharp that halving does not resolve it.
     """
     prior = _float64(tau)
-    nodes, weights = np.polynomial.legendre.leggauss(_ORDER)
+    nodes, _ = np.polynomial.legendre.leggauss(_ORDER)
     degrees = (_ORDER - 2, _ORDER - 1)
     last = torch.from_numpy(
         np.stack([(2 * k + 1) / 2 * np.polynomial.Legendre.basis(k)(nodes) for k in degrees])
