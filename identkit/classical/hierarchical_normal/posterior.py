@@ -132,7 +132,9 @@ def further_edges(
     kept_low, kept_high = low[:0], high[:0]
     for _ in range(_HALVINGS):
         points, log_weight = _on_panels(low, high, _ORDER)
-        joint = (prior.log_prob(points) + log_weight)[None] + height(points.flatten()).reshape(n, *points.shape)
+        joint = (prior.log_prob(points) + log_weight)[None] + height(points.flatten()).reshape(
+            n, *points.shape
+        )
         top = joint.amax(2).clamp(min=-1e300)
         relative = torch.exp(joint - top[..., None])
         mass = torch.cat([mass, top + relative.sum(2).log()], 1)
