@@ -11,7 +11,8 @@ from torch import nn
 
 from identkit.numeric.jacobian import jacobians
 from identkit.numeric.laws import divergence, fisher_coordinates, parameters
-from identkit.numeric.probed import prior_of, probed
+from identkit.numeric.prior import prior_of
+from identkit.numeric.probed import probed
 
 TWO = td.Normal(torch.zeros(2), torch.ones(2))
 POSITIVE = torch.tensor([0.3, 1.0, 2.5], dtype=torch.float64)

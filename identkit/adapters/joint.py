@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from identkit.adapters.recipe import Recipe
-from identkit.numeric.probed import Prior, prior_of
+from identkit.numeric.prior import Prior, prior_of
 
 _LATENTS = 256  # numbers in one vector of latents that probes can work with
 _STATES = 1 << 14

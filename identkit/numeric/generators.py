@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from identkit.numeric.probed import Prior
+from identkit.numeric.prior import Prior
 from identkit.numeric.spectrum import Spectrum
 from identkit.numeric.wording import signed_sum
 

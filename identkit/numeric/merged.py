@@ -12,7 +12,8 @@ from torch import Tensor
 
 from identkit.numeric.jacobian import PIECE
 from identkit.numeric.laws import bare
-from identkit.numeric.probed import Prior, Probed
+from identkit.numeric.prior import Prior
+from identkit.numeric.probed import Probed
 from identkit.numeric.rounding import in_units, unit
 
 _VIEWS = 8  # random projections by which states are sorted before they are compared in full

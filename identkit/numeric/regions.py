@@ -20,7 +20,8 @@ from identkit.numeric import affine, enclosure
 from identkit.numeric.certificates import Direction, are_null, fractions, law_name
 from identkit.numeric.intervals import Interval
 from identkit.numeric.laws import bare
-from identkit.numeric.probed import Prior, Probed
+from identkit.numeric.prior import Prior
+from identkit.numeric.probed import Probed
 from identkit.numeric.program import Kind, Program
 from identkit.numeric.record import Record, record_of
 from identkit.verdict import Certificate
