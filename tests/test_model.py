@@ -10,8 +10,10 @@ import sympy
 import torch
 from sympy import FiniteSet, Interval, Range, Rational, S, Symbol
 
+from identkit.model.elements import element_names
 from identkit.model.families import Bernoulli, Beta, Binomial, Categorical, Mixture, MvNormal, Normal, Poisson
-from identkit.model.model import Model, constant, element_names, marginal
+from identkit.model.model import Model, constant
+from identkit.model.statement import marginal
 
 
 def ppca():

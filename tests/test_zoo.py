@@ -12,7 +12,8 @@ import pytest
 
 from identkit.dispatch import as_symbolic, check
 from identkit.model.families import Mixture, MvNormal, Normal
-from identkit.model.model import Model, Statement
+from identkit.model.model import Model
+from identkit.model.statement import Statement
 from identkit.verdict import Level, overall
 from identkit.zoo import CASES
 

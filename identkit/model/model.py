@@ -5,57 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import sympy
 from sympy import Expr, Interval, Range, S, Set, Symbol
 
-from identkit.model.families import DOMAIN_WORDS, POSITIVE, Binomial, Family, MvNormal, exact
+from identkit.model.elements import assumed, element_names, leaves, shape_of
+from identkit.model.families import DOMAIN_WORDS, POSITIVE, Binomial, Family, exact
 from identkit.model.noise_free import Exactly
-
-
-@dataclass(frozen=True)
-class Statement:
-    """``symbols ~ family``: one scalar draw, or the coordinates of one multivariate draw."""
-
-    symbols: tuple[Symbol, ...]
-    family: Family
-
-    def log_density(self) -> Expr:
-        """``log p(symbols)`` in nats."""
-        return self.family.log_density(*self.symbols)
-
-
-@dataclass(frozen=True)
-class Condition:
-    """Something that must hold for the model to make sense: `expression` lies in `domain`."""
-
-    expression: Expr
-    domain: Set
-    role: str
-
-    def __str__(self) -> str:
-        bounds = {POSITIVE: f"{self.expression} > 0"}
-        return (
-            bounds.get(self.domain, f"{self.expression} is {DOMAIN_WORDS.get(self.domain, self.domain)}")
-            + f" ({self.role})"
-        )
-
-
-@dataclass(frozen=True)
-class Constraint:
-    """``expression = 0`` or ``expression > 0``: what the parameters are promised to satisfy."""
-
-    expression: Expr
-    relation: str
-
-    def __str__(self) -> str:
-        return f"{self.expression} {self.relation}"
-
-
-RELATIONS = ("= 0", "> 0")
+from identkit.model.statement import RELATIONS, Condition, Constraint, Statement, can_hold
 
 
 class Model:
@@ -164,7 +122,7 @@ class Model:
             raise ValueError(f"relation should be {' or '.join(map(repr, RELATIONS))}, got {relation!r}")
         stated = Constraint(exact(expression, "constraint"), relation)
         self._refuse_strangers(stated.expression, f"the constraint {stated}")
-        holds = _can_hold(stated)
+        holds = can_hold(stated)
         if holds is False:
             raise ValueError(f"a constraint should be possible, got {stated}")
         if holds is None:
@@ -181,7 +139,7 @@ class Model:
         Raises:
             ValueError: for latents, observations or strangers in the expression.
         """
-        stated = [exact(entry, "summary") for entry in _flatten(expression)]
+        stated = [exact(entry, "summary") for entry in leaves(expression)]
         for entry in stated:
             self._refuse_strangers(entry, f"the summary {entry}")
         self.summaries += stated
@@ -218,7 +176,7 @@ class Model:
             shape = family.dimension
         symbols, value = self._new(name, shape, family.support)
         if family.dimension > 1:
-            if len(symbols) % family.dimension or _shape(shape)[-1] != family.dimension:
+            if len(symbols) % family.dimension or shape_of(shape)[-1] != family.dimension:
                 raise ValueError(
                     f"{name}'s last axis should have the {family.dimension} coordinates of {family.name}, got {shape}"
                 )
@@ -231,7 +189,7 @@ class Model:
         return value
 
     def _new(self, name: str, shape: Any, domain: Set) -> tuple[list[Symbol], Any]:
-        assumptions = _assumptions(domain)
+        assumptions = assumed(domain)
         if "[" in name:
             symbols = [Symbol(element, **assumptions) for element in self._grown(name, shape)]
             value: Any = symbols[0] if shape is None else sympy.ImmutableMatrix(symbols)
@@ -242,7 +200,7 @@ class Model:
             symbols = [Symbol(name, **assumptions)]
             value = symbols[0]
         else:
-            dimensions = _shape(shape)
+            dimensions = shape_of(shape)
             names = element_names(name, dimensions)
             symbols = [Symbol(element, **assumptions) for element in names]
             value = sympy.ImmutableMatrix(dimensions[0], math.prod(dimensions[1:]), symbols)
@@ -254,7 +212,7 @@ class Model:
         # "z[3]" adds that element to the vector z; with a length it adds the row z[3,1], z[3,2], … to a matrix.
         base, _, inside = name.removesuffix("]").partition("[")
         index = tuple(int(part) if part.strip().isdecimal() else 0 for part in inside.split(","))
-        position = index if shape is None else (*index, *_shape(shape))
+        position = index if shape is None else (*index, *shape_of(shape))
         if not 1 <= len(position) <= 2 or 0 in position:
             raise ValueError(
                 f"an element's name should have one or two indices from 1 on, as in z[3], got {name!r}"
@@ -417,7 +375,7 @@ class Model:
             if not elements or any(element not in names for element in elements):
                 known = ", ".join(names) or "none"
                 raise ValueError(f"{argument} names {name!r}, which is none of: {known}")
-            flat = [value] if elements == [name] else _flatten(value)
+            flat = [value] if elements == [name] else leaves(value)
             if len(flat) != len(elements):
                 raise ValueError(
                     f"{argument} for {name} should have {len(elements)} value(s), got {len(flat)}"
@@ -466,9 +424,9 @@ class Model:
         fixed.knowns = {symbol: domain for symbol, domain in self.knowns.items() if symbol not in values}
         changed = [Constraint(change(c.expression), c.relation) for c in self.constraints]
         for before, after in zip(self.constraints, changed, strict=True):
-            if _can_hold(after) is False:
+            if can_hold(after) is False:
                 raise ValueError(f"the constraint {before} should hold at the values given, got {after}")
-        fixed.constraints = [c for c in changed if _can_hold(c) is not True]
+        fixed.constraints = [c for c in changed if can_hold(c) is not True]
         fixed.summaries = [change(expression) for expression in self.summaries]
         fixed.latents = [Statement(s.symbols, _checked(s, s.family.map, change)) for s in self.latents]
         fixed.observations = [
@@ -489,15 +447,6 @@ class Model:
         return f"<Model {self.name!r}: latents {', '.join(self.latent_names)}; data {', '.join(self.observation_names)}>"
 
 
-def _can_hold(constraint: Constraint) -> bool | None:
-    """True if it always holds, False if it never does, None if that depends on the symbols or was not decided."""
-    expression = constraint.expression
-    if constraint.relation == "> 0":
-        return expression.is_positive
-    zero = expression.is_zero
-    return expression.equals(0) if zero is None and not expression.free_symbols else zero
-
-
 def constant(value: Any, argument: str) -> Expr:
     """An exact constant: a number, or text such as ``"sqrt(4/3*log(4))"`` (read by the grammar, never by `eval`)."""
     if isinstance(value, str):
@@ -512,79 +461,11 @@ def constant(value: Any, argument: str) -> Expr:
     return number
 
 
-def marginal(statement: Statement, keep: Sequence[bool]) -> Statement | None:
-    """What is left of a statement when the coordinates with ``keep`` False are not observed; None if nothing is.
-
-    Raises:
-        ValueError: for a multivariate family that cannot be marginalised coordinate by coordinate.
-    """
-    if all(keep):
-        return statement
-    kept = [index for index, present in enumerate(keep) if present]
-    if not kept:
-        return None
-    if not isinstance(statement.family, MvNormal):
-        raise ValueError(
-            f"{statement.family.name} cannot leave out some of the coordinates "
-            f"{', '.join(s.name for s in statement.symbols)}: give all or none of them"
-        )
-    mean, cov = statement.family.arguments
-    family = MvNormal(sympy.Matrix([mean[i] for i in kept]), cov.extract(kept, kept))
-    return Statement(tuple(statement.symbols[i] for i in kept), family)
-
-
-def element_names(name: str, shape: Sequence[int]) -> list[str]:
-    """The one-based names of a vector's or matrix's elements, last index fastest.
-
-    >>> element_names("W", (2, 2))
-    ['W[1,1]', 'W[1,2]', 'W[2,1]', 'W[2,2]']
-    """
-    names = [""]
-    for length in shape:
-        names = [
-            f"{prefix},{index}" if prefix else str(index)
-            for prefix in names
-            for index in range(1, length + 1)
-        ]
-    return [f"{name}[{index}]" for index in names]
-
-
-def _shape(shape: Any) -> tuple[int, ...]:
-    dimensions = (shape,) if isinstance(shape, int) else tuple(shape)
-    if not 1 <= len(dimensions) <= 2 or any(not isinstance(d, int) or d < 1 for d in dimensions):
-        raise ValueError(f"shape should be one or two positive whole numbers, got {shape}")
-    return dimensions
-
-
-@cache
-def _assumptions(domain: Set) -> dict[str, bool]:
-    # What SymPy may take for granted about a symbol; only facts that hold for every point of the domain.
-    facts: dict[str, bool] = {"real": True}
-    if domain.is_subset(S.Integers):
-        facts = {"integer": True}
-    low, high = domain.inf, domain.sup
-    if low >= 0:
-        facts["positive" if domain.contains(S.Zero) == sympy.false else "nonnegative"] = True
-    elif high <= 0:
-        facts["negative" if domain.contains(S.Zero) == sympy.false else "nonpositive"] = True
-    elif domain.contains(S.Zero) == sympy.false:
-        facts["zero"] = False
-    return facts
-
-
 def _checked(statement: Statement, mapped: Any, change: Any) -> Family:
     try:
         return mapped(change)
     except ValueError as error:
         raise ValueError(f"{_listed(statement.symbols)}: {error}") from None
-
-
-def _flatten(value: Any) -> list[Any]:
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, list | tuple | sympy.MatrixBase):
-        return [leaf for entry in value for leaf in _flatten(entry)]
-    return [value]
 
 
 def _listed(symbols: Any) -> str:

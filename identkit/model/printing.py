@@ -9,9 +9,11 @@ import sympy
 from sympy import Expr, Interval, S, Set, Symbol
 from sympy.printing.str import StrPrinter
 
+from identkit.model.elements import element_names
 from identkit.model.families import Family, Mixture
-from identkit.model.model import Model, Statement, element_names
+from identkit.model.model import Model
 from identkit.model.noise_free import Exactly
+from identkit.model.statement import Statement
 
 _FUNCTIONS = {"exp", "log", "sin", "cos", "tanh", "sigmoid", "select"}
 

@@ -19,8 +19,9 @@ from sympy import Expr, Symbol
 from torch import Tensor
 
 from identkit.model.families import Beta
-from identkit.model.model import Model, Statement
+from identkit.model.model import Model
 from identkit.model.more_families import Dirichlet
+from identkit.model.statement import Statement
 
 
 def has_shares(model: Model) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sympy import Expr, Set, Symbol
 
-from identkit.model.model import Statement
+from identkit.model.statement import Statement
 from identkit.symbolic.blocks import Block, count_states, states
 from identkit.symbolic.compound import Member, member
 from identkit.symbolic.expectation import expectation

@@ -25,7 +25,8 @@ from identkit.model.families import (
     Normal,
 )
 from identkit.model.functions import select
-from identkit.model.model import Model, Statement
+from identkit.model.model import Model
+from identkit.model.statement import Statement
 from identkit.symbolic.support import State, probability
 
 

@@ -30,8 +30,8 @@ from identkit.model.families import (
     Normal,
     Poisson,
 )
-from identkit.model.model import Statement
 from identkit.model.noise_free import Exactly
+from identkit.model.statement import Statement
 from identkit.symbolic.blocks import Block
 from identkit.symbolic.gaussian import mean_and_noise, propagate
 

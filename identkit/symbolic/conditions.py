@@ -10,7 +10,8 @@ from sympy import Expr, Set, Symbol
 
 from identkit.model import balls
 from identkit.model.families import NONNEGATIVE, POSITIVE, MvNormal, select
-from identkit.model.model import Condition, Model
+from identkit.model.model import Model
+from identkit.model.statement import Condition
 from identkit.model.tape import Tape
 from identkit.symbolic.field import points
 from identkit.symbolic.regularity import on_open_box, positive

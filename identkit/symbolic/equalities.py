@@ -12,7 +12,8 @@ from collections.abc import Iterator
 import sympy
 from sympy import Expr, FiniteSet, Symbol
 
-from identkit.model.model import Constraint, Model
+from identkit.model.model import Model
+from identkit.model.statement import Constraint
 from identkit.symbolic.support import is_discrete
 
 

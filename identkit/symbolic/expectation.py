@@ -30,8 +30,8 @@ from identkit.model.families import (
     Poisson,
     Uniform,
 )
-from identkit.model.model import Statement
 from identkit.model.noise_free import Exactly
+from identkit.model.statement import Statement
 from identkit.symbolic.blocks import finite_values
 from identkit.symbolic.support import probability
 

@@ -14,8 +14,8 @@ import sympy
 from sympy import Expr, S, Symbol
 
 from identkit.model.families import Family, MvNormal, Normal
-from identkit.model.model import Statement
 from identkit.model.noise_free import Exactly
+from identkit.model.statement import Statement
 
 
 @dataclass(frozen=True)

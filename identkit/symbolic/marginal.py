@@ -15,7 +15,8 @@ from math import comb
 
 from sympy import Expr, Set, Symbol
 
-from identkit.model.model import Model, Statement
+from identkit.model.model import Model
+from identkit.model.statement import Statement
 from identkit.symbolic.block_law import MarginalLaw, block_law, named
 from identkit.symbolic.blocks import Block, blocks, count_states
 from identkit.symbolic.expectation import joint_moments

@@ -19,7 +19,8 @@ from sympy import Expr, Rational, Symbol
 
 from identkit.model import balls
 from identkit.model.family import ROUNDED
-from identkit.model.model import Model, Statement, constant, marginal
+from identkit.model.model import Model, constant
+from identkit.model.statement import Statement, marginal
 from identkit.model.tape import Tape
 from identkit.symbolic.certificates import Claim, ExcludedByData, FlatOnData, GapOnData, SpanOnData
 from identkit.symbolic.certificates.on_data import along_simplexes

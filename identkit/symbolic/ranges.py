@@ -14,7 +14,8 @@ import sympy
 from sympy import Expr, Rational, S, Set, Symbol
 
 from identkit.model.functions import sigmoid
-from identkit.model.model import Model, Statement
+from identkit.model.model import Model
+from identkit.model.statement import Statement
 from identkit.symbolic.support import all_domains
 
 Range = tuple[Expr, Expr]

@@ -13,8 +13,8 @@ from collections.abc import Collection
 import sympy
 from sympy import Dummy, Expr, Symbol
 
-from identkit.model.model import Statement
 from identkit.model.noise_free import Exactly
+from identkit.model.statement import Statement
 from identkit.symbolic.blocks import Block
 from identkit.symbolic.gaussian import affine, mean_and_noise, propagate
 

@@ -33,7 +33,8 @@ from identkit.model.families import (
     Normal,
     Poisson,
 )
-from identkit.model.model import Model, Statement
+from identkit.model.model import Model
+from identkit.model.statement import Statement
 from identkit.symbolic.field import vanishes
 from identkit.symbolic.support import all_domains, almost_never_zero
 

@@ -24,7 +24,8 @@ from identkit.model.families import (
     NegativeBinomial,
     Poisson,
 )
-from identkit.model.model import Model, Statement
+from identkit.model.model import Model
+from identkit.model.statement import Statement
 from identkit.symbolic.field import nonzero_point, vanishes
 from identkit.symbolic.regularity import analytic
 

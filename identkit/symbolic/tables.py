@@ -18,7 +18,7 @@ import sympy
 from sympy import Expr, Integer, Symbol
 
 from identkit.model.families import Bernoulli, Binomial, Categorical, Multinomial
-from identkit.model.model import Statement
+from identkit.model.statement import Statement
 from identkit.symbolic.blocks import Block, count_states, finite_values, states
 from identkit.symbolic.expectation import expectation, falling
 

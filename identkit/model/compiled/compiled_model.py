@@ -23,9 +23,10 @@ from identkit.model.families import (
     Mixture,
 )
 from identkit.model.family import ROUNDED
-from identkit.model.model import Model, marginal
+from identkit.model.model import Model
 from identkit.model.noise_free import Exactly
 from identkit.model.protocol import Axis, Continuous
+from identkit.model.statement import marginal
 from identkit.model.tape import Tape
 
 

@@ -59,7 +59,7 @@ from identkit.model.families import (
     StudentT,
     Uniform,
 )
-from identkit.model.model import Statement, marginal
+from identkit.model.statement import Statement, marginal
 
 
 class MixtureFace(Face):

@@ -11,7 +11,8 @@ from flint import arb
 from sympy import Expr, Symbol
 
 from identkit.model import balls
-from identkit.model.model import Model, Statement, marginal
+from identkit.model.model import Model
+from identkit.model.statement import Statement, marginal
 from identkit.model.tape import Tape
 from identkit.symbolic.certificates.claim import Claim, Point, spelled
 from identkit.symbolic.certificates.laws import values_of
