@@ -16,6 +16,7 @@ from torch import distributions as laws
 from identkit.classical.mixtures import FamilyMixture
 from identkit.posterior.bounds import band
 from identkit.posterior.information import collapse
+from tests.many_digits import bayes
 
 FAMILIES = ("Poisson", "Exponential", "Bernoulli", "Binomial", "Geometric", "Gamma")
 TRIALS = 30
@@ -48,14 +49,7 @@ def truth(family: str, weights: Any, parameters: Any, x: Any) -> dict[str, Any]:
             sum(log_density(family, value, *parameters[:, k, i]) for i, value in enumerate(x))
             for k in range(len(weights))
         ]
-        prior = [mp.mpf(float(w)) / sum(mp.mpf(float(v)) for v in weights) for w in weights]
-        top = max(logs)
-        total = sum(w * mp.exp(l - top) for w, l in zip(prior, logs, strict=True))
-        mass = [w * mp.exp(l - top) / total for w, l in zip(prior, logs, strict=True)]
-        kl = sum(r * (l - top - mp.log(total)) for r, l in zip(mass, logs, strict=True))
-        mean = sum(w * l for w, l in zip(prior, logs, strict=True))
-        variance = sum(w * (l - mean) ** 2 for w, l in zip(prior, logs, strict=True))
-        return {"mass": mass, "kl": kl, "variance": variance, "evidence": mp.log(total) + top}
+        return bayes(weights, logs)
 
 
 def random_case(family: str, seed: int) -> tuple[Any, Any, Any]:

@@ -16,6 +16,7 @@ from sklearn.mixture import GaussianMixture as ScikitMixture
 from identkit.classical.gaussian_mixture import GaussianMixture
 from identkit.posterior.bounds import band
 from identkit.posterior.stable import gaussian_gain, kl_integrand, kl_of_log_ratio
+from tests.many_digits import bayes
 
 UNIT = [[[1.0]], [[1.0]]]
 
@@ -29,16 +30,7 @@ def truth(weights: Any, means: Any, covariances: Any, x: Any) -> dict[str, Any]:
             apart = mp.matrix([mp.mpf(float(a)) - mp.mpf(float(b)) for a, b in zip(x, mean, strict=True)])
             square = (apart.T * mp.lu_solve(matrix, apart))[0]
             logs.append(-square / 2 - mp.log(mp.det(matrix)) / 2 - len(x) * mp.log(2 * mp.pi) / 2)
-        prior = [mp.mpf(float(w)) for w in weights]
-        prior = [w / sum(prior) for w in prior]
-        top = max(logs)
-        total = sum(w * mp.exp(l - top) for w, l in zip(prior, logs, strict=True))
-        mass = [w * mp.exp(l - top) / total for w, l in zip(prior, logs, strict=True)]
-        kl = sum(r * (l - top - mp.log(total)) for r, l in zip(mass, logs, strict=True))
-        mean = sum(w * l for w, l in zip(prior, logs, strict=True))
-        variance = sum(w * (l - mean) ** 2 for w, l in zip(prior, logs, strict=True))
-        evidence = mp.log(total) + top
-        return {"mass": mass, "kl": kl, "variance": variance, "evidence": evidence, "omega": top - min(logs)}
+        return bayes(weights, logs)
 
 
 def random_case(seed: int) -> tuple[Any, Any, Any, Any]:
