@@ -15,8 +15,8 @@ from torch import Tensor
 
 from identkit.classical.arrays import real, shaped
 from identkit.classical.em import Convergence, ConvergenceWarning
+from identkit.classical.linear_gaussian.model import LinearGaussian, symbolic_rows
 from identkit.classical.linear_gaussian.ppca import attributes, mean_of, signed
-from identkit.classical.linear_gaussian.whitened import LinearGaussian, symbolic_rows
 from identkit.model import families
 from identkit.model.model import Model
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from identkit.classical.arrays import positive, real, shaped
 from identkit.classical.em import Convergence
-from identkit.classical.linear_gaussian.whitened import LinearGaussian, symbolic_rows
+from identkit.classical.linear_gaussian.model import LinearGaussian, symbolic_rows
 from identkit.model import families
 from identkit.model.model import Model
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from identkit.classical.arrays import positive, real, rows, shaped
 from identkit.classical.conjugate.empirical_bayes import climb
 from identkit.classical.em import Convergence
-from identkit.classical.linear_gaussian.whitened import LinearGaussian, symbolic_rows
+from identkit.classical.linear_gaussian.model import LinearGaussian, symbolic_rows
 from identkit.model import families
 from identkit.model.model import Model
 
