@@ -6,6 +6,7 @@ import importlib
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -190,6 +191,19 @@ def test_single_precision_by_what_comes_in(example):
 def test_numpy_in_torch_out(example):
     model, x = example.model, data(example)
     torch.testing.assert_close(model.log_evidence(x.numpy()), model.log_evidence(x))
+
+
+@EVERY
+def test_data_are_read_and_never_written(example):
+    """Whatever array they lie in: a caller's own memory, one that is read-only, backwards in memory, or in big bytes."""
+    model, x = example.model, data(example).numpy()
+    kept, frozen = x.copy(), x.copy()
+    frozen.flags.writeable = False
+    wanted = model.kl_to_prior(x)
+    model.posterior(x), model.log_evidence(x)
+    np.testing.assert_array_equal(x, kept)
+    for other in (frozen, np.flip(np.flip(x).copy()), np.asfortranarray(x), x.astype(">f8")):
+        torch.testing.assert_close(model.kl_to_prior(other), wanted, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize(("call", "phrase"), [a[1:] for a in ABUSES], ids=[a[0] for a in ABUSES])

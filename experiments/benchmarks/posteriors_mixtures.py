@@ -11,13 +11,20 @@ import torch
 from experiments.benchmarks.timing import Race, run
 
 ROWS, COLUMNS, COMPONENTS = 1_000_000, 8, 16
+WIDE_ROWS, WIDE_COLUMNS, WIDE_COMPONENTS = 20_000, 300, 10
 FIT_ROWS, FIT_ITERATIONS = 100_000, 20
 SEED = 0
 
 
 def races() -> list[Race]:
-    """Responsibilities in float64 and float32, and a fixed number of EM iterations from the same start."""
-    return [_responsibilities(np.float64, 5.0), _responsibilities(np.float32, 4.0), _fit()]
+    """Responsibilities in float64 and float32, in many columns, and a fixed number of EM iterations from the same start."""
+    return [
+        _responsibilities(np.float64, 5.0),
+        _responsibilities(np.float32, 4.0),
+        _wide("spherical"),
+        _wide("diag"),
+        _fit(),
+    ]
 
 
 def _mixture() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -52,6 +59,31 @@ def _responsibilities(precision: Any, least: float) -> Race:
         bytes_moved=size * ROWS * float(COLUMNS + COMPONENTS),
         # The product, then square and sum, then a dozen for each exponential.
         operations=ROWS * COMPONENTS * float(2 * COLUMNS * COLUMNS + 2 * COLUMNS + 12),
+    )
+
+
+def _wide(covariance_type: str) -> Race:
+    from sklearn.mixture import GaussianMixture as Peer
+
+    from identkit.classical.gaussian_mixture import GaussianMixture
+
+    rng = np.random.default_rng(SEED)
+    count, d = WIDE_COMPONENTS, WIDE_COLUMNS
+    shape = (count,) if covariance_type == "spherical" else (count, d)
+    peer = Peer(count, covariance_type=covariance_type)
+    peer.weights_, peer.means_ = np.full(count, 1 / count), rng.normal(size=(count, d)) / 4
+    peer.covariances_ = rng.uniform(0.5, 2.0, shape)
+    peer.precisions_cholesky_ = peer.covariances_**-0.5
+    ours = GaussianMixture.from_sklearn(peer)
+    x = ours.sample(WIDE_ROWS, torch.Generator().manual_seed(SEED))[0].numpy()
+    return Race(
+        name=f"responsibilities, n = {WIDE_ROWS:,}, d = {d}, K = {count}, {covariance_type}, float64",
+        ours=lambda: ours.responsibilities(x),
+        peers={"scikit-learn": lambda: peer.predict_proba(x)},
+        least={"scikit-learn": 1.0},
+        gap=lambda own, other: float(np.abs(own.numpy() - other).max()),
+        bytes_moved=8 * WIDE_ROWS * float(d + count),
+        operations=WIDE_ROWS * float(2 * d * count * (1 + (covariance_type == "diag")) + 12 * count),
     )
 
 

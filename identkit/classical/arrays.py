@@ -40,8 +40,7 @@ def real(value: Any, name: str, single: bool = False, missing: bool = False) -> 
                 f"{name} should be a rectangular array of numbers, got rows that differ"
             ) from error
         numeric = array.dtype.kind in "biuf"
-        kept = single and array.dtype == np.float32
-        tensor = torch.from_numpy(array if kept else array.astype(np.float64)) if numeric else torch.empty(0)
+        tensor = torch.from_numpy(floats(array, single)) if numeric else torch.empty(0)
     if not numeric:
         raise TypeError(f"{name} should be an array of real numbers, got {value!r:.80}")
     if not (single and tensor.dtype == torch.float32):
@@ -59,6 +58,24 @@ def _allowed(tensor: Tensor, missing: bool) -> bool:
     if missing:  # `isinf` would take a second array
         return not bool((tensor == math.inf).any()) and not bool((tensor == -math.inf).any())
     return bool(torch.isfinite(tensor).all())
+
+
+def floats(array: np.ndarray, data: bool) -> np.ndarray:
+    """Give an array in float64, that torch can read; data, which are never written, as they are if it can read them.
+
+    Args:
+        array: of real numbers.
+        data: whether nothing of it is kept; then float32 stays, too.
+
+    >>> x = np.ones(3)
+    >>> floats(x, data=True) is x, floats(x, data=False) is x
+    (True, False)
+    """
+    single = data and array.dtype == np.float32
+    known = single or (data and array.dtype == np.float64)
+    if known and array.flags.writeable and all(stride >= 0 for stride in array.strides):
+        return array
+    return array.astype(np.float32 if single else np.float64, order="C")
 
 
 def shaped(value: Any, name: str, *shape: int | None) -> Float[Tensor, " ..."]:

@@ -271,6 +271,12 @@ class GaussianMixture(FiniteMixture):
         same = (laws.means == laws.means[0]).all() & (laws.covariances == laws.covariances[0]).all()
         return bool(same)
 
+    @property
+    def _width(self) -> int | None:
+        """Where covariances are diagonal, a row and a few numbers of each component: no product is as wide as K·d."""
+        count, d = self.means.shape
+        return None if self.covariance_type in ("full", "tied") else min(count * d, d + 4 * count)
+
     def _heights(self, block: Tensor) -> tuple[Heights, Tensor]:
         """The quick road, and for which rows it will not do."""
         kept: dict[torch.dtype, Whitening] = vars(self).setdefault("_whitenings", {})
@@ -298,7 +304,9 @@ class GaussianMixture(FiniteMixture):
         logs = heights.values.sub_(heights.best)
         logs -= logs.exp().sum(1, keepdim=True).log_()
         if bool(doubtful.any()):
-            logs[doubtful] = super()._log_posterior(block[doubtful]).to(logs.dtype)
+            slow = super()._log_posterior
+            (again,) = self._by_blocks(block[doubtful], lambda rows: (slow(rows),))
+            logs[doubtful] = again.to(logs.dtype)
         return logs
 
     def _mass_and_evidence(self, block: Tensor) -> tuple[Tensor, Tensor]:
@@ -308,7 +316,7 @@ class GaussianMixture(FiniteMixture):
         mass /= total
         evidence = (heights.best + total.log_())[:, 0]
         if bool(doubtful.any()):
-            again = super()._mass_and_evidence(block[doubtful])
+            again = self._by_blocks(block[doubtful], super()._mass_and_evidence)
             mass[doubtful], evidence[doubtful] = (part.to(mass.dtype) for part in again)
         if self._silent:
             mass[:] = self._spread_out(self._log_prior).exp()

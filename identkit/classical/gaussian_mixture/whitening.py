@@ -19,6 +19,10 @@ from identkit.classical.gaussian_mixture.ratio import Gaussians
 _COUNTED = {torch.float64: 40.0, torch.float32: 20.0}
 """Components further than this many nats behind the best have an r below the last digit of the others'."""
 
+_AT_ONCE = 2**19
+"""How many differences (rows × components × columns) are held at once."""
+_AS_NEAR = 1.5
+"""By how much farther, squared, the components may be from 0 than from their centre, for 0 to serve as that."""
 _CLOSE_ENOUGH = {torch.float64: 2.0**-33, torch.float32: 2.0**-9}
 
 
@@ -32,6 +36,8 @@ class Whitening:
     """
 
     centre: Float[Tensor, " d"]
+    centred: bool
+    """Whether the centre is another point than 0."""
     scale: Float[Tensor, " d"]
     columns: Float[Tensor, "d rest"]
     """A of all components, (d, d·K); only its diagonals, (d, K), where every A is diagonal."""
@@ -57,13 +63,16 @@ class Whitening:
         centre = gaussians.means.mean(0).to(dtype).double()
         eye = torch.eye(d, dtype=torch.float64, device=centre.device).expand(count, -1, -1)
         inverse = torch.linalg.solve_triangular(gaussians.factors, eye, upper=False) / math.sqrt(2)
-        apart = (gaussians.means - centre)[:, :, None]
-        offsets = torch.linalg.solve_triangular(gaussians.factors, apart, upper=False)[..., 0] / math.sqrt(2)
+        tall = torch.stack([gaussians.means - centre, gaussians.means], 2)
+        tall = torch.linalg.solve_triangular(gaussians.factors, tall, upper=False) / math.sqrt(2)
+        offsets, plain = tall.unbind(2)
         inverse = inverse * scale
         half_log_det = gaussians.factors.diagonal(dim1=1, dim2=2).log().sum(1)
         diagonals = inverse.diagonal(dim1=1, dim2=2).T
         full = inverse.permute(2, 1, 0).reshape(d, d * count)
         diagonal = not bool(inverse.tril(-1).any())
+        if diagonal and plain.square().sum(1).max() <= _AS_NEAR * offsets.square().sum(1).max():
+            centre, offsets = torch.zeros_like(centre), plain  # a pass through the data less
         far = offsets.square().sum(1).sqrt().max().item()
         squares = lines = None
         if diagonal and unit_of(d, dtype) * far**2 <= close_enough(d, dtype):
@@ -75,6 +84,7 @@ class Whitening:
             lines = torch.cat([2 * unscaled * offsets.T, torch.zeros_like(unscaled[:, :1])], 1).to(dtype)
         return cls(
             centre=centre.to(dtype),
+            centred=bool(centre.any()),
             scale=(1 / scale).to(dtype),
             columns=(diagonals if diagonal else full).to(dtype),
             offsets=offsets.T.reshape(-1).to(dtype),
@@ -111,13 +121,13 @@ class Whitening:
         """The square multiplied out: one product, and ``|∆h| ≤ γ(|A r| + |b|)²``."""
         assert self.lines is not None and self.squares is not None
         d = x.shape[1]
-        apart = x - self.centre
+        apart = x - self.centre if self.centred else x
         y = thin_product(apart, self.lines, apart.new_empty(len(x), self.lines.shape[1]))
-        apart.square_()
         if len(self.squares) == d:
+            apart = apart.square_() if self.centred else apart.square()
             y += thin_product(apart, self.squares, torch.empty_like(y))
         else:
-            y.addmm_(apart.sum(1, keepdim=True), self.squares)
+            y.addmm_(torch.linalg.vector_norm(apart, dim=1, keepdim=True).square_(), self.squares)
         reach = y[:, -1].double().sqrt_().add_(self.far)
         values = y[:, :-1] + (self.constants - self.offsets.view(d, -1).square().sum(0))
         return self._bounded(values, reach.square_() * unit_of(d, x.dtype), d)
@@ -133,6 +143,10 @@ class Whitening:
 
     def _by_differences(self, x: Tensor) -> Heights:
         d, count = x.shape[1], len(self.constants)
+        least = max(256, _AT_ONCE // (d * count))
+        if len(x) > least:
+            parts = zip(*[self._by_differences(rows) for rows in x.split(least)], strict=True)
+            return Heights(*(torch.cat(part) for part in parts))
         r = (x - self.centre).mul_(self.scale)
         if self.columns.shape[1] == d * count:
             y = (r @ self.columns).sub_(self.offsets).square_().view(len(r), d, count)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from identkit.classical.arrays import real
+from identkit.classical.arrays import floats, real
 from identkit.classical.hidden_markov.emissions import Emission
 
 Array = np.ndarray
@@ -130,7 +130,7 @@ def _numbers(x: Any, name: str) -> Array:
         ) from error
     if raw.dtype.kind not in "biuf":
         return real(raw, name).numpy()  # which refuses it
-    values = raw.astype(np.float64, copy=False)
+    values = floats(raw, data=True).astype(np.float64, copy=False)
     if not np.isfinite(values.sum()):  # a sum sees NaN and infinity in one pass
         real(np.where(np.isnan(values), 0.0, values), name)
     return values

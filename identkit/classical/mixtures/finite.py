@@ -120,7 +120,9 @@ class FiniteMixture(Placed, ABC):
         """
         x = self._rows(x)
         here = self._at(x)
-        (log_mass,) = self._by_blocks(x, lambda block: (here._log_posterior(block).to(x.dtype),))
+        (log_mass,) = self._by_blocks(
+            x, lambda block: (here._log_posterior(block).to(x.dtype),), width=self._width
+        )
         return _categorical(log_mass)
 
     def responsibilities(self, x: Any) -> Float[Tensor, "n components"]:
@@ -131,14 +133,18 @@ class FiniteMixture(Placed, ABC):
         """
         x = self._rows(x)
         here = self._at(x)
-        (mass,) = self._by_blocks(x, lambda block: (here._mass_and_evidence(block)[0].to(x.dtype),))
+        (mass,) = self._by_blocks(
+            x, lambda block: (here._mass_and_evidence(block)[0].to(x.dtype),), width=self._width
+        )
         return mass
 
     def log_evidence(self, x: Any) -> Float[Tensor, " n"]:
         """Evaluate ``log p(x) = log Σ_k π_k p_k(x)`` in nats."""
         x = self._rows(x)
         here = self._at(x)
-        (evidence,) = self._by_blocks(x, lambda block: (here._mass_and_evidence(block)[1].to(x.dtype),))
+        (evidence,) = self._by_blocks(
+            x, lambda block: (here._mass_and_evidence(block)[1].to(x.dtype),), width=self._width
+        )
         return evidence
 
     def kl_to_prior(self, x: Any) -> Float[Tensor, " n"]:
@@ -184,7 +190,7 @@ class FiniteMixture(Placed, ABC):
         """Give the posterior mean and standard deviation of the state's number, 0 … K − 1."""
         x = self._rows(x)
         here = self._at(x)
-        mean, sd = self._by_blocks(x, lambda block: here._moments(block))
+        mean, sd = self._by_blocks(x, lambda block: here._moments(block), width=self._width)
         return mean.to(x.dtype), sd.to(x.dtype)
 
     def mutual_information(self) -> Estimate:
@@ -216,11 +222,23 @@ class FiniteMixture(Placed, ABC):
         object.__setattr__(fitted, "convergence", convergence)
         return fitted
 
+    @property
+    def _width(self) -> int | None:
+        """How many numbers a row takes on its quickest way to a posterior; None for K·d."""
+        return None
+
     def _by_blocks(
-        self, x: Tensor, evaluate: Callable[..., tuple[Tensor, ...]], *beside: Tensor
+        self,
+        x: Tensor,
+        evaluate: Callable[..., tuple[Tensor, ...]],
+        *beside: Tensor,
+        width: int | None = None,
     ) -> tuple[Tensor, ...]:
-        """Evaluate block by block of rows, of x and what lies beside it, into outputs of the full length."""
-        size = max(256, _BLOCK // (len(self.weights) * max(1, x.shape[1])))
+        """Evaluate block by block of rows, of x and what lies beside it, into outputs of the full length.
+
+        A row takes `width` numbers, or K·d.
+        """
+        size = max(256, _BLOCK // (width or len(self.weights) * max(1, x.shape[1])))
         if len(x) <= size:
             return evaluate(x, *beside)
         outputs: tuple[Tensor, ...] = ()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from identkit.classical.arrays import real
+from identkit.classical.arrays import floats, real
 from identkit.classical.state_space.kalman_scan import Array, np_of, zeros
 
 _EPS = 2.0**-52
@@ -122,7 +122,7 @@ def sequences(x: Any, length: int | None, columns: int, device: torch.device) ->
         # NumPy's passes over an array never wait for a thread.
         values = values.numpy() if values.device.type == "cpu" and not values.is_complex() else values
     elif _rectangular(x):
-        values = np.asarray(x)
+        values = floats(np.asarray(x), data=True)
     if isinstance(values, np.ndarray) and values.dtype in (np.float32, np.float64):
         known = ~np.isnan(values)
         whole = bool(known.all())
