@@ -200,7 +200,8 @@ def test_data_are_read_and_never_written(example):
     kept, frozen = x.copy(), x.copy()
     frozen.flags.writeable = False
     wanted = model.kl_to_prior(x)
-    model.posterior(x), model.log_evidence(x)
+    model.posterior(x)
+    model.log_evidence(x)
     np.testing.assert_array_equal(x, kept)
     for other in (frozen, np.flip(np.flip(x).copy()), np.asfortranarray(x), x.astype(">f8")):
         torch.testing.assert_close(model.kl_to_prior(other), wanted, rtol=1e-12, atol=1e-14)
