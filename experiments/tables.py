@@ -253,9 +253,9 @@ def written(text: str) -> str:
     """README's text, with each table as its file has it: the lines below ``<!-- stem -->``."""
 
     def again(found: re.Match[str]) -> str:
-        return f"{found[1]}{markdown(read_json(RESULTS / f'{found[2]}.json'))}\n"
+        return f"{found[1]}\n\n{markdown(read_json(RESULTS / f'{found[2]}.json'))}\n\n"
 
-    return re.sub(r"(<!-- (table_\w+) -->\n+)(?:\|.*\n)*", again, text)
+    return re.sub(r"(<!-- ([\w-]+) -->)\n+(?:\|.*\n)*\n*", again, text)
 
 
 @styled
