@@ -12,7 +12,8 @@ from sympy import Interval, Matrix, S, Symbol, cos, exp, log, sin, sqrt, symbols
 import identkit as ik
 from identkit.model.functions import sigmoid
 from identkit.symbolic.discrete import discrete_maps, keeps
-from identkit.symbolic.fibre_proof import FibreProof, NullField, ReadOff
+from identkit.symbolic.fibre_claims import NullField, ReadOff
+from identkit.symbolic.fibre_proof import FibreProof
 from identkit.symbolic.fields import is_null, null_fields
 from identkit.symbolic.fractions import annihilated, rational_zero
 from identkit.symbolic.linear import nullspace, rational

@@ -13,11 +13,9 @@ from sympy import Expr, S, Symbol
 
 from identkit.model.model import Model, defined_at
 from identkit.symbolic.discrete import Map, candidates
-from identkit.symbolic.fibre_count import fibre_count
-from identkit.symbolic.fibre_proof import (
+from identkit.symbolic.fibre_claims import (
     Definite,
     FibreClaim,
-    FibreProof,
     Mirrored,
     NullField,
     Rank,
@@ -28,6 +26,8 @@ from identkit.symbolic.fibre_proof import (
     field_in_words,
     map_in_words,
 )
+from identkit.symbolic.fibre_count import fibre_count
+from identkit.symbolic.fibre_proof import FibreProof
 from identkit.symbolic.field import vanishes
 from identkit.symbolic.fields import Field, is_null
 from identkit.symbolic.modular import Unsupported

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import sympy
 from sympy import Dummy, Expr, Symbol
 
-from identkit.symbolic.fibre_proof import FibreClaim, Values, in_domain, not_zero_somewhere
+from identkit.symbolic.fibre_claims import FibreClaim, Values
+from identkit.symbolic.fibre_points import in_domain, not_zero_somewhere
 from identkit.symbolic.fractions import rational_zero
 from identkit.symbolic.problem import Problem
 from identkit.symbolic.questions import Question

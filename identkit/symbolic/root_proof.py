@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import sympy
 from sympy import Expr, S, Symbol
 
-from identkit.symbolic.fibre_proof import FibreClaim, gone, in_domain, not_zero_somewhere
+from identkit.symbolic.fibre_claims import Determines
+from identkit.symbolic.fibre_points import gone, in_domain, not_zero_somewhere
 from identkit.symbolic.problem import Problem
 from identkit.symbolic.questions import Question
 from identkit.symbolic.regularity import positive
-from identkit.verdict import Level
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Relation:
 
 
 @dataclass(frozen=True)
-class OneRoot(FibreClaim):
+class OneRoot(Determines):
     """An unknown is a root of quadratic equations over κ of which one root counts.
 
     Two equations that are not proportional have one common root at most. With one, the other root is followed through
@@ -40,14 +40,6 @@ class OneRoot(FibreClaim):
     steps: tuple[tuple[Symbol, Expr, Expr], ...]
     inequality: Expr | None
     needs: tuple[Symbol, ...]
-
-    @property
-    def known(self) -> tuple[Symbol, ...]:
-        return self.needs
-
-    @property
-    def supports(self) -> dict[Symbol, tuple[Level, ...]]:
-        return {self.unknown: (Level.GLOBAL,)}
 
     @property
     def sentence(self) -> str:
