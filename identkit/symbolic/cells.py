@@ -6,18 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import sympy
-from sympy import Expr, Rational, Symbol
+from sympy import Expr, Symbol
 
 from identkit.model import balls
 from identkit.model.model import Model
-from identkit.symbolic.certificates import Claim
+from identkit.symbolic.certificates import Claim, Point
+from identkit.symbolic.certificates.claim import spelled
 from identkit.symbolic.certificates.laws import law_moves
 from identkit.symbolic.certificates.zeros import zero
 from identkit.symbolic.summary import conditional_law
 from identkit.symbolic.support import all_domains, is_discrete, takes_every_value
 from identkit.verdict import Level
-
-Point = Mapping[Symbol, Rational]
 
 
 def has_kinks(expressions: Sequence[Expr]) -> bool:
@@ -76,8 +75,7 @@ class FlatCell(Claim):
     @property
     def sentence(self) -> str:
         steps = ", ".join(f"{latent.name} + ({entry})*t" for latent, entry in self.direction.items())
-        where = ", ".join(f"{s.name} = {v}" for s, v in self.point.items())
-        return f"in a region of positive prior mass around ({where}) the law is the same at ({steps})"
+        return f"in a region of positive prior mass around ({spelled(self.point)}) the law is the same at ({steps})"
 
     def holds(self, model: Model) -> bool:
         t = sympy.Dummy("t", real=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from sympy import Symbol
 
 from identkit.model.model import Model
+from identkit.symbolic.certificates.claim import spelled
 from identkit.symbolic.fibre_claims import FibreClaim, Relabelled, Values
 from identkit.symbolic.questions import Question, question
 from identkit.verdict import Certificate, Level
@@ -46,8 +47,7 @@ class FibreProof(Certificate):
     @property
     def statement(self) -> str:
         here = [claim.sentence for claim in self.claims]
-        where = ", ".join(f"{s.name} = {v}" for s, v in self.point.items())
-        sliced = [f"where {where}: {claim.sentence}" for claim in self.slice_claims]
+        sliced = [f"where {spelled(self.point)}: {claim.sentence}" for claim in self.slice_claims]
         return "; ".join(dict.fromkeys([*here, *sliced])) + "."
 
     def verify(self) -> bool:

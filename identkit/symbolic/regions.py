@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from sympy import Expr, Set, Symbol
 
 from identkit.model.model import Model
-from identkit.symbolic.cells import FlatCell, Point, smooth_near
+from identkit.symbolic.cells import FlatCell, smooth_near
+from identkit.symbolic.certificates import Point
 from identkit.symbolic.field import points
 from identkit.symbolic.summary import conditional_law
 from identkit.symbolic.support import all_domains
