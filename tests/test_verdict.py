@@ -10,6 +10,7 @@ import operator
 import pytest
 
 from identkit.verdict import Certificate, Invariance, Level, Verdict, overall
+from tests import json_keys
 
 CONSTANT, PARTIAL, LOCAL, GLOBAL, INFORMED, UNKNOWN = (
     Level.CONSTANT,
@@ -124,23 +125,7 @@ def test_the_json_object_has_the_keys_of_the_design_and_survives_json():
     found = verdict(
         prior_identified=("z[2]",), at_least=("z[1]",), remedies=({"constraint": "w = 1", "level": "GLOBAL"},)
     ).to_dict()
-    assert list(found) == [
-        "model",
-        "about",
-        "scope",
-        "level",
-        "latents",
-        "parameters",
-        "at_least",
-        "prior_identified",
-        "invariances",
-        "identifiable",
-        "assumptions",
-        "remedies",
-        "certificate",
-        "method",
-        "seconds",
-    ]
+    assert tuple(found) == json_keys.VERDICT
     assert json.loads(json.dumps(found)) == found
     assert found["latents"] == {"z[1]": "GLOBAL", "z[2]": "CONSTANT"}
     assert found["invariances"] == [{"kind": "translation", "generator": "d/dz[2]", "preserves_prior": False}]
