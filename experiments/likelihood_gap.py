@@ -1,12 +1,14 @@
 """What does injectivity cost in likelihood? Latent-identifiable decoders beside an ordinary one on the pinwheel.
 
     OMP_NUM_THREADS=1 python -m experiments.likelihood_gap
-    OMP_NUM_THREADS=1 python -m experiments.likelihood_gap --preset smoke
+    OMP_NUM_THREADS=1 python -m experiments.likelihood_gap --preset fresh
 
 Pinwheel with standardised columns, noise σ = 0.1, two latents, so that ``log p(x) = log ∫ N(z; 0, I) N(x; f(z), σ²I) dz``
 is a sum over a grid: the figures are exact log-likelihoods of held-out rows, neither an ELBO nor an importance-weighted
 bound. Every setting has the same rows, encoder, steps and batches, and four seeds; its error is the standard error over
-these. All decoders but the ordinary ones certify m > 0, and the same m = 0.04 unless the name says otherwise.
+these. The attempts were made, and so chosen, on one draw of the pinwheel; the preset "fresh" repeats what is compared on
+another one, which nobody chose by. All decoders but the ordinary ones certify m > 0, and the same m = 0.04 unless the name
+says otherwise.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -216,10 +218,20 @@ class Preset:
     seeds: int
     side: int
     settings: tuple[Setting, ...]
+    draw: int = 0
+    """Seed of the rows."""
+    stem: str = "likelihood_gap"
 
 
+_FULL = Preset(rows=10_000, steps=3000, seeds=4, side=SIDE, settings=SETTINGS)
 PRESETS = {
-    "full": Preset(rows=10_000, steps=3000, seeds=4, side=SIDE, settings=SETTINGS),
+    "full": _FULL,
+    "fresh": replace(
+        _FULL,
+        draw=1,
+        settings=tuple(one for one in SETTINGS if any(one.name in pair for pair in COMPARISONS.values())),
+        stem="likelihood_gap_fresh",
+    ),
     "smoke": Preset(
         rows=1000,
         steps=60,
@@ -230,8 +242,8 @@ PRESETS = {
 }
 
 
-def standardised_pinwheel(rows: int) -> Dataset:
-    found = pinwheel(rows, 0)
+def standardised_pinwheel(rows: int, seed: int = 0) -> Dataset:
+    found = pinwheel(rows, seed)
     x = torch.cat((found.train, found.validation, found.test))
     return from_rows(x, "gaussian", name="standardised pinwheel", standardise=True)
 
@@ -378,7 +390,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     preset = PRESETS[arguments.preset]
-    data = standardised_pinwheel(preset.rows)
+    data = standardised_pinwheel(preset.rows, preset.draw)
     entries: list[dict[str, Any]] = []
     runs: dict[str, Run] = {}
     for setting in preset.settings:
@@ -397,16 +409,22 @@ def main() -> int:
         print(f"gap at {how}: {one['gap']:.3f} ± {one['error']:.3f} nats, {one['within_target']}")
     result = {
         **provenance(f"OMP_NUM_THREADS=1 python -m experiments.likelihood_gap --preset {arguments.preset}"),
-        "data": {"name": data.name, "rows": preset.rows, "test_rows": len(data.test), "sigma": SIGMA},
+        "data": {
+            "name": data.name,
+            "seed": preset.draw,
+            "rows": preset.rows,
+            "test_rows": len(data.test),
+            "sigma": SIGMA,
+        },
         "grid": {"reach": REACH, "side": preset.side},
         "verdict": verdict,
         "settings": entries,
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "likelihood_gap.json").write_text(
+    (arguments.out / f"{preset.stem}.json").write_text(
         json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
     )
-    draw(runs, data, preset.side // 2, arguments.out / "likelihood_gap.png")
+    draw(runs, data, preset.side // 2, arguments.out / f"{preset.stem}.png")
     return 0
 
 
