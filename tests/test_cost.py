@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from identkit.classical.gaussian_mixture import GaussianMixture
 from identkit.classical.hidden_markov import GaussianEmission, HiddenMarkov
 from identkit.classical.linear_gaussian import FactorAnalysis
 from identkit.classical.mixtures import LatentClass
+from identkit.classical.state_space import StateSpace
 
 def memory(what):
     return int(Path("/proc/self/status").read_text().split(what)[1].split()[0]) * 1024
@@ -34,11 +36,18 @@ mixture = GaussianMixture([0.2, 0.3, 0.5], rng.normal(size=(3, 8)), np.ones((3, 
 factors = FactorAnalysis(rng.normal(size=(16, 3)), np.ones(16))
 chain = HiddenMarkov([0.5, 0.5], [[0.9, 0.1], [0.2, 0.8]], GaussianEmission([0.0, 1.0], [1.0, 1.0]), 10)
 answers = LatentClass([0.2, 0.3, 0.5], [rng.dirichlet(np.ones(3), 3) for _ in range(8)], first=1)
+turn = 0.9 * np.array([[0.8, 0.6], [-0.6, 0.8]])
+path = StateSpace(turn, np.eye(2), np.eye(2), np.eye(2), np.zeros(2), np.eye(2))
 model, n = {
     "mixture": (mixture, 400_000), "factors": (factors, 200_000), "chain": (chain, 60_000),
-    "answers": (answers, 3_000_000),
+    "answers": (answers, 3_000_000), "path": (path, 800_000), "path with gaps": (path, 200_000),
 }[sys.argv[1]]
-some = model.sample(1000, torch.Generator().manual_seed(0))[0]
+if model is path:  # one long sequence
+    some = torch.from_numpy(rng.normal(size=(1000, 2)))
+    if "gaps" in sys.argv[1]:
+        some[::7, 1] = float("nan")
+else:
+    some = model.sample(1000, torch.Generator().manual_seed(0))[0]
 if model is answers:
     some[::7, 1] = float("nan")  # answers may be missing
 x = some.repeat(n // 1000, 1)
@@ -66,9 +75,18 @@ def alone(program: str, *arguments: str) -> list[float]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux alone tells the peak")
-@pytest.mark.parametrize("model", ["mixture", "factors", "chain", "answers"])
 @pytest.mark.parametrize(
-    "method", ["kl_to_prior", "kl_per_latent", "kl_conditional", "kl_error", "log_evidence"]
+    ("model", "method"),
+    [
+        *itertools.product(
+            ["mixture", "factors", "chain", "answers"],
+            ["kl_to_prior", "kl_per_latent", "kl_conditional", "kl_error", "log_evidence"],
+        ),
+        ("path", "kl_to_prior"),
+        ("path", "kl_per_latent"),
+        ("path with gaps", "kl_conditional"),
+        ("path with gaps", "kl_error"),
+    ],
 )
 def test_memory_beyond_input_and_output_is_a_fixed_chunk(model: str, method: str) -> None:
     beyond, allowed = alone(PEAK, model, method)

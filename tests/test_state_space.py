@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 
-from identkit.classical.state_space import StateSpace, kalman_scan
+from identkit.classical.state_space import StateSpace, chain as state_chain, kalman_scan
 from identkit.classical.state_space.moments import expected, slopes
 from identkit.model.protocol import ExactModel
 from identkit.posterior.bounds import band
@@ -584,6 +584,41 @@ def test_rows_batches_and_blocks_are_the_same_data(monkeypatch: pytest.MonkeyPat
     for one, other in zip(whole, parts, strict=True):
         assert_allclose(one, other, rtol=1e-13, atol=1e-15)
     assert_allclose(model.posterior(np.ones((7, 4)) * np.arange(7)[:, None]).mean, full.mean, rtol=1e-13)
+
+
+@pytest.mark.parametrize("kind", ["whole", "gaps", "gaps of their own", "varying", "sharp", "constant"])
+def test_pieces_of_time_are_one_sequence(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every information from pieces whose length is no multiple of anything, against all steps at once."""
+    rng = np.random.default_rng(5)
+    length = 491
+    transition, observation = rng.normal(size=(2, 2)), rng.normal(size=(2, 2))
+    transition *= 0.95 / abs(np.linalg.eigvals(transition)).max()
+    x = 5 * rng.normal(size=(2, length, 2))
+    if kind == "varying":
+        transition = transition * (1 + 0.05 * rng.normal(size=(length, 1, 1)))
+        observation = observation * (1 + 0.1 * rng.normal(size=(length, 1, 1)))
+    elif kind == "sharp":  # in a basis of its own
+        observation, x = 1e4 * observation[:1], x[..., :1]
+    elif kind == "constant":
+        transition = np.eye(2)
+    elif kind == "gaps":
+        x[:, rng.random((length, 2)) < 0.2] = math.nan
+        x[:, 100:350] = 1.0  # a piece without any
+    elif kind == "gaps of their own":
+        x[rng.random(x.shape) < 0.2] = math.nan
+        x[:, 100:350] = 1.0
+    p = x.shape[2]
+    model = StateSpace(
+        transition, observation, np.eye(2) / 10, np.eye(p), rng.normal(size=2), np.eye(2),
+        rng.normal(size=2) / 10, rng.normal(size=p),
+    )  # fmt: skip
+    asked = ("log_evidence", "kl_to_prior", "kl_error", "kl_per_latent", "kl_conditional")
+    whole = {name: getattr(model, name)(x) for name in asked}
+    monkeypatch.setattr(state_chain, "_PIECE_NUMBERS", 1)
+    for shortest in (150, 490):
+        monkeypatch.setattr(state_chain, "_SHORTEST", shortest)
+        for name in asked:
+            torch.testing.assert_close(getattr(model, name)(x), whole[name], rtol=1e-10, atol=1e-13)
 
 
 def test_single_precision_in_single_precision_out() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -14,11 +14,13 @@ from torch import Tensor
 from identkit.classical.placed import Placed
 from identkit.classical.state_space import kalman
 from identkit.classical.state_space.data import Seen, conditioning, factor, sequences, whiten
-from identkit.classical.state_space.kalman import Smoothed
+from identkit.classical.state_space.kalman import Border, Smoothed
 from identkit.classical.state_space.kalman_scan import Array, follow, np_of
 
 _EPS = 2.0**-52
 _ROW_NUMBERS = 2**21  # numbers of one array that are worked on at once
+_PIECE_NUMBERS = 2**22  # numbers of all arrays of a piece of time,
+_SHORTEST = 640  # which has so many steps at least
 _STRONG = 1e3  # prior variance of an observation, in units of its noise
 
 
@@ -90,42 +92,56 @@ class Chain(Placed):
     def _taken(self, x: Any) -> tuple[Chain, Tensor, Tensor]:
         """The model where x lies, its values and what is observed; arithmetic is in float64 whatever x is."""
         device = self.initial_mean.device
-        values, observed = sequences(x, self.length, self._p, device)
+        values, observed = sequences(x, self.length, self._p, device, filled=False)
         if self._time not in (None, values.shape[1]):
             raise ValueError(
                 f"x should have {self._time} times, for which the matrices are given, got {values.shape[1]}"
             )
-        return self._like(values.double()), values, observed
+        return self._like(values.new_empty(0, dtype=torch.float64)), values, observed
 
     def _steps(self, length: int) -> tuple[Array, Array, Array]:
         """F and G as `_forward` gives them, and the prior's mean path (T, k)."""
-        return *self._forward(length), self._prior_mean(length)
+        return *self._forward(range(length)), self._prior_mean(range(length))
 
-    def _forward(self, length: int) -> tuple[Array, Array]:
-        """F with F_1 = 0 and G with G_1 of the initial state, (T, k, k)."""
+    def _forward(self, times: range) -> tuple[Array, Array]:
+        """F with F_1 = 0 and G with G_1 of the initial state, (T, k, k), of some times."""
         xp, (noise, first) = np_of(self._raw(self.initial_mean)), self._roots
-        forward = xp.zeros_like(self._raw(first[0])) + timed(self._raw(self.transition), length)[0]
-        root = xp.zeros_like(forward) + timed(self._raw(noise[0]), length)[0]
-        forward[0], root[0] = 0.0, self._raw(first[0])
+        forward = xp.zeros_like(self._raw(first[0])) + _at(self._raw(self.transition), times, 2)
+        root = xp.zeros_like(forward) + _at(self._raw(noise[0]), times, 2)
+        if times.start == 0:
+            forward[0], root[0] = 0.0, self._raw(first[0])
         return forward, root
 
-    def _prior_mean(self, length: int) -> Array:
+    def _prior_mean(self, times: range, before: Array | None = None) -> Array:
+        """E[z_t] of some times, from that of the time before them."""
         offset, start = self._raw(self.transition_offset), self._raw(self.initial_mean)
-        means = np_of(start).zeros_like(start) + timed(offset[..., None], length)[0, :, :, 0]
-        means[0] = start
+        means = np_of(start).zeros_like(start) + _at(offset, times, 1)
+        forward = self._raw(self.transition)
+        if times.start == 0:
+            means[0] = start
+        elif before is not None:
+            means[0] += (forward if forward.ndim == 2 else forward[times.start]) @ before
         if not bool((abs(means) > 0).any()):
             return means
-        forward = self._raw(self.transition)
         if forward.ndim == 2:
             return follow(forward, means[None])[0]
-        for t in range(1, length):
-            means[t] += forward[t] @ means[t - 1]
+        for i, t in enumerate(times[1:], start=1):
+            means[i] += forward[t] @ means[i - 1]
         return means
 
-    def _seen(self, values: Tensor, observed: Tensor) -> Seen:
-        tables = (self.observation, self.noise_covariance, self.observation_offset, values.double(), observed)
-        observation, noise, offset, x, known = (self._raw(table) for table in tables)
-        return whiten(observation, noise, offset, x, known, self._prior_mean(values.shape[1]))
+    def _seen(
+        self, values: Tensor, observed: Tensor, times: range | None = None, before: Array | None = None
+    ) -> Seen:
+        """What is seen at some times, from the prior's mean at the time before them; at all, where none are named."""
+        times = range(values.shape[1]) if times is None else times
+        some = slice(times.start, times.stop)
+        x, known = self._raw(values[:, some].double()), self._raw(observed[:, some])
+        tables = ((self.observation, 2), (self.noise_covariance, 2), (self.observation_offset, 1))
+        observation, noise, offset = (
+            table[some] if table.ndim > axes else table
+            for table, axes in ((self._raw(table), axes) for table, axes in tables)
+        )
+        return whiten(observation, noise, offset, x, known, self._prior_mean(times, before))
 
     @cached_property
     def _strong(self) -> bool:
@@ -163,16 +179,54 @@ class Chain(Placed):
         return (turn, turned) if harmless else None
 
     def _smoothed(self, seen: Seen) -> Smoothed:
+        return next(self._journey([(range(seen.residuals.shape[1]), lambda: seen)], False, 0))[1]
+
+    def _journey(
+        self, pieces: Sequence[tuple[range, Callable[[], Seen]]], apart: bool, halo: int
+    ) -> Iterator[tuple[Seen, Smoothed]]:
+        """Smooth pieces of time one after the other, from the first, though what they need comes from the last.
+
+        Backward, a piece leaves behind what it says of the state before it, and is done again when its turn has come.
+
+        Args:
+            pieces: times that follow each other, and what is seen there, made when it is asked for.
+            apart: whether sequences have matrices of their own though in some piece they might share them.
+            halo: how many steps of the next piece each has at its end, to look at.
+        """
         try:
-            if self._aligned is None:
-                return self._smooth(seen.design, seen.residuals, self._strong)
-            turn, turned = self._aligned
-            turn = self._raw(turn)
-            design = seen.design @ turn.T
-            # What rounding leaves where [L 0] has its zeros would be squared, and drown what little is seen there.
-            least = 8 * turn.shape[0] * _EPS * (design**2).sum(-1)[..., None] ** 0.5
-            design = np_of(design).where(abs(design) > least, design, 0.0)
-            return kalman.turned_back(turned._smooth(design, seen.residuals, True), turn)
+            turn, inner = self._aligned or (None, self)
+            turn, strong = turn if turn is None else self._raw(turn), turn is not None or self._strong
+
+            def looked(seen: Seen) -> tuple[Array, Array]:
+                design = seen.design
+                if turn is not None:
+                    design = design @ turn.T
+                    # What rounding leaves where [L 0] has its zeros would be squared, and drown what little is seen.
+                    least = 8 * turn.shape[0] * _EPS * (design**2).sum(-1)[..., None] ** 0.5
+                    design = np_of(design).where(abs(design) > least, design, 0.0)
+                if apart:
+                    design = timed(design, seen.residuals.shape[1])
+                    size = (len(seen.residuals), *design.shape[1:])
+                    design = np_of(design).broadcast_to(design, size)
+                return design, seen.residuals
+
+            afters: list[Border | None] = [None]
+            for times, make in reversed(pieces[1:]):
+                # From behind the halo of the piece before to behind its own: what is said of that piece's last step.
+                design, residuals = looked(make())
+                own = range(times.start + halo, times.stop)
+                design = design[:, halo:] if design.ndim == 4 else design
+                after = afters[-1]
+                afters.append(
+                    inner._said(design, residuals[:, halo:], strong, own, after) if len(own) else after
+                )
+            before: Border | None = None
+            for (times, make), after in zip(pieces, reversed(afters), strict=True):
+                seen = make()
+                smoothed = inner._smooth(*looked(seen), strong, times, before, after)
+                step = len(times) - 1 - halo
+                before = Border(smoothed.covariance[:, smoothed.row(step)], smoothed.mean[:, step])
+                yield seen, smoothed if turn is None else kalman.turned_back(smoothed, turn)
         except (np.linalg.LinAlgError, torch.linalg.LinAlgError) as error:  # pyright: ignore[reportPrivateImportUsage]
             least = self.noise_covariance.diagonal(dim1=-2, dim2=-1).min().item()
             raise ValueError(
@@ -180,37 +234,126 @@ class Chain(Placed):
                 f"while another is hardly seen, got a variance of {least:.3g}: float64 cannot hold both"
             ) from error
 
-    def _smooth(self, design: Array, residuals: Array, strong: bool) -> Smoothed:
+    def _smooth(
+        self,
+        design: Array,
+        residuals: Array,
+        strong: bool,
+        times: range,
+        before: Border | None,
+        after: Border | None,
+    ) -> Smoothed:
         (noise, regular), (first, starts) = self._roots
         strong = strong and regular and starts
-        if design.ndim == 2 and self.transition.ndim == 2 and noise.ndim == 2:
+        if self._constant(design):
             forward, noise, first = (self._raw(table) for table in (self.transition, noise, first))
             return kalman.smooth_constant(
-                forward, noise, first, design.T @ design, residuals @ design, strong
+                forward, noise, first, design.T @ design, residuals @ design, strong, before, after
             )
-        length = residuals.shape[1]
-        forward, root = self._forward(length)
-        design = timed(design, length)
+        return kalman.smooth(*self._pulling(design, residuals, times), strong, before, after)
+
+    def _said(
+        self, design: Array, residuals: Array, strong: bool, times: range, after: Border | None
+    ) -> Border:
+        """What these times and later ones say of the state before them."""
+        (noise, regular), (_, starts) = self._roots
+        strong = strong and regular and starts
+        if self._constant(design):
+            forward, noise = self._raw(self.transition), self._raw(noise)
+            return kalman.said_constant(forward, noise, design.T @ design, residuals @ design, strong, after)
+        return kalman.said(*self._pulling(design, residuals, times), strong, after)
+
+    def _constant(self, design: Array) -> bool:
+        return design.ndim == 2 and self.transition.ndim == 2 and self.process_covariance.ndim == 2
+
+    def _pulling(self, design: Array, residuals: Array, times: range) -> tuple[Array, Array, Array, Array]:
+        """F, G, A and a of some times."""
+        design = timed(design, len(times))
         turned = design.swapaxes(-1, -2)
-        return kalman.smooth(forward, root, turned @ design, (turned @ residuals[..., None])[..., 0], strong)
+        return *self._forward(times), turned @ design, (turned @ residuals[..., None])[..., 0]
 
     def _blocks(self, values: Tensor, observed: Tensor) -> Iterator[tuple[slice, Seen, Smoothed]]:
+        for rows in self._rows(values, observed):
+            seen = self._seen(values[rows], observed[rows])
+            yield rows, seen, self._smoothed(seen)
+
+    def _rows(self, values: Tensor, observed: Tensor) -> Iterator[slice]:
+        """So few sequences that an array of numbers of their states may be held."""
         n, length = values.shape[:2]
         k = len(self.initial_mean)
         each = length * (k + self._p) * (1 if self._shared(observed) else k)
         count = max(1, _ROW_NUMBERS // each)
         for first in range(0, max(n, 1), count):
-            rows = slice(first, first + count)
-            seen = self._seen(values[rows], observed[rows])
-            yield rows, seen, self._smoothed(seen)
+            yield slice(first, first + count)
 
-    def _each(self, x: Any, measure: Callable[[Seen, Smoothed], Array], single: bool = True) -> Tensor:
+    def _pieces(
+        self, values: Tensor, observed: Tensor, tables: bool, halo: int = 0
+    ) -> Iterator[tuple[slice, Iterator[tuple[range, Seen, Smoothed]]]]:
+        """Blocks of sequences, and of each the pieces of time: their steps, and what is seen and known of them.
+
+        Args:
+            values, observed: the sequences.
+            tables: whether a matrix for each step is needed, even where all steps share one.
+            halo: for how many steps what is seen and known goes on beyond a piece, where there are any.
+        """
+        k, length = len(self.initial_mean), values.shape[1]
+        for rows in self._rows(values, observed):
+            x, known = values[rows], observed[rows]
+            n, apart = len(x), not self._shared(known)
+            each = 10 * max(n, 1) * (k + self._p)
+            if tables or self._time is not None or not bool(known.all()):
+                each += 20 * (n if apart else 1) * k * k
+            size = max(_SHORTEST, _PIECE_NUMBERS // each)
+            cuts = [range(start, min(start + size, length)) for start in range(0, length, size)]
+            yield rows, self._cut(x, known, cuts, apart, halo)
+
+    def _cut(
+        self, x: Tensor, known: Tensor, cuts: list[range], apart: bool, halo: int
+    ) -> Iterator[tuple[range, Seen, Smoothed]]:
+        befores: list[Array | None] = [None]
+        for times in cuts[:-1]:
+            befores.append(self._prior_mean(times, befores[-1])[-1] + 0.0)
+        longer = [range(times.start, min(times.stop + halo, x.shape[1])) for times in cuts]
+
+        def maker(times: range, before: Array | None) -> Callable[[], Seen]:
+            return lambda: self._seen(x, known, times, before)
+
+        pieces = [(times, maker(times, before)) for times, before in zip(longer, befores, strict=True)]
+        journey = self._journey(pieces, apart and len(cuts) > 1, halo)
+        for times, (seen, smoothed) in zip(cuts, journey, strict=True):
+            yield times, seen, smoothed
+
+    def _summed(self, x: Any, measure: Callable[[Seen, Smoothed], Array]) -> Tensor:
+        """What is a sum over time, (n,)."""
         here, values, observed = self._taken(x)
-        parts = []
-        for rows, seen, smoothed in here._blocks(values, observed):
-            part = here._tensor(measure(seen, smoothed))
-            parts.append(part.expand(len(values[rows]), *part.shape[1:]))
-        return torch.cat(parts).to(values.dtype if single else torch.float64)
+        answer = torch.zeros(len(values), dtype=torch.float64, device=values.device)
+        for rows, pieces in here._pieces(values, observed, tables=False):
+            for _, seen, smoothed in pieces:
+                answer[rows] += here._tensor(measure(seen, smoothed))
+        return answer.to(values.dtype)
+
+    def _table(
+        self, x: Any, begun: Callable[[int], Callable[[range, Seen, Smoothed], Array]], halo: int = 0
+    ) -> Tensor:
+        """What each state has, (n, T·k); `begun` with a number of pieces gives what measures one after the other."""
+        here, values, observed = self._taken(x)
+        n, length = values.shape[:2]
+        k = len(self.initial_mean)
+        answer = torch.empty(n, length, k, dtype=values.dtype, device=values.device)
+        for rows, pieces in here._pieces(values, observed, True, halo):
+            measure: Callable[[range, Seen, Smoothed], Array] | None = None
+            for times, seen, smoothed in pieces:
+                measure = measure or begun(length - len(times))
+                found = here._tensor(measure(times, seen, smoothed))
+                answer[rows, times.start : times.stop] = found[:, : len(times)].to(values.dtype)
+        return answer.reshape(n, length * k)
+
+
+def _at(table: Array, times: range, axes: int) -> Array:
+    """The entries of some times, (T, …), of a table of one or of all times."""
+    if table.ndim > axes:
+        return table[times.start : times.stop]
+    return np_of(table).broadcast_to(table, (len(times), *table.shape))
 
 
 def varying(values: dict[str, Tensor]) -> list[str]:

@@ -101,7 +101,9 @@ def conditioning(covariances: Tensor) -> float:
     return torch.linalg.eigvalsh(correlation).min().item()
 
 
-def sequences(x: Any, length: int | None, columns: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def sequences(
+    x: Any, length: int | None, columns: int, device: torch.device, filled: bool = True
+) -> tuple[Tensor, Tensor]:
     """Convert sequences to (n, T, p), zeros where a value is missing, and a table of what is observed.
 
     Args:
@@ -109,6 +111,7 @@ def sequences(x: Any, length: int | None, columns: int, device: torch.device) ->
         length: the declared T, or None.
         columns: p.
         device: where data that are no tensor go.
+        filled: whether zeros have to be where a value is missing; else anything may.
 
     Returns:
         Values of float32 or float64, and what is observed.
@@ -125,10 +128,11 @@ def sequences(x: Any, length: int | None, columns: int, device: torch.device) ->
         values = floats(np.asarray(x), data=True)
     if isinstance(values, np.ndarray) and values.dtype in (np.float32, np.float64):
         known = ~np.isnan(values)
-        whole = bool(known.all())
-        values = values if whole else np.nan_to_num(values, posinf=np.inf, neginf=-np.inf)
-        observed = torch.from_numpy(known)
-        tensor = torch.from_numpy(values) if np.isfinite(values).all() else real(values, "x", single=True)
+        if not np.array_equal(np.isfinite(values), known):
+            real(np.nan_to_num(values, posinf=np.inf, neginf=-np.inf), "x", single=True)  # which refuses it
+        if filled and not known.all():
+            values = np.nan_to_num(values)
+        observed, tensor = torch.from_numpy(known), torch.from_numpy(values)
     elif isinstance(values, Tensor) and values.is_floating_point():
         observed = ~values.isnan()
         tensor = real(torch.where(observed, values, 0.0), "x", single=True)

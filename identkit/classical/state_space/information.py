@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -52,20 +53,39 @@ def joint_kl(smoothed: Smoothed) -> Array:
     return (smoothed.total(gain) + (smoothed.shock**2).sum((1, 2))) / 2
 
 
-def marginal_kl(transition: Array, smoothed: Smoothed) -> Array:
-    """``½[h(c) + shift²/P_ii]``, ``c = (P − S)_ii/S_ii``, (n, T, k); 0 for a state that is certain a priori."""
-    xp = np_of(smoothed.mean)
-    gap = _positive(diagonal(lost(transition, smoothed)))
-    spread = diagonal(smoothed.full(smoothed.covariance))
-    if bool((gap > spread).any()):
-        # There P − S loses no digit, while ∆ may, of a state that is scaled far below another.
-        before = diagonal(spreads(transition, smoothed.full(smoothed.noise)[0]))
-        gap = xp.where(gap > spread, _positive(before - spread), gap)
-    before = spread + gap
-    certain = before <= 0
-    gain = _gain(gap / xp.where(spread <= 0, 1.0, spread))
-    shift = smoothed.mean**2 / xp.where(certain, 1.0, before)
-    return xp.where(certain, 0.0, (gain + shift) / 2)
+@dataclass
+class Marginals:
+    """``½[h(c) + shift²/P_ii]``, ``c = (P − S)_ii/S_ii``, (n, T, k), piece by piece of time from the first on.
+
+    0 for a state that is certain a priori.
+    """
+
+    whole: bool
+    """Whether the first piece is all."""
+    gap: Array | None = None
+    """``∆ = P − S`` at the end of the piece before, (g, k, k)."""
+    prior: Array | None = None
+    """P there, (k, k)."""
+
+    def __call__(self, transition: Array, smoothed: Smoothed) -> Array:
+        """Give those of the next piece, with its F, (T, k, k)."""
+        xp = np_of(smoothed.mean)
+        gaps = lost(transition, smoothed, self.gap)
+        self.gap = gaps[:, -1] + 0.0
+        gap = _positive(diagonal(gaps))
+        spread = diagonal(smoothed.full(smoothed.covariance))
+        doubtful = bool((gap > spread).any())
+        if doubtful or not self.whole:
+            priors = spreads(transition, smoothed.full(smoothed.noise)[0], self.prior)
+            self.prior = priors[-1] + 0.0
+            if doubtful:
+                # There P − S loses no digit, while ∆ may, of a state that is scaled far below another.
+                gap = xp.where(gap > spread, _positive(diagonal(priors) - spread), gap)
+        before = spread + gap
+        certain = before <= 0
+        gain = _gain(gap / xp.where(spread <= 0, 1.0, spread))
+        shift = smoothed.mean**2 / xp.where(certain, 1.0, before)
+        return xp.where(certain, 0.0, (gain + shift) / 2)
 
 
 def conditional_kl(transition: Array, design: Array, seen: Seen, smoothed: Smoothed) -> Array:
@@ -74,26 +94,62 @@ def conditional_kl(transition: Array, design: Array, seen: Seen, smoothed: Smoot
     return (_gain(own / precision) + (slope**2 + left) / precision) / 2
 
 
-def kl_error(seen: Seen, smoothed: Smoothed) -> Array:
-    """Bound the absolute error of all three KLs, (n,); the argument stands in `StateSpace.kl_error`."""
-    xp = np_of(smoothed.mean)
-    _, length, k = smoothed.mean.shape
-    p = seen.residuals.shape[-1]
-    reach, inverse, least = _roundings(smoothed)
-    size = _trace(smoothed.excess)
-    growth = xp.where(size > 0, reach.sum(-1) / xp.where(size > 0, size, 1.0), 1.0).max()
-    drowned = smoothed.total((reach * (diagonal(inverse) - (inverse**2).sum(-1))).sum(-1))
-    worst = ((reach * diagonal(inverse)).sum(-1) / least).max()
-    kl = joint_kl(smoothed)
-    by_matrices = 3 * growth * rounding(length, k, p) * kl + rounding(0, k, p) * (
-        abs(drowned) + 2 * worst * kl
-    )
-    by_matrices = by_matrices + rounding(0, k, p) * _mixed(smoothed) * (1 + kl)
-    volume = log_volume(smoothed)
-    steep = xp.where(volume < 0.2, xp.expm1(volume.clip(0.0, 1.0)) ** 0.5, 0.5)
-    moved = 8 * (k + p + 2) * _EPS * seen.sizes * steep
-    pushed = (smoothed.shock**2).sum((1, 2)) ** 0.5
-    return by_matrices + pushed * moved + moved**2 + _TINY
+@dataclass(frozen=True)
+class Roundings:
+    """What the error of the KLs is bounded from: sums over the steps of a piece, and the largest of them."""
+
+    kl: Array
+    volume: Array
+    drowned: Array
+    pushed: Array
+    sizes: Array
+    growth: Array
+    worst: Array
+    mixed: tuple[Array, ...]
+
+    @classmethod
+    def of(cls, seen: Seen, smoothed: Smoothed) -> Roundings:
+        """Those of one piece."""
+        xp = np_of(smoothed.mean)
+        reach, inverse, least = _roundings(smoothed)
+        size = _trace(smoothed.excess)
+        return cls(
+            kl=joint_kl(smoothed),
+            volume=log_volume(smoothed),
+            drowned=smoothed.total((reach * (diagonal(inverse) - (inverse**2).sum(-1))).sum(-1)),
+            pushed=(smoothed.shock**2).sum((1, 2)),
+            sizes=seen.sizes**2,
+            growth=xp.where(size > 0, reach.sum(-1) / xp.where(size > 0, size, 1.0), 1.0).max(),
+            worst=((reach * diagonal(inverse)).sum(-1) / least).max(),
+            mixed=_mixed(smoothed),
+        )
+
+    def plus(self, other: Roundings) -> Roundings:
+        """Those of two pieces together."""
+        xp = np_of(self.kl)
+        return Roundings(
+            kl=self.kl + other.kl,
+            volume=self.volume + other.volume,
+            drowned=self.drowned + other.drowned,
+            pushed=self.pushed + other.pushed,
+            sizes=self.sizes + other.sizes,
+            growth=xp.maximum(self.growth, other.growth),
+            worst=xp.maximum(self.worst, other.worst),
+            mixed=tuple(xp.maximum(a, b) for a, b in zip(self.mixed, other.mixed, strict=True)),
+        )
+
+    def bound(self, length: int, k: int, p: int) -> Array:
+        """Bound the absolute error of all three KLs, (n,); the argument stands in `StateSpace.kl_error`."""
+        xp, kl, volume = np_of(self.kl), self.kl, self.volume
+        by_matrices = 3 * self.growth * rounding(length, k, p) * kl + rounding(0, k, p) * (
+            abs(self.drowned) + 2 * self.worst * kl
+        )
+        ratio = self.mixed[0] ** 0.5
+        ratio = xp.where(ratio > 1.5, ratio, 0.0) + sum(self.mixed[1:])
+        by_matrices = by_matrices + rounding(0, k, p) * ratio * (1 + kl)
+        steep = xp.where(volume < 0.2, xp.expm1(volume.clip(0.0, 1.0)) ** 0.5, 0.5)
+        moved = 8 * (k + p + 2) * _EPS * self.sizes**0.5 * steep
+        return by_matrices + self.pushed**0.5 * moved + moved**2 + _TINY
 
 
 def information_error(smoothed: Smoothed) -> Array:
@@ -126,8 +182,8 @@ def rounding(length: int, k: int, p: int) -> float:
     return 8 * (k + p + 4) * (min(length, _MEMORY) + 2) * _EPS
 
 
-def _mixed(smoothed: Smoothed) -> Array:
-    """How much larger than a state's posterior deviation the terms are that cancel in it; 0 where they do not.
+def _mixed(smoothed: Smoothed) -> tuple[Array, ...]:
+    """How much larger than a state's posterior variance the terms are that cancel in it, and what turning a basis adds.
 
     ``z_i = Σ_j G_ij w_j`` may be known far better than any w_j; then its variance, and what is computed in another
     basis and turned back, is right in units of its terms.
@@ -135,16 +191,12 @@ def _mixed(smoothed: Smoothed) -> Array:
     xp = np_of(smoothed.mean)
     terms = abs(inverse_root(smoothed.excess)).swapaxes(-1, -2) @ abs(smoothed.noise).swapaxes(-1, -2)
     spread = diagonal(smoothed.covariance)
-    ratio = (terms**2).sum(-2) / xp.where(spread > 0, spread, math.inf)
-    ratio = ratio.max() ** 0.5
-    ratio = xp.where(ratio > 1.5, ratio, 0.0)
+    ratios = [((terms**2).sum(-2) / xp.where(spread > 0, spread, math.inf)).max()]
     if smoothed.worked is not smoothed.noise:
         for matrices in (smoothed.covariance, smoothed.noise @ smoothed.noise.swapaxes(-1, -2)):
             variances = diagonal(matrices)
-            ratio = (
-                ratio + (variances.sum(-1)[..., None] / xp.where(variances > 0, variances, math.inf)).max()
-            )
-    return ratio
+            ratios.append((variances.sum(-1)[..., None] / xp.where(variances > 0, variances, math.inf)).max())
+    return tuple(ratios)
 
 
 def _positive(values: Array) -> Array:

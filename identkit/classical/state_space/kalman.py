@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ import torch
 from identkit.classical.state_space.kalman_scan import (
     SETTLED,
     Array,
+    carried,
     diagonal,
     eye,
     follow,
@@ -32,6 +34,7 @@ from identkit.classical.state_space.kalman_scan import (
     scan,
     times,
     transposed,
+    zeros,
 )
 
 
@@ -64,6 +67,8 @@ class Smoothed:
     """μ, shape (n, T, k)."""
     shock: Array
     """E[w_t | x] shape (n, T, k)."""
+    start: Array | None = None
+    """S before the first step, (g, k, k), of a chain that is cut there; None at the outset."""
 
     def full(self, table: Array) -> Array:
         """Write a table out, one entry a step: (g, T, …)."""
@@ -73,11 +78,19 @@ class Smoothed:
     def before(self) -> Array:
         """S_{t−1} for each row, 0 for the first."""
         earlier = np_of(self.covariance).zeros_like(self.covariance)
+        if self.start is not None:
+            earlier[:, 0] = self.start
         earlier[:, 1:] = self.covariance[:, :-1]
         if self.repeats is not None:
             lasting = int(self.repeats.argmax())
             earlier[:, lasting] = self.covariance[:, lasting]
         return earlier
+
+    def row(self, step: int) -> int:
+        """Which row stands for a step."""
+        if self.repeats is None:
+            return step
+        return int(np.searchsorted(np.cumsum(self.repeats), step, side="right"))
 
     def total(self, rows: Array) -> Array:
         """Sum (g, rows) over time: (g,)."""
@@ -87,8 +100,24 @@ class Smoothed:
         return (rows * (counts if isinstance(rows, np.ndarray) else rows.new_tensor(counts))).sum(1)
 
 
+class Border(NamedTuple):
+    """What crosses a border of two pieces of time: backward what the data after it say, forward the posterior there."""
+
+    matrix: Array
+    """``Φᵀ B Φ + KᵀK``, or S, (g, k, k)."""
+    vector: Array
+    """``Φᵀ β``, or μ, (n, k)."""
+
+
 def smooth_constant(
-    transition: Array, root: Array, first_root: Array, information: Array, pulls: Array, strong: bool
+    transition: Array,
+    root: Array,
+    first_root: Array,
+    information: Array,
+    pulls: Array,
+    strong: bool,
+    before: Border | None = None,
+    after: Border | None = None,
 ) -> Smoothed:
     """Smooth where F, G and A do not depend on time: a few steps at both ends, and one step for all between.
 
@@ -102,24 +131,20 @@ def smooth_constant(
         information: A, (k, k).
         pulls: a, (n, T, k).
         strong: whether the data outweigh the prior by far; then G must be regular.
+        before: the posterior of the step before, of a chain that is cut there; then all steps have F and G.
+        after: what the data after the last step say of it.
     """
     xp = np_of(pulls)
     length = pulls.shape[1]
-    whitened = xp.linalg.solve(root, transition) if strong else None
-    late: list[tuple[Array, ...]] = []  # Φ, K, X, U, E, B of t = T, T − 1, …
-    seen, settled = information, False
-    while len(late) < length - 1 and not settled:
-        late.append((*_gain(transition, root, seen, whitened), seen))
-        closed, gain = late[-1][:2]
-        following = information + closed.T @ seen @ closed + gain.T @ gain
-        settled = _apart(following, seen) <= SETTLED
-        seen = following
-    late.reverse()
+    late, seen, whitened = _late(transition, root, information, length, strong, after)
     steady = length - 1 - len(late)  # the steps t = 2, …, 1 + steady are all as the first of the late ones
-    first = (*_gain(xp.zeros_like(transition), first_root, seen, None), seen)
+    if before is None:
+        first = (*_gain(xp.zeros_like(transition), first_root, seen, None), seen)
+    else:
+        first_root, first = root, (*_gain(transition, root, seen, whitened), seen)
     same = late[:1] if steady else []
 
-    covariance = [first[2].T @ first[2]]
+    covariance = [first[2].T @ first[2] if before is None else _following(first, before.matrix[0])]
     left = steady
     while left:
         covariance.append(_following(same[0], covariance[-1]))
@@ -134,17 +159,14 @@ def smooth_constant(
         repeats = np.ones(len(rows), dtype=np.int64)
         repeats[len(rows) - len(late) - 1] += left
 
-    pull = xp.zeros_like(pulls)
-    pull[:, -1] = pulls[:, -1]
-    for t, step in zip(range(length - 2, -1, -1), reversed(late), strict=False):
-        pull[:, t] = pulls[:, t] + pull[:, t + 1] @ step[0]
-    for step in same:
-        drive = xp.concatenate([pulls[:, :steady], pull[:, steady : steady + 1]], 1)
-        pull[:, : steady + 1] = xp.flip(follow(step[0].T, xp.flip(drive, (1,))), (1,))
-
+    pull = _pulled(pulls, late, steady, after)
     mean, shock = xp.zeros_like(pulls), xp.zeros_like(pulls)
     shock[:, 0] = pull[:, 0] @ (first[3] @ first[2]).T
-    mean[:, 0] = shock[:, 0] @ first_root.T
+    if before is None:
+        mean[:, 0] = shock[:, 0] @ first_root.T
+    else:
+        shock[:, 0] -= before.vector @ first[1].T
+        mean[:, 0] = before.vector @ first[0].T + pull[:, 0] @ (first[2].T @ first[2])
     for step in same:
         drive = times(pull[:, : steady + 1], step[2].T @ step[2])
         drive[:, 0] = mean[:, 0]
@@ -168,14 +190,63 @@ def smooth_constant(
         repeats=repeats,
         mean=mean,
         shock=shock,
+        start=None if before is None else before.matrix,
     )
+
+
+def said_constant(
+    transition: Array, root: Array, information: Array, pulls: Array, strong: bool, after: Border | None
+) -> Border:
+    """What the data of these steps and later ones say of the step before the first; arguments as `smooth_constant`'s."""
+    late, seen, whitened = _late(transition, root, information, pulls.shape[1], strong, after)
+    closed, gain = _gain(transition, root, seen, whitened)[:2]
+    pull = _pulled(pulls, late, pulls.shape[1] - 1 - len(late), after)
+    return Border((closed.T @ seen @ closed + gain.T @ gain)[None], pull[:, 0] @ closed)
+
+
+def _late(
+    transition: Array, root: Array, information: Array, length: int, strong: bool, after: Border | None
+) -> tuple[list[tuple[Array, ...]], Array, Array | None]:
+    """Φ, K, X, U, E, B of the last steps until they repeat themselves, the B before them, and G⁻¹F where it serves."""
+    whitened = np_of(root).linalg.solve(root, transition) if strong else None
+    late: list[tuple[Array, ...]] = []
+    seen, settled = information if after is None else information + after.matrix[0], False
+    while len(late) < length - 1 and not settled:
+        late.append((*_gain(transition, root, seen, whitened), seen))
+        closed, gain = late[-1][:2]
+        following = information + closed.T @ seen @ closed + gain.T @ gain
+        settled = _apart(following, seen) <= SETTLED
+        seen = following
+    late.reverse()
+    return late, seen, whitened
+
+
+def _pulled(pulls: Array, late: list[tuple[Array, ...]], steady: int, after: Border | None) -> Array:
+    """β, (n, T, k)."""
+    xp, length = np_of(pulls), pulls.shape[1]
+    pull = xp.zeros_like(pulls)
+    pull[:, -1] = pulls[:, -1] if after is None else pulls[:, -1] + after.vector
+    for t, step in zip(range(length - 2, -1, -1), reversed(late), strict=False):
+        pull[:, t] = pulls[:, t] + pull[:, t + 1] @ step[0]
+    if steady:
+        drive = xp.concatenate([pulls[:, :steady], pull[:, steady : steady + 1]], 1)
+        pull[:, : steady + 1] = xp.flip(follow(late[0][0].T, xp.flip(drive, (1,))), (1,))
+    return pull
 
 
 def _following(step: Sequence[Array], covariance: Array) -> Array:
     return step[0] @ covariance @ step[0].T + step[2].T @ step[2]
 
 
-def smooth(transition: Array, root: Array, information: Array, pulls: Array, strong: bool) -> Smoothed:
+def smooth(
+    transition: Array,
+    root: Array,
+    information: Array,
+    pulls: Array,
+    strong: bool,
+    before: Border | None = None,
+    after: Border | None = None,
+) -> Smoothed:
     """Smooth where anything depends on time; sequences that share A share all matrices.
 
     Args:
@@ -183,19 +254,10 @@ def smooth(transition: Array, root: Array, information: Array, pulls: Array, str
         root: G, (T, k, k).
         information: A, (g, T, k, k), g = 1 or n.
         pulls: a, (n, T, k).
-        strong: as in `smooth_constant`.
+        strong, before, after: as in `smooth_constant`; F_1 is not 0 where there is a step before.
     """
     g, n = len(information), len(pulls)
-    columns = _columns(pulls, g)
     transition, root = transition[None], root[None]
-    whitened = [np_of(root).linalg.solve(root, transition)] if strong else []
-
-    def backward(state: Sequence[Array], at: Sequence[Array]) -> tuple[Sequence[Array], Sequence[Array]]:
-        known, pull = at[-2] + state[0], at[-1] + state[1]
-        closed, gain, half, inverse, excess = _gain(at[0], at[1], known, at[2] if strong else None)
-        turned = transposed(closed)
-        passed = turned @ (known @ closed) + transposed(gain) @ gain
-        return (passed, turned @ pull), (known, pull, closed, gain, half, excess, inverse @ (half @ pull))
 
     def forward(state: Sequence[Array], at: Sequence[Array]) -> tuple[Sequence[Array], Sequence[Array]]:
         closed, gain, half, drive = at
@@ -203,10 +265,10 @@ def smooth(transition: Array, root: Array, information: Array, pulls: Array, str
         mean = closed @ state[1] + transposed(half) @ (half @ drive)
         return (covariance, mean), (covariance, mean, gain @ state[1])
 
-    known, pull, closed, gain, half, excess, towards = scan(
-        backward, (transition, root, *whitened, information, columns), True
-    )
-    covariance, mean, from_past = scan(forward, (closed, gain, half, pull), False)
+    known, pull, closed, gain, half, excess, towards = _backward(
+        transition, root, information, pulls, strong, after
+    )[0]
+    covariance, mean, from_past = carried(forward, (closed, gain, half, pull), False, _state(before, g))[0]
     return Smoothed(
         closed=closed,
         gain=gain,
@@ -219,7 +281,38 @@ def smooth(transition: Array, root: Array, information: Array, pulls: Array, str
         repeats=None,
         mean=_rows(mean, n),
         shock=_rows(towards - from_past, n),
+        start=None if before is None else before.matrix,
     )
+
+
+def said(
+    transition: Array, root: Array, information: Array, pulls: Array, strong: bool, after: Border | None
+) -> Border:
+    """What the data of these steps and later ones say of the step before the first; arguments as `smooth`'s."""
+    matrix, vector = _backward(transition[None], root[None], information, pulls, strong, after)[1]
+    return Border(matrix, _rows(vector[:, None], len(pulls))[:, 0])
+
+
+def _state(border: Border | None, g: int) -> Sequence[Array] | None:
+    return None if border is None else (border.matrix, _columns(border.vector[:, None], g)[:, 0])
+
+
+def _backward(
+    transition: Array, root: Array, information: Array, pulls: Array, strong: bool, after: Border | None
+) -> tuple[list[Array], Sequence[Array]]:
+    """B, β, Φ, K, X, E and ``U X β`` of all steps, and what goes to the step before the first."""
+    columns = _columns(pulls, len(information))
+    whitened = [np_of(root).linalg.solve(root, transition)] if strong else []
+
+    def backward(state: Sequence[Array], at: Sequence[Array]) -> tuple[Sequence[Array], Sequence[Array]]:
+        known, pull = at[-2] + state[0], at[-1] + state[1]
+        closed, gain, half, inverse, excess = _gain(at[0], at[1], known, at[2] if strong else None)
+        turned = transposed(closed)
+        passed = turned @ (known @ closed) + transposed(gain) @ gain
+        return (passed, turned @ pull), (known, pull, closed, gain, half, excess, inverse @ (half @ pull))
+
+    inputs = (transition, root, *whitened, information, columns)
+    return carried(backward, inputs, True, _state(after, len(information)))
 
 
 def filter_forward(transition: Array, root: Array, design: Array, residuals: Array) -> tuple[Array, Array]:
@@ -263,11 +356,14 @@ def turned_back(smoothed: Smoothed, turn: Array) -> Smoothed:
         noise=back @ smoothed.noise,
         covariance=back @ smoothed.covariance @ turn,
         mean=times(smoothed.mean, turn),
+        start=None if smoothed.start is None else back @ smoothed.start @ turn,
     )
 
 
-def lost(transition: Array, smoothed: Smoothed) -> Array:
+def lost(transition: Array, smoothed: Smoothed, gap: Array | None = None) -> Array:
     """Give P − S, by how much the data shrink each state's covariance, (g, T, k, k), without forming P.
+
+    From the same of the step before, (g, k, k), where the chain is cut there.
 
     ``∆_t = F∆Fᵀ + ΓSΦᵀ + ΦSΓᵀ + ΓSΓᵀ + G E(I + E)⁻¹Gᵀ``, Γ = GK and S = S_{t−1}, for F = Φ + Γ.
     """
@@ -282,7 +378,8 @@ def lost(transition: Array, smoothed: Smoothed) -> Array:
         gap = at[0] @ state[0] @ transposed(at[0]) + at[1]
         return (gap, state[1]), (gap, state[1])
 
-    return scan(step, (transition[None], terms), False)[0]
+    state = None if gap is None else (gap, zeros(gap, gap.shape))
+    return carried(step, (transition[None], terms), False, state)[0][0]
 
 
 def given_the_rest(
@@ -332,14 +429,15 @@ def given_the_rest(
     return own, precision, xp.where(light, by_data, by_noise), xp.where(left > 0, left, 0.0)
 
 
-def spreads(transition: Array, root: Array) -> Array:
-    """The prior's covariances ``P_t = F P Fᵀ + GGᵀ``, (T, k, k)."""
+def spreads(transition: Array, root: Array, start: Array | None = None) -> Array:
+    """The prior's covariances ``P_t = F P Fᵀ + GGᵀ``, (T, k, k); from that of the step before, (k, k)."""
 
     def step(state: Sequence[Array], at: Sequence[Array]) -> tuple[Sequence[Array], Sequence[Array]]:
         covariance = at[0] @ state[0] @ transposed(at[0]) + at[1] @ transposed(at[1])
         return (covariance, state[1]), (covariance, state[1])
 
-    return scan(step, (transition[None], root[None]), False)[0][0]
+    state = None if start is None else (start[None], zeros(start, (1, *start.shape)))
+    return carried(step, (transition[None], root[None]), False, state)[0][0][0]
 
 
 def _gain(

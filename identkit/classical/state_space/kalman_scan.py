@@ -44,30 +44,59 @@ def scan(step: Step, inputs: Sequence[Array], backward: bool) -> list[Array]:
     Returns:
         The outputs, each (g, T, …).
     """
+    return carried(step, inputs, backward, None)[0]
+
+
+def carried(
+    step: Step, inputs: Sequence[Array], backward: bool, start: Sequence[Array] | None
+) -> tuple[list[Array], Sequence[Array]]:
+    """Run as `scan` does from a state, (g, k, k) and (g, k, m), or from nothing; give the outputs and the last state.
+
+    The last state is that of a recursion backward alone, where what pads the stretches comes before all else.
+    """
     g, length = np_of(inputs[-1]).broadcast_shapes(*[i.shape[:2] for i in inputs])
     k = inputs[0].shape[-1]
     most = max(1, min(length // _STRETCH, math.ceil(_CHUNKS / g)))
     chunks = next(
         (count for count in range(most, most // 2, -1) if length % count == 0), most
     )  # spares a copy
+    left = length % chunks
+    if start is not None and backward and left:
+        # What pads the last stretch would come between the start and the first step.
+        late, state = carried(
+            step, [_part(value, length, slice(-left, None)) for value in inputs], True, start
+        )
+        early, state = carried(step, [_part(value, length, slice(0, -left)) for value in inputs], True, state)
+        xp = np_of(inputs[-1])
+        return [xp.concatenate(both, 1) for both in zip(early, late, strict=True)], state
     if chunks > 1:
-        found = _swept(step, inputs, backward, chunks, (g, length, k))
+        found = _swept(step, inputs, backward, chunks, (g, length, k), start)
         if found is not None:
             return found
-    found = _swept(step, inputs, backward, 1, (g, length, k))
+    found = _swept(step, inputs, backward, 1, (g, length, k), start)
     if found is None:
         raise AssertionError("one stretch has no neighbour to differ from")
     return found
 
 
 def _swept(
-    step: Step, inputs: Sequence[Array], backward: bool, chunks: int, size: tuple[int, int, int]
-) -> list[Array] | None:
+    step: Step,
+    inputs: Sequence[Array],
+    backward: bool,
+    chunks: int,
+    size: tuple[int, int, int],
+    start: Sequence[Array] | None,
+) -> tuple[list[Array], Sequence[Array]] | None:
     g, length, k = size
     stretch = math.ceil(length / chunks)
     cut = [_cut(value, chunks, stretch) for value in inputs]
     like = inputs[-1]
     state = [zeros(like, (g, chunks, k, k)), zeros(like, (g, chunks, k, like.shape[-1]))]
+    first, last = (-1, 0) if backward else (0, -1)
+    if start is not None:
+        for value, given in zip(state, start, strict=True):
+            value[:, first] = given
+    ended = state
     order = range(stretch - 1, -1, -1) if backward else range(stretch)
     outputs: list[Array] = []
     for sweep in range(_SWEEPS if chunks > 1 else 1):
@@ -82,10 +111,20 @@ def _swept(
                 output[:, :, j] = result
             if met:
                 break
+        # Where the stretches met what was there before, so would their ends.
+        ended = ended if met else state
         if chunks == 1 or met:
-            return [output.reshape(g, chunks * stretch, *output.shape[3:])[:, :length] for output in outputs]
+            whole = [output.reshape(g, chunks * stretch, *output.shape[3:])[:, :length] for output in outputs]
+            return whole, [end[:, last] for end in ended]
         state = [_shifted(end, backward) for end in state]
+        if start is not None:
+            for value, given in zip(state, start, strict=True):
+                value[:, first] = given
     return None
+
+
+def _part(value: Array, length: int, some: slice) -> Array:
+    return value[:, some] if value.shape[1] == length else value
 
 
 def _shifted(ends: Array, backward: bool) -> Array:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, ClassVar
 
 import torch
@@ -19,6 +21,7 @@ from identkit.classical.state_space.chain import Chain, timed, varying
 from identkit.classical.state_space.data import Seen, covariance, matrix
 from identkit.classical.state_space.declared import declare
 from identkit.classical.state_space.flatness import path_flatness
+from identkit.classical.state_space.information import Roundings
 from identkit.classical.state_space.kalman import Smoothed
 from identkit.classical.state_space.kalman_scan import Array, np_of
 from identkit.classical.state_space.modes import Unobservable, unobservable
@@ -234,7 +237,7 @@ class StateSpace(Chain):
         shape = torch.Size([*values.shape[:2], len(self.initial_mean)])
         path = as_paths(real(z, "z").to(values.device), shape, "z")
         seen = here._seen(values, observed)
-        apart = path - here._tensor(here._prior_mean(values.shape[1]))
+        apart = path - here._tensor(here._prior_mean(range(values.shape[1])))
         residuals, design = here._tensor(seen.residuals), here._tensor(seen.design)
         expected = apart @ design.mT if seen.constant else (design @ apart[..., None])[..., 0]
         constant = here._tensor(information.log_constant(seen))
@@ -251,7 +254,7 @@ class StateSpace(Chain):
         mean = torch.empty(n, length, len(self.initial_mean), dtype=values.dtype, device=values.device)
         answer = here._raw(mean)
         shared = here._shared(observed)
-        prior = here._prior_mean(length)
+        prior = here._prior_mean(range(length))
         parts: list[tuple[Array, ...]] = []
         repeats = None
         for rows, _, smoothed in here._blocks(values, observed):
@@ -290,11 +293,11 @@ class StateSpace(Chain):
         ``−½[Σ_t log det(I + E_t) + |r − Wμ|² + Σ_t |E[w_t | x]|²] − Σ log sd − (N/2) log 2π`` over the N numbers
         observed, whose noise is divided out in r and W.
         """
-        return self._each(x, information.log_evidence)
+        return self._summed(x, information.log_evidence)
 
     def kl_to_prior(self, x: Any) -> Float[Tensor, " n"]:
         """Evaluate the KL of the whole path, in nats: exactly 0 where H is, or where everything is missing."""
-        return self._each(x, lambda _, smoothed: information.joint_kl(smoothed))
+        return self._summed(x, lambda _, smoothed: information.joint_kl(smoothed))
 
     def kl_per_latent(self, x: Any) -> Float[Tensor, "n k"]:
         """Evaluate ``KL(p(z[t,i] | x) ‖ p(z[t,i])) = ½[h(c) + shift²/P_ii]``, ``c = (P − S)_ii/S_ii``, shape (n, T·k).
@@ -303,9 +306,13 @@ class StateSpace(Chain):
         G E(I + E)⁻¹Gᵀ`` with Γ = GK, every term of which is of the order of the data's information. A state that
         is certain a priori has 0.
         """
-        here, values, _ = self._taken(x)
-        forward = here._steps(values.shape[1])[0]
-        return self._each(x, lambda _, found: _flat(information.marginal_kl(forward, found)))
+        here = self._taken(x)[0]
+
+        def begun(left: int) -> Callable[[range, Seen, Smoothed], Array]:
+            marginals = information.Marginals(left == 0)
+            return lambda times, _, smoothed: marginals(here._forward(times)[0], smoothed)
+
+        return self._table(x, begun)
 
     def kl_conditional(self, x: Any) -> Float[Tensor, "n k"]:
         """Evaluate ``E_Q KL(q(z[t,i] | rest, x) ‖ p(z[t,i] | rest))`` in nats, shape (n, T·k): 0 iff ℓ ignores z[t,i].
@@ -318,15 +325,14 @@ class StateSpace(Chain):
             ValueError: Q or P is singular: given the rest, a state is then determined, by the prior alone.
         """
         here, values, _ = self._taken(x)
-        length = values.shape[1]
-        here._refuse_singular(length, "kl_conditional")
-        forward = here._steps(length)[0]
+        here._refuse_singular(values.shape[1], "kl_conditional")
 
-        def measure(seen: Seen, smoothed: Smoothed) -> Array:
-            design = timed(seen.design, length)
-            return _flat(information.conditional_kl(forward, design, seen, smoothed))
+        def measure(times: range, seen: Seen, smoothed: Smoothed) -> Array:
+            steps = seen.residuals.shape[1]  # one more than times, where there is one
+            forward = here._forward(range(times.start, times.start + steps))[0]
+            return information.conditional_kl(forward, timed(seen.design, steps), seen, smoothed)
 
-        return self._each(x, measure)
+        return self._table(x, lambda _: measure, halo=1)
 
     def kl_error(self, x: Any) -> Float[Tensor, " n"]:
         """Bound the absolute error of the three informations, in nats; positive.
@@ -343,7 +349,13 @@ class StateSpace(Chain):
         the noises it is made of has its variance in units of their terms. First order in ε; the reading of decimals
         is covered too.
         """
-        return self._each(x, information.kl_error, single=False)
+        here, values, observed = self._taken(x)
+        n, length, p = values.shape
+        answer = torch.empty(n, dtype=torch.float64, device=values.device)
+        for rows, pieces in here._pieces(values, observed, tables=False):
+            found = reduce(Roundings.plus, (Roundings.of(seen, smoothed) for _, seen, smoothed in pieces))
+            answer[rows] = here._tensor(found.bound(length, len(self.initial_mean), p))
+        return answer
 
     def mutual_information(self) -> Estimate:
         """Evaluate ``I(z_1…z_T; x) = ½[log det Cov(x) − Σ log det R] = ½ Σ_t log det(I + E_t)`` in nats.

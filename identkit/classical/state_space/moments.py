@@ -110,7 +110,7 @@ def _of_block(model: StateSpace, values: Tensor, observed: Tensor, smoothed: Smo
         table = model._tensor(smoothed.full(table))
         return table.expand(n, *table.shape[1:])
 
-    mean = model._tensor(smoothed.mean + model._prior_mean(length))
+    mean = model._tensor(smoothed.mean + model._prior_mean(range(length)))
     shock = model._tensor(smoothed.shock)
     spread, before, gain, closed = map(
         every, (smoothed.covariance, smoothed.before, smoothed.gain, smoothed.closed)
