@@ -120,7 +120,7 @@ def main() -> None:
     weights = {} if record.folder is None or text is not None else {"LIDSVAE": record.folder / SAVED.name}
     rows = table(methods(data, budget), data, budget, part=record.part(stem), weights=weights)
     facts = summary(rows, data, budget)
-    print("by log p(x): " + ", ".join(facts["by_log_likelihood"]))
+    print("by log p(x): " + " > ".join(facts["by_log_likelihood"]))
     record.write(facts, stem=stem, main=figure(facts, data.name))
 
 

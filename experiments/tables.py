@@ -37,8 +37,8 @@ from identkit.plot.style import SERIES, WIDTH, styled
 RATES = (1.0, 3.0)
 """Of the decoder, in multiples of the encoder's: the settings that every method is searched over."""
 COLOURS = (*SERIES, "#444444", "#999999")
-MARKERS = "os^Dv*P"
-IDENTIFIABLE = ("LIDVAE", "LIDMVAE", "LIDSVAE")
+MARKERS = "os^Dv<*P"
+IDENTIFIABLE = ("LIDVAE", "LIDVAE, lagging", "LIDMVAE", "LIDSVAE")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +210,7 @@ def table(
 def _line(name: str, facts: Mapping[str, Any], budget: Budget) -> str:
     seeds = facts["by_seed"]
     return (
-        f"{name:11s} AU {shown(seeds['active_units'], 1)} of {budget.latents}, KL {shown(seeds['kl'])}, I(z; x) "
+        f"{name:15s} AU {shown(seeds['active_units'], 1)} of {budget.latents}, KL {shown(seeds['kl'])}, I(z; x) "
         f"{shown(seeds['information'])} (cap {facts['cap']:.2f}), log p(x) {shown(seeds['log_likelihood'])}, "
         f"decoder rate {facts['decoder_rate']:g}, {facts['seconds']:.0f} s"
     )
