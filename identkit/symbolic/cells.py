@@ -28,7 +28,7 @@ def smooth_near(expression: Expr, point: Point) -> Expr | None:
     """The smooth expression that this one is on a neighbourhood of the point; None if the point lies on a kink.
 
     >>> z = Symbol("z", real=True)
-    >>> smooth_near(sympy.Max(z, 0) + abs(z), {z: Rational(-1)})
+    >>> smooth_near(sympy.Max(z, 0) + abs(z), {z: sympy.Rational(-1)})
     -z
     """
     if not expression.args or not has_kinks([expression]):
