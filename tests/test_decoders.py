@@ -199,6 +199,39 @@ def test_it_starts_at_the_data_with_the_slope_asked_for(kind: str) -> None:
     assert 1.0 < float((x - x.mean(0)).square().sum().div(3 * 4000).sqrt()) < 4.0
 
 
+@pytest.mark.parametrize("kind", ["monotone", "icnn", "monotone, monotone, monotone"])
+def test_it_starts_shallow_within_the_span_and_as_steep_as_asked_on_the_whole(kind: str) -> None:
+    f = _decoder(kind, 4, 100, members=2, scale=[1.0, 3.0])
+    before = f.lower_lipschitz()
+    centre = normal(100, seed=5)
+    f.start_(centre, total=[3.0, 6.0], generator=generator(7))
+    z = normal(2, 2000, 4, seed=8)
+    with torch.no_grad():
+        x = f(z)
+        assert (x.mean(1) - centre).abs().max() < 0.3
+        # g₂ bends towards the span of β only, where its mean slope is 2α.
+        y = z[:, :300]
+        for g, turn in zip(f.chain[:-1], f.turns, strict=True):
+            y = turn(g(y))
+        q = orthonormal(f.beta.weight).unsqueeze(1)
+        hessian = f.g2.hessian(y)
+        inside = (q.mT @ hessian @ q).diagonal(dim1=2, dim2=3).mean((1, 2)) / f.g2.alpha
+        outside = hessian.diagonal(dim1=2, dim2=3).sum((1, 2)).div(300) / f.g2.alpha - 4 * inside
+        assert (inside - 2).abs().max() < 0.15
+        assert (outside - 96).abs().max() < 1e-6
+    spread = x.var(1).sum(1).div(4).sqrt() / torch.tensor([3.0, 6.0])
+    assert float(spread.min()) > 0.6 and float(spread.max()) < 1.7
+    # Where it starts has no part in what is certified.
+    assert f.lower_lipschitz() == before == pytest.approx(0.04, rel=1e-6)
+    other = z + 0.01 * normal(2, 2000, 4, seed=9)
+    with torch.no_grad():
+        quotient = (x - f(other)).norm(dim=2) / (z - other).norm(dim=2)
+    assert before is not None and before <= float(quotient.min())
+    assert float(quotient.max()) <= f.upper_lipschitz()
+    verdict = ik.check(member(f, 1), prior=_prior(4), likelihood=LIKELIHOODS["bernoulli"])
+    assert verdict.level is Level.GLOBAL
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

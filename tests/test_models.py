@@ -11,6 +11,7 @@ import torch.distributions as td
 from torch import Tensor, nn
 
 import identkit as ik
+from identkit.lidvae.decoders import BrenierDecoder
 from identkit.lidvae.likelihoods import Gaussian, likelihood_of
 from identkit.lidvae.members import member, stack
 from identkit.lidvae.models import GMVAE, LIDVAE, VAE, Autoencoder
@@ -359,3 +360,69 @@ def test_a_learned_sigma_starts_beside_the_data_in_any_units(units: float) -> No
     own.start_(rows, generator=generator())
     assert isinstance(own.likelihood, Gaussian)
     assert own.likelihood.sigma.item() == 1.0
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_information_is_the_curvature_of_the_likelihood(name: str) -> None:
+    likelihood = likelihood_of(name, 1, 2, **LIKELIHOODS[name]).double()
+    f = normal(likelihood.outputs, seed=3).requires_grad_()
+    law = likelihood(f.unsqueeze(0))
+    # Every x of one column that has weight, by enumeration or by quadrature; the columns are independent.
+    grid = {"gaussian": torch.arange(-8, 8, 0.05), "bernoulli": torch.arange(2)}.get(name, torch.arange(60))
+    values = (grid[:3] if name == "categorical" else grid).to(f)
+    chance = law.log_prob(values[:, None].expand(-1, 2)).exp().detach()
+    chance = chance / chance.sum(0)
+    share = likelihood.outputs // 2
+    found = likelihood.information(f.detach().unsqueeze(0))[0]
+    for output in range(likelihood.outputs):
+        scores = []
+        for value in values:
+            (score,) = torch.autograd.grad(likelihood.log_prob(value.expand(1, 2), f.unsqueeze(0)).sum(), f)
+            scores.append(score[output])
+        expected = (torch.stack(scores).square() * chance[:, output // share]).sum()
+        assert float(found[output]) == pytest.approx(float(expected), rel=1e-3)
+
+
+def test_the_swing_of_zeros_and_ones_is_what_one_row_just_shows() -> None:
+    x = (normal(4000, 5) > torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0])).double()
+    p = x.mean(0)
+    swing = likelihood_of("bernoulli", 1, 5).swing(x)
+    assert swing == pytest.approx(float((p * (1 - p)).mean().rsqrt()), rel=1e-3)
+    assert likelihood_of("categorical", 1, 5, categories=2).swing(x.long()) == pytest.approx(swing, rel=1e-3)
+    # Counts that vary more than their law says swing farther; a Gaussian's outputs are in the data's units.
+    counts = torch.poisson(4 * torch.ones(4000, 5), generator=generator()).double()
+    poisson = likelihood_of("poisson", 1, 5)
+    assert poisson.swing(counts) == pytest.approx(0.5, rel=0.02)
+    assert poisson.swing(counts * torch.randint(3, (4000, 5), generator=generator())) > 0.8
+    assert likelihood_of("gaussian", 1, 5).swing(7 * normal(4000, 5)) == pytest.approx(7, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["bernoulli", "poisson", "categorical"])
+def test_a_natural_parameter_starts_with_one_swing_per_latent(name: str) -> None:
+    x = data(name, 400, 40)
+    model = LIDVAE(40, 3, name, hidden=(32, 32), encoder_hidden=(8,), **LIKELIHOODS[name]).double()
+    certified = model.certificate()
+    model.start_(x, generator=generator())
+    with torch.no_grad():
+        f = model.decoder(normal(4000, 3))
+    steep = float(f.var(0).sum().div(3).sqrt())
+    assert 0.7 < steep / model.likelihood.swing(x) < 1.5
+    assert (f.mean(0) - model.likelihood.centre(x)).abs().max() < 0.3
+    after = model.certificate()
+    assert certified is not None and after is not None and after.lower == certified.lower
+
+
+def test_means_start_with_the_spread_of_the_columns_shared_among_the_maps() -> None:
+    x = 3 * data("gaussian", 200, 5)
+    model = LIDVAE(5, 2, sigma=0.5).double()
+    by_hand = LIDVAE(5, 2, sigma=0.5).double()
+    model.start_(x, generator=generator())
+    drawn = generator()
+    z = by_hand._prior_draws(1024, drawn)
+    total = float(x.std(0).square().mean().sqrt()) * math.sqrt(5) / z.var(1).sum(1).sqrt()
+    assert isinstance(by_hand.decoder, BrenierDecoder)
+    by_hand.decoder.start_(x.mean(0), slope=total.sqrt(), z=z, generator=drawn)
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(model.decoder.parameters(), by_hand.decoder.parameters(), strict=True)
+    )

@@ -170,6 +170,24 @@ class BrenierMap(nn.Module, abc.ABC):
         see it.
         """
 
+    @torch.no_grad()
+    def within_(self, basis: Float[Tensor, "e d k"]) -> None:
+        """Turn what the units read and write into the span of orthonormal columns, where all inputs lie.
+
+        What sticks out of it reads nothing, and writes at random into d outputs before anything is learned.
+        """
+        for matrix in self._rows_of_inputs():
+            matrix.copy_(matrix @ basis @ basis.mT)
+
+    @property
+    def ridged(self) -> bool:
+        """Whether units have directions drawn at random, which `within_` can turn."""
+        return bool(self._rows_of_inputs())
+
+    def _rows_of_inputs(self) -> Sequence[Tensor]:
+        """Weights whose rows are directions of the inputs, (E, h, d); none where `spread_` takes these from the inputs."""
+        return ()
+
     @abc.abstractmethod
     def _gradient(self, x: Tensor, basis: Tensor | None) -> Tensor:
         """``αy + a + ∇ψ(y)`` at ``y = Bx``, (E, n, d)."""

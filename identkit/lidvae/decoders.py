@@ -18,12 +18,14 @@ from identkit.lidvae.information import lower_lipschitz_for
 from identkit.lidvae.logsumexp import LogSumExp
 from identkit.lidvae.members import in_members, like_rows, normal, per_member
 from identkit.lidvae.monotone import MonotoneGradient
-from identkit.lidvae.orthogonal import Orthogonal
+from identkit.lidvae.orthogonal import Orthogonal, orthonormal
 from identkit.numeric.singular import rounded_down, rounded_up
 
 Value = float | Sequence[float] | Tensor
 """One number for all members, or one for each."""
 
+ABOVE = 1.25
+"""Times α: the least slope of a map to start with, so that something is left to learn."""
 _LOWER = 0.04  # of a decoder that starts with unit slopes: α = 0.2 in each of two maps
 _STEEP = 0.7  # the largest α that the dial gives a map of unit slope
 _ROOM = 1 + 1e-5  # float32 moves a constant by less, so that the floor asked for is kept
@@ -175,6 +177,7 @@ class BrenierDecoder(nn.Module):
         centre: Float[Tensor, "*e d"] | None = None,
         *,
         slope: Value = 1.0,
+        total: Value | None = None,
         z: Float[Tensor, "e n k"] | None = None,
         generator: torch.Generator,
     ) -> None:
@@ -187,18 +190,32 @@ class BrenierDecoder(nn.Module):
         Args:
             centre: what the mean output should be, (D,) or (E, D): the data's mean, or its logits; 0 by default.
             slope: of each map, above its α.
+            total: of f as a whole, in place of `slope`: the last map, from a few inputs to many outputs, begins within the
+                span of β, where its mean slope is 2α, half of it to be learned; the maps before it make up the rest.
             z: prior draws, from N(0, I) by default.
             generator: of these, and of the bends.
         """
         if z is None:
             z = normal((self.g1.members, _DRAWS, self.g1.dimension), 1.0, generator).to(self.g1.offset)
-        for number, g in enumerate(self.chain):
+        slopes: Sequence[Value] = [slope] * len(self.chain) if total is None else self._slopes(total)
+        if total is not None:
+            self.g2.within_(orthonormal(self.beta.weight))
+        for number, (g, own) in enumerate(zip(self.chain, slopes, strict=True)):
             x = z if number == 0 else self.turns[number - 1](z)
-            z = _started(g, x, slope, generator)
+            z = _started(g, x, own, generator)
             g.offset.sub_(z.mean(1))
             z = z - z.mean(1, keepdim=True)
         if centre is not None:
             self.g2.offset.add_(centre.to(self.g2.offset))
+
+    def _slopes(self, total: Value) -> Sequence[Value]:
+        """What `start_` asks of each map: ``t^{L−1} s 2α_L = total``, t above each α, and for the last the mean over D."""
+        *others, last = self.chain
+        wanted = per_member(total, last.members, "total").to(last.alpha)
+        least = ABOVE * torch.stack([g.alpha for g in others]).amax(0)
+        before = (wanted / (2 * self.beta.scale * last.alpha)) ** (1 / len(others))
+        # Of D directions K have the slope 2α_L and the others α_L.
+        return [before.maximum(least)] * len(others) + [last.alpha * (1 + self.g1.dimension / last.dimension)]
 
 
 def _monotone(

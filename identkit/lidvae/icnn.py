@@ -180,6 +180,9 @@ class ICNN(BrenierMap):
         # The square root is correctly rounded: one float up is above it. Division by 4 is exact.
         return [point(torch.nextafter((each / 4).sqrt(), torch.tensor(math.inf))) for each in adjoints[::-1]]
 
+    def _rows_of_inputs(self) -> Sequence[Tensor]:
+        return tuple(self.inputs)
+
     @torch.no_grad()
     def spread_(self, x: Tensor, *, generator: torch.Generator) -> None:
         """Scale each layer to unit spread over x, on average, and put each bend at one of these inputs."""

@@ -55,6 +55,28 @@ class Likelihood(nn.Module, abc.ABC):
     def centre(self, x: Shaped[Tensor, "n d"]) -> Float[Tensor, " p"]:
         """The outputs whose law repeats the columns' own: where a decoder should start."""
 
+    @abc.abstractmethod
+    def information(self, f: Float[Tensor, "*e n p"]) -> Float[Tensor, "*e n p"]:
+        """Fisher's information of a row on each output, ``E[(∂ log p(x | f)/∂f)²]``.
+
+        Outputs are natural parameters (a Gaussian's are means): it is the variance of the statistic that goes with the
+        output, and the slope of that statistic's mean.
+        """
+
+    def swing(self, x: Shaped[Tensor, "n d"]) -> float:
+        """How far outputs go where means go by a standard deviation of the columns: ``√(mean Var x)/(mean I)``.
+
+        To first order, at the columns' own law, whose variance is the least that counts. For zeros and ones it is 1/√I:
+        the change of a log odds that a single row just shows.
+        """
+        least = self.information(self.centre(x).unsqueeze(0)).mean()
+        variance = self._statistics(x).var(0, correction=0).mean()
+        return float(variance.maximum(least).sqrt() / least)
+
+    def _statistics(self, x: Shaped[Tensor, "n d"]) -> Float[Tensor, "n p"]:
+        """What outputs are multiplied by in ``log p(x | f)``."""
+        return x
+
     def start_(self, x: Shaped[Tensor, "n d"]) -> None:
         """Begin what is learned, if anything is, from the training rows."""
 
@@ -110,6 +132,14 @@ class Gaussian(Likelihood):
         """The columns' means."""
         return x.mean(0)
 
+    def information(self, f: Float[Tensor, "*e n p"]) -> Float[Tensor, "*e n p"]:
+        """``1/σ²`` of the quietest member."""
+        return torch.exp(-2 * self.log_sigma.detach().amin()).expand_as(f)
+
+    def swing(self, x: Shaped[Tensor, "n d"]) -> float:
+        """The standard deviation itself: outputs are means."""
+        return float(x.std(0).square().mean().sqrt())
+
     @torch.no_grad()
     def start_(self, x: Shaped[Tensor, "n d"]) -> None:
         """A learned σ starts small beside the data, in whatever units they are, so that latents pay from the start."""
@@ -143,6 +173,10 @@ class Bernoulli(Likelihood):
         share = (x.sum(0) + _SMOOTHED) / (len(x) + 2 * _SMOOTHED)
         return torch.logit(share)
 
+    def information(self, f: Float[Tensor, "*e n p"]) -> Float[Tensor, "*e n p"]:
+        """``p(1 − p)``."""
+        return torch.sigmoid(f) * torch.sigmoid(-f)
+
 
 class Poisson(Likelihood):
     """``x_d ~ Poisson(e^{f_d})``."""
@@ -164,6 +198,10 @@ class Poisson(Likelihood):
     def centre(self, x: Shaped[Tensor, "n d"]) -> Float[Tensor, " p"]:
         """The columns' log means, smoothed by half a count."""
         return ((x.sum(0) + _SMOOTHED) / len(x)).log()
+
+    def information(self, f: Float[Tensor, "*e n p"]) -> Float[Tensor, "*e n p"]:
+        """The rate, ``eᶠ``."""
+        return f.exp()
 
 
 class Categorical(Likelihood):
@@ -212,6 +250,15 @@ class Categorical(Likelihood):
         """The columns' log frequencies against the last category, smoothed by half a count."""
         counts = functional.one_hot(x.long(), self.categories).sum(0) + _SMOOTHED
         return (counts.log()[:, :-1] - counts.log()[:, -1:]).flatten().to(torch.get_default_dtype())
+
+    def information(self, f: Float[Tensor, "*e n p"]) -> Float[Tensor, "*e n p"]:
+        """``p(1 − p)`` of every category but the last."""
+        chances = self.logits(f).softmax(-1)[..., :-1].flatten(-2)
+        return chances * (1 - chances)
+
+    def _statistics(self, x: Shaped[Tensor, "n d"]) -> Float[Tensor, "n p"]:
+        states = functional.one_hot(x.long(), self.categories)[..., :-1]
+        return states.flatten(1).to(torch.get_default_dtype())
 
     def mean(self, f: Float[Tensor, "*e n p"]) -> Float[Tensor, "*e n d"]:
         """The likeliest category: categories have no mean."""

@@ -18,6 +18,7 @@ from identkit.numeric.intervals import Interval, point
 from identkit.numeric.singular import norm_bound, rounded_up
 
 _NODES = 20  # of a Gauss-Legendre panel
+_LINEAR = 0.03  # of what they were: linear parts of rows within a small span, to start with
 _ALL = slice(None)
 
 
@@ -150,6 +151,20 @@ class MonotoneGradient(BrenierMap):
         matrices = self.matrix.detach().cpu()
         bounds = [weighted_square(high, point(a)) for high, a in zip(steepest.high, matrices, strict=True)]
         return max(rounded_up(float(a) + b, 2) for a, b in zip(self.alpha, bounds, strict=True))
+
+    @torch.no_grad()
+    def within_(self, basis: Float[Tensor, "e d k"]) -> None:
+        """Turn the rows into the span, and nearly take their linear parts away.
+
+        The linear parts of h rows are one linear map among the span's few coordinates, h times over: with them all rows
+        learn the same. Bends differ.
+        """
+        super().within_(basis)
+        slope, bend = softplus(self.last_raw).unbind(1)
+        self.last_raw.copy_(raw_of(torch.stack((_LINEAR * slope, bend), dim=1)))
+
+    def _rows_of_inputs(self) -> Sequence[Tensor]:
+        return (self.matrix,)
 
     @torch.no_grad()
     def spread_(self, x: Float[Tensor, "*e n d"], *, generator: torch.Generator) -> None:

@@ -8,14 +8,13 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from identkit.lidvae.decoders import BrenierDecoder
+from identkit.lidvae.decoders import ABOVE, BrenierDecoder
 from identkit.lidvae.likelihoods import Gaussian, likelihood_of
 from identkit.lidvae.members import Linear
 from identkit.lidvae.mlp import MLP
 from identkit.lidvae.models.autoencoder import Autoencoder
 from identkit.lidvae.reading import AsItIs, Reading, encoder_of
 
-_ABOVE = 1.25  # times α: the least slope to start with, so that something is left to learn
 _DRAWS = 1024  # from the prior, which the decoder starts from
 
 
@@ -74,24 +73,30 @@ class Decoded(Autoencoder):
         if "decoder" not in self.own_modules:  # which starts at a scale of its own, beside which σ stays at 1
             self.likelihood.start_(rows)
         centre = self.likelihood.centre(rows).to(self.dtype)
-        spread = rows.std(0).square().mean().sqrt() if isinstance(self.likelihood, Gaussian) else None
+        swing = self.likelihood.swing(rows)
         with torch.no_grad():
             self._start_prior_(generator)
-            self._start_decoder_(centre, 1.0 if spread is None else float(spread), generator)
+            self._start_decoder_(centre, swing, generator)
         self.started.fill_(True)
 
     def _start_prior_(self, generator: torch.Generator) -> None:
         """Where there is one to begin with."""
 
-    def _start_decoder_(self, centre: Float[Tensor, " p"], spread: float, generator: torch.Generator) -> None:
-        """Outputs whose mean is the centre, and whose columns vary by about the spread; a user's own stays as it is."""
-        f = self.decoder
+    def _start_decoder_(self, centre: Float[Tensor, " p"], swing: float, generator: torch.Generator) -> None:
+        """Outputs whose mean is the centre; a user's own decoder stays as it is."""
+        f, gaussian = self.decoder, isinstance(self.likelihood, Gaussian)
+        spread = swing if gaussian else 1.0
         if isinstance(f, BrenierDecoder):
             z = self._prior_draws(_DRAWS, generator)
+            if f.g2.ridged and not gaussian:
+                # As much per latent as a row just shows. Steeper, the noise of q in logits costs hundreds of nats, and
+                # latents are shut before they have learned anything.
+                f.start_(centre, total=swing / z.var(1).mean(1).sqrt(), z=z, generator=generator)
+                return
             # The slopes t = s·slope^L of f have to make up the variance of D columns from that of K latents.
             total = spread * math.sqrt(self.likelihood.outputs) / z.var(1).sum(1).sqrt()
             steepest = torch.stack([g.alpha for g in f.chain]).amax(0)
-            slope = ((total / f.beta.scale) ** (1 / len(f.chain))).maximum(_ABOVE * steepest)
+            slope = ((total / f.beta.scale) ** (1 / len(f.chain))).maximum(ABOVE * steepest)
             f.start_(centre, slope=slope, z=z, generator=generator)
         elif isinstance(f, MLP):
             last = f.layers[-1]
