@@ -105,7 +105,7 @@ def test_the_weights_are_unbiased_and_the_bound_is_one(case: tuple[Any, Tensor])
         assert ((ratio.mean(0) - 1).abs() < 6 * error).all() and (error < 0.2).all()
         bound = model.terms(rows, q, 2_000, generator(8)).elbo().squeeze(0)
         assert (bound < evidence).all()
-        found = model.state_posterior(x, 5_000, generator(9))
+        found = model.state_posterior(x, 40_000, generator(9))
         assert (found - joint.softmax(1)).abs().max() < 0.05
         # IWAE bounds grow with the draws, from the ELBO's side to the evidence.
         means = [
