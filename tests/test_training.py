@@ -51,10 +51,7 @@ def test_a_linear_autoencoder_reaches_the_maximum_likelihood_of_ppca() -> None:
     mixing = torch.tensor([[2.0, 0.0], [1.0, 1.0], [0.0, 0.8], [0.5, -0.5]], dtype=torch.float64)
     rows = normal(4000, 2) @ mixing.mT + 0.5 * normal(4000, 4, seed=1)
     data = from_rows(rows, "gaussian", name="linear")
-    with torch.random.fork_rng(devices=[]):  # a module of one's own begins from torch's global state of chance
-        torch.manual_seed(0)
-        encoder, decoder = nn.Linear(4, 4), nn.Linear(2, 4)
-    model = VAE(4, 2, sigma="learned", encoder=encoder, decoder=decoder, seed=1)
+    model = VAE(4, 2, sigma="learned", encoder=nn.Linear(4, 4), decoder=nn.Linear(2, 4), seed=1)
     run = fit(model, data, steps=1500, learning_rate=0.03, batch_size=400)
     best = ik.PPCA.fit(data.train.double(), 2)
     for metrics in run.metrics:
