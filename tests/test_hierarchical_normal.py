@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -234,3 +235,34 @@ def test_doors() -> None:
     # A datum 1e4 noises away: the answer is finite and its mean all but the datum.
     far = empty.posterior_moments([[2e4, 0.0]])[0][0, 2].item()
     assert 1.9e4 < far < 2e4
+
+
+@pytest.mark.parametrize(
+    ("high", "y"), [(0.5, (60.0, -40.0, 30.0)), (2.0, (3e4, 1e3, -2e4)), (64.0, (1e6, 0.0, 0.0))]
+)
+def test_outliers_press_the_spread_against_its_bound(high: float, y: Any) -> None:
+    # The oracle is ∫ p(τ) p(y | τ) dτ by mpmath in 40 digits, over panels that quarter towards the bound.
+    mp = pytest.importorskip("mpmath")
+    scales = (1.0, 0.25, 8.0)
+    model = HierarchicalNormal(scales, 0.5, 2.0, Uniform(0.0, high))
+    with mp.workdps(40):
+
+        def height(tau: Any) -> Any:
+            variances = [tau**2 + mp.mpf(s) ** 2 for s in scales]
+            apart = [mp.mpf(value) - mp.mpf(0.5) for value in y]
+            pull = sum(a / v for a, v in zip(apart, variances, strict=True))
+            shrink = 1 + 4 * sum(1 / v for v in variances)
+            square = sum(a * a / v for a, v in zip(apart, variances, strict=True)) - 4 * pull**2 / shrink
+            return -(square + mp.log(shrink) + sum(mp.log(2 * mp.pi * v) for v in variances)) / 2
+
+        top = height(mp.mpf(high))
+        cuts = [mp.mpf(high) * (1 - mp.mpf(2) ** -k) for k in range(0, 60, 2)] + [mp.mpf(high)]
+        pieces = [mp.quad(lambda t: mp.exp(height(t) - top), pair) for pair in pairwise(cuts)]
+        whole = float(top + mp.log(mp.fsum(pieces) / high))
+        tau = [mp.quad(lambda t: t * mp.exp(height(t) - top), pair) for pair in pairwise(cuts)]
+        mean = float(mp.fsum(tau) / mp.fsum(pieces))
+    assert model.log_evidence([y]).item() == pytest.approx(whole, rel=1e-13)
+    assert model.posterior_moments([y])[0][0, 1].item() == pytest.approx(mean, rel=1e-12)
+    both = model.log_evidence([y, Y[:3]])
+    assert both[0].item() == pytest.approx(whole, rel=1e-13)
+    assert both[1].item() == pytest.approx(model.log_evidence([Y[:3]]).item(), rel=1e-12)

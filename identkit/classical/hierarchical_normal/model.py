@@ -376,8 +376,11 @@ class HierarchicalNormal:
         """``log p(y)`` and the log posterior masses of the nodes."""
         height = self.given_tau(y[:, None], nodes.tau.to(y.device))[2]
         joint = nodes.log_mass.to(y.device) + height
-        evidence = torch.logsumexp(joint, 1)
-        return evidence, joint - evidence[:, None]
+        # Relative to the top, so that the masses add up to one however far below 0 the heights lie.
+        top = joint.amax(1, keepdim=True)
+        apart = joint - top
+        total = torch.logsumexp(apart, 1, keepdim=True)
+        return (top + total)[:, 0], apart - total
 
     def _kl(self, y: Tensor, nodes: TauNodes) -> tuple[Tensor, Tensor]:
         """The joint KL and the conditional ones of θ."""
