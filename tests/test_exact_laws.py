@@ -228,6 +228,61 @@ def test_what_is_no_number_is_refused(example):
 
 
 @EVERY
+def test_what_a_mask_hides_is_missing_or_refused_never_data(example):
+    model, x = example.model, data(example).numpy()
+    hidden = np.zeros(x.shape, dtype=bool)
+    hidden[0] = True
+    masked, gaps = np.ma.array(x, mask=hidden), np.where(hidden, np.nan, x)
+    if not getattr(model, "takes_missing", False):
+        for answer in (model.log_evidence, model.posterior, model.kl_error):
+            with pytest.raises(ValueError, match="should be finite, got nan"):
+                answer(masked)
+        return
+    assert torch.equal(model.log_evidence(masked), model.log_evidence(gaps))
+    assert model.kl_to_prior(masked)[0] == 0
+    assert torch.equal(model.log_evidence(np.ma.array(x)), model.log_evidence(x))
+
+
+@EVERY
+def test_arrays_of_any_layout_are_the_same_data(example):
+    model, x = example.model, data(example).numpy()
+    want = model.log_evidence(x)
+    still = x.copy()
+    still.setflags(write=False)
+    for same in (x[::-1].copy()[::-1], still, np.asfortranarray(x), x.astype(">f8"), x.tolist()):
+        assert torch.equal(model.log_evidence(same), want)
+    for strange in (data(example).to_sparse(), x + 1j, torch.tensor(x + 1j), x.astype(str)):
+        with pytest.raises(TypeError, match="x should be an array of real numbers") as caught:
+            model.log_evidence(strange)
+        assert "\n" not in str(caught.value)
+
+
+@EVERY
+def test_what_a_sample_is_asked_for(example):
+    model, generator = example.model, torch.Generator()
+    x, z = model.sample(0, generator)
+    more, latents = model.sample(2, generator)
+    assert len(x) == 0 and x.shape[1:] == more.shape[1:] and z.shape[1:] == latents.shape[1:]
+    for n in (-1, 2.5, "3", None, True):
+        with pytest.raises((ValueError, TypeError), match=r"n should be a whole number|Type-check"):
+            model.sample(n)
+    with pytest.raises(TypeError, match=r"generator should be a torch.Generator|Type-check"):
+        model.sample(2, 7)
+
+
+@EVERY
+def test_numbers_too_large_to_square_are_answered_or_refused(example):
+    model, x = example.model, data(example)
+    for answer in (model.log_evidence, model.kl_to_prior, model.kl_error):
+        try:
+            told = answer(torch.full_like(x, 1e300))
+        except ValueError as reason:
+            assert "x" in str(reason) and "should" in str(reason)  # noqa: PT017 (both are allowed)
+        else:
+            assert not bool(told.isnan().any())
+
+
+@EVERY
 def test_it_prints_as_one_short_line(example):
     told = repr(example.model)
     assert told.startswith(type(example.model).__name__ + "(") and len(told) < 400

@@ -10,11 +10,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from identkit.model.compiled.data import unmasked
+
+_LARGEST = 1e150
+
 
 def real(value: Any, name: str, single: bool = False, missing: bool = False) -> Float[Tensor, " ..."]:
     """Convert an array of finite real numbers to float64, on the device it came on and without its gradient.
 
-    Integers are converted here, before any arithmetic could truncate a density; a float32 keeps its value.
+    Integers are converted here, before any arithmetic could truncate a density; a float32 keeps its value. What a
+    masked array hides is NaN: missing, or refused.
 
     Args:
         value: a number, nested lists, a numpy array or a tensor.
@@ -31,10 +36,10 @@ def real(value: Any, name: str, single: bool = False, missing: bool = False) -> 
     """
     if isinstance(value, Tensor):
         tensor = value.detach()
-        numeric = not tensor.is_complex()
+        numeric = tensor.layout == torch.strided and not tensor.is_complex()
     else:
         try:
-            array = np.asarray(value)
+            array = np.asarray(unmasked(value))
         except ValueError as error:
             raise ValueError(
                 f"{name} should be a rectangular array of numbers, got rows that differ"
@@ -42,7 +47,7 @@ def real(value: Any, name: str, single: bool = False, missing: bool = False) -> 
         numeric = array.dtype.kind in "biuf"
         tensor = torch.from_numpy(floats(array, single)) if numeric else torch.empty(0)
     if not numeric:
-        raise TypeError(f"{name} should be an array of real numbers, got {value!r:.80}")
+        raise TypeError(f"{name} should be an array of real numbers, got {' '.join(repr(value).split()):.80}")
     if not (single and tensor.dtype == torch.float32):
         tensor = tensor.to(torch.float64)
     # A sum is finite only if every term is, and takes no second array; one that overflows is looked at more closely.
@@ -52,6 +57,21 @@ def real(value: Any, name: str, single: bool = False, missing: bool = False) -> 
         where = f" at index {place}" if place else ""
         raise ValueError(f"{name} should be finite, got {tensor[place].item()}{where}")
     return tensor
+
+
+def refuse_overflow(x: Float[Tensor, ...]) -> None:
+    """Refuse numbers whose squares a double cannot hold, for families whose densities square them.
+
+    Raises:
+        ValueError: there is one, and it is named.
+
+    >>> refuse_overflow(torch.tensor([1e150], dtype=torch.float64))
+    """
+    if x.numel() and max(-float(x.amin()), float(x.amax())) > _LARGEST:
+        place = tuple(torch.nonzero(x.abs() > _LARGEST)[0].tolist())
+        raise ValueError(
+            f"x should be at most {_LARGEST:g} in size, got {x[place].item():g} at index {place}"
+        )
 
 
 def _allowed(tensor: Tensor, missing: bool) -> bool:

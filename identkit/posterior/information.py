@@ -22,15 +22,19 @@ from identkit.model.language import parse
 from identkit.model.model import Model
 from identkit.model.protocol import ExactModel, Flatness
 from identkit.posterior.bounds import band
+from identkit.posterior.guides import Guide, guides, hiding
 from identkit.posterior.heights import heights, slopes
 from identkit.posterior.moments import prior_moments, rule_size
 from identkit.posterior.nearly_flat import nearly_flat
-from identkit.posterior.prior_rule import prior_rule, refuse_too_wide
+from identkit.posterior.prior_rule import continuous_latents, prior_rule, refuse_too_wide
 from identkit.posterior.quadrature import EVALUATIONS, Quadrature, integrate
 from identkit.posterior.sticks import by_latent, has_shares
 
 _LEAST_ERROR = 1e-30
 _QUADRATURE_SLACK = 1e-9
+# Orders of a rule under the prior by the number of continuous latents, and how far from the evidence it may be where it
+# has seen all of ℓ.
+_RULES, _SEEN = (1, 64, 24, 12), 1e-4
 _TABLE = 1 << 23  # numbers in a table of ℓ: 64 MB
 # What quadrature and the nearly flat sums both have to say.
 _SHARED = (
@@ -59,7 +63,8 @@ class Collapse:
     """E_Q KL(p(z_j | z_−j, x) ‖ p(z_j | z_−j)): zero iff ℓ ignores z_j (theory/T3)."""
     kl_conditional_error: Float[Tensor, "n k"]
     flatness: Float[Tensor, " n"]
-    """½ Var_P(ℓ)."""
+    """½ Var_P(ℓ); ∞ where it is infinite, and where a mixture's narrow component is all but invisible to a rule
+    under P."""
     omega: Float[Tensor, " n"]
     """The oscillation of ℓ under the prior, or an upper bound of it; ∞ where none is certified."""
     band: Float[Tensor, "n 2"]
@@ -258,8 +263,12 @@ def _block(
 ) -> Collapse:
     """The collapse of some rows, on the processor; `mean` and `sd` are the prior's."""
     flatness = prior_moments(model, x, pooled, mask)
-    flat = nearly_flat(model, x, mean, sd, pooled, mask)
     settled = torch.zeros(1 if pooled else len(x), dtype=torch.bool)
+    pointing = guides(model, x, pooled, mask)
+    hidden = hiding(pointing, *prior_rule(model, _RULES[len(continuous_latents(model))]), len(settled))
+    pointing = pointing if bool(hidden.any()) else []
+    # No sum over nodes under the prior knows what lies between them.
+    flat = None if pointing else nearly_flat(model, x, mean, sd, pooled, mask)
     if flat is not None:
         settled[flat.rows] = True
     if flat is not None and bool(settled.all()):
@@ -267,9 +276,11 @@ def _block(
     else:
         # The slope of ℓ under the posterior is only needed where no rule under the prior resolves it.
         slope = flatness.gradient_second_moment
-        narrow = torch.zeros_like(settled) if slope is None else slope.isinf() & ~settled
-        posterior = _posterior(model, x, pooled, mask, settled, bool(narrow.any()))
+        narrow = torch.zeros_like(settled) if slope is None else (slope.isinf() | hidden) & ~settled
+        posterior = _posterior(model, x, pooled, mask, settled, bool(narrow.any()), pointing)
         flatness = _beyond_the_rule(flatness, posterior, narrow, mean)
+        if pointing:
+            flatness = _beside_needles(flatness, _missed(model, x, pooled, mask, posterior) & hidden)
         tables = {name: getattr(posterior, name).clone() for name in _SHARED}
         for name, table in tables.items():
             if name.endswith("_error"):
@@ -292,7 +303,13 @@ def _with_band(flatness: Flatness, **informations: Any) -> Collapse:
 
 
 def _posterior(
-    model: CompiledModel, x: Tensor, pooled: bool, mask: Tensor | None, settled: Tensor, sloping: bool
+    model: CompiledModel,
+    x: Tensor,
+    pooled: bool,
+    mask: Tensor | None,
+    settled: Tensor,
+    sloping: bool,
+    pointing: list[Guide],
 ) -> Quadrature:
     """Adaptive quadrature, to which settled rows are shown as constant: so they cost next to nothing."""
 
@@ -325,6 +342,26 @@ def _posterior(
         gradient=chosen,
         evaluations=evaluations,
         independent=alone,
+        guides=pointing,
+    )
+
+
+def _missed(
+    model: CompiledModel, x: Tensor, pooled: bool, mask: Tensor | None, posterior: Quadrature
+) -> Bool[Tensor, " n"]:
+    """On which data the rule under the prior, by which ℓ's moments are taken, sees another evidence."""
+    nodes, weights = prior_rule(model, _RULES[len(continuous_latents(model))])
+    seen = torch.logsumexp(weights.log()[:, None] + heights(model, x, nodes, pooled, mask), 0)
+    return ~((seen - posterior.log_evidence).abs() <= _SEEN)
+
+
+def _beside_needles(flatness: Flatness, missed: Tensor) -> Flatness:
+    """Where the prior's rule misses a needle, ℓ's variance under the prior is not known, nor its oscillation."""
+    return replace(
+        flatness,
+        variance=torch.where(missed, torch.inf, flatness.variance),
+        variance_error=torch.where(missed, 0.0, flatness.variance_error),
+        oscillation=torch.where(missed, torch.inf, flatness.oscillation),
     )
 
 

@@ -12,7 +12,19 @@ from identkit.posterior.adaptive import CELLS_AT_ONCE, Evaluate, at_nodes, nodes
 from identkit.posterior.bayes import Values, joint_heights
 from identkit.posterior.chart import Chart, continued
 from identkit.posterior.layout import Cells, Marks, cells, layout, stretches
-from identkit.posterior.locate import BLUR, DEPTH, JOINT, PRIOR, RESOLVED, Look, Peaks, Samples
+from identkit.posterior.locate import (
+    BLUR,
+    DEPTH,
+    JOINT,
+    PRIOR,
+    RESOLVED,
+    Look,
+    Peaks,
+    Samples,
+    sharpen,
+    tops,
+    widen,
+)
 from identkit.posterior.nested import Folded, Level
 
 _LINES_AT_ONCE = 512
@@ -35,6 +47,8 @@ class Line:
     tolerance: float
     scout: int = 0
     """How many more points to look at across the prior's stretch."""
+    guides: tuple[Level, ...] = ()
+    """Levels like `inner` of which only the peaks are wanted."""
 
     def fold(self, rows: Tensor, z: Tensor) -> Folded:
         return self.fold_from(rows, z, None)
@@ -81,6 +95,8 @@ class Line:
         samples, prior, _ = stretches(samples, PRIOR, look, known.of(known.problem < 0))
         if self.scout:
             samples = _scouted(samples, prior, self.scout, look)
+        for guide in self.guides:
+            known = known.and_(replace(self, inner=guide, guides=())._pointed(rows, z))
         for side in (-1, 0, 1) if len(known.t) else ():
             t = known.t + side * known.width
             samples = samples.with_points(known.problem, t, look(known.problem, t))
@@ -94,6 +110,20 @@ class Line:
             samples, known, base, first = _refit(samples, known, prior, base, first, busy, evaluate, look)
         values, mean, sd = refine(evaluate, self.chart.place, base, first, count, self.tolerance)
         return Folded(values, mean[:, None], sd[:, None])
+
+    def _pointed(self, rows: Tensor, z: Tensor) -> Peaks:
+        """The peaks of the joint density on each line, without its mass."""
+        count = len(rows)
+
+        def look(problem: Tensor, t: Tensor) -> Tensor:
+            values = self.values(rows[problem], z[problem], t)
+            return torch.stack([values.log_prior, values.log_likelihood])
+
+        t = self.grid.expand(count, -1)
+        logs = look(torch.arange(count).repeat_interleave(t.shape[1]), t.flatten())
+        samples, others = sharpen(widen(Samples(t, logs.reshape(2, *t.shape)), JOINT, look), JOINT, look)
+        peaks = tops(samples, JOINT).and_(others)
+        return peaks.of(peaks.width.isfinite() & (peaks.width > 0) & peaks.t.isfinite())
 
     def values(self, rows: Tensor, z: Tensor, t: Tensor) -> Values:
         """The inner values as densities over t, continued where floats cannot tell how far an end is.

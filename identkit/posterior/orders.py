@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -47,10 +48,16 @@ def orders(axes: Sequence[Axis]) -> list[list[Block]]:
 
 
 def chain(
-    order: Sequence[Block], base: Base, axes: Sequence[Axis], grids: dict[int, Tensor], tolerance: float
+    order: Sequence[Block],
+    base: Base,
+    axes: Sequence[Axis],
+    grids: dict[int, Tensor],
+    tolerance: float,
+    guides: Sequence[Callable[[Tensor, Tensor], Tensor]] = (),
 ) -> Line | States:
-    """The levels of one order, as the outermost of them."""
+    """The levels of one order, as the outermost of them; each line asks the guides where to look, too."""
     level: Level = base
+    pointing: list[Level] = [replace(base, log_likelihood=guide, gradient=None) for guide in guides]
     scout = _SCOUT if len(grids) == 1 else 0
     for block in reversed(order):
         if isinstance(block, tuple):
@@ -63,10 +70,13 @@ def chain(
                 )
             states = torch.tensor(list(itertools.product(*values)), dtype=torch.float64)
             level = States(block, states, level)
+            pointing = [States(block, states, guide) for guide in pointing]
         else:
             axis = axes[block]
             if isinstance(axis, Continuous):
-                level = Line(block, Chart(axis.low, axis.high), grids[block], level, tolerance, scout)
+                line = Line(block, Chart(axis.low, axis.high), grids[block], level, tolerance, scout)
+                level = replace(line, guides=tuple(pointing))
+                pointing = [replace(line, inner=guide) for guide in pointing]
     if not isinstance(level, Line | States):
         raise TypeError("an order of integration should name at least one latent, got none")
     return level

@@ -132,6 +132,7 @@ def integrate(
     tolerance: float | None = None,
     evaluations: int = EVALUATIONS,
     independent: bool = False,
+    guides: Sequence[Callable[[Tensor, Tensor], Tensor]] = (),
 ) -> Quadrature:
     """Compute the exact posterior of n data under a model with few latents, and how far it is from the prior.
 
@@ -141,7 +142,7 @@ def integrate(
     deviations, or data 1e4 of them away.
 
     What it cannot see is a needle that nothing points to: a peak far narrower than the prior, on a
-    log-likelihood that is flat around it (an outlier model's narrow component, say).
+    log-likelihood that is flat around it. To an outlier model's narrow component its `guides` point.
 
     Source: theory/T4 (computation).
 
@@ -158,6 +159,7 @@ def integrate(
         evaluations: how often ℓ of one datum may be evaluated, at most.
         independent: the latents are known to be independent under a prior known to be normalised; it spares work
             in three dimensions.
+        guides: further log-likelihoods, as `log_likelihood`, whose peaks are looked at as well.
 
     Raises:
         ValueError: NaN or +∞ in a density (the message names the point), a wrong shape, a datum of
@@ -189,9 +191,9 @@ def integrate(
         outermost: dict[int, Line | States] = {}
         for order in orders(axes):
             outer = order[0] if isinstance(order[0], tuple) else (order[0],)
-            outermost |= dict.fromkeys(outer, chain(order, free, axes, grids, tolerance))
+            outermost |= dict.fromkeys(outer, chain(order, free, axes, grids, tolerance, guides))
         quick, left = None, torch.arange(n)
-        if len(continuous) == _SPATIAL:
+        if len(continuous) == _SPATIAL and not guides:
             counted = replace(free, budget=Budget(left, evaluations))
             quick = settle(counted, axes, grids, n, gradient, independent)
         if quick is not None:
@@ -199,7 +201,7 @@ def integrate(
         tables: dict[str, Any] = {} if quick is None else _quick(quick, len(axes))
         if len(left):
             slow = _nested(
-                log_prior, log_likelihood, gradient, axes, grids, top, left, tolerance, evaluations
+                log_prior, log_likelihood, gradient, axes, grids, top, left, tolerance, evaluations, guides
             )
             tables = {name: _replaced(tables.get(name, slow[name]), left, slow[name]) for name in slow}
     return Quadrature(**tables, _outermost=tuple(outermost[j] for j in range(len(axes))), _axes=axes)
@@ -215,6 +217,7 @@ def _nested(
     data: Tensor,
     tolerance: float,
     evaluations: int,
+    guides: Sequence[Callable[[Tensor, Tensor], Tensor]],
 ) -> dict[str, Any]:
     """The fields of `Quadrature` for some of the data, by the nested levels."""
     n, budget = len(data), Budget(data, evaluations)
@@ -225,11 +228,11 @@ def _nested(
 
     if len(grids) == _SPATIAL:
         free = Base(log_prior, of_those(log_likelihood), None, top)
-        _foresee(free, axes, grids, tolerance, budget)
+        _foresee(free, axes, grids, tolerance, budget, [of_those(guide) for guide in guides])
     for i, order in enumerate(orders(axes)):
         slopes = of_those(gradient) if i == 0 and gradient is not None else None
         base = Base(log_prior, of_those(log_likelihood), slopes, top, budget)
-        level = chain(order, base, axes, grids, tolerance)
+        level = chain(order, base, axes, grids, tolerance, [of_those(guide) for guide in guides])
         folded = run(level, n, len(axes), seeds)
         impossible = torch.nonzero(folded.values.log_likelihood == -math.inf)
         if len(impossible):
@@ -259,7 +262,12 @@ def _quick(found: Bells, k: int) -> dict[str, Any]:
 
 
 def _foresee(
-    free: Base, axes: tuple[Axis, ...], grids: dict[int, Tensor], tolerance: float, budget: Budget
+    free: Base,
+    axes: tuple[Axis, ...],
+    grids: dict[int, Tensor],
+    tolerance: float,
+    budget: Budget,
+    guides: Sequence[Callable[[Tensor, Tensor], Tensor]],
 ) -> None:
     """Refuse in seconds what would use up its budget in a minute, foreseen by folds at a few points.
 
@@ -272,7 +280,9 @@ def _foresee(
         for order in orders(axes):
             pilot = Budget(datum[None], round(budget.limit ** (2 / 3)))
             height = lambda rows, z, row=row: free.log_likelihood(torch.full_like(rows, row), z)
-            level = chain(order, replace(free, log_likelihood=height, budget=pilot), axes, grids, tolerance)
+            pointing = [lambda rows, z, g=g, row=row: g(torch.full_like(rows, row), z) for g in guides]
+            base = replace(free, log_likelihood=height, budget=pilot)
+            level = chain(order, base, axes, grids, tolerance, pointing)
             states, line = (len(level.states), level.inner) if isinstance(level, States) else (1, level)
             if not isinstance(line, Line):
                 continue

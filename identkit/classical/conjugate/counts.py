@@ -32,6 +32,7 @@ from identkit.classical.conjugate.pair import (
 )
 from identkit.classical.em import Convergence
 from identkit.model import families
+from identkit.model.compiled.data import number_of_draws
 from identkit.model.model import Model
 from identkit.model.protocol import Estimate, Flatness
 from identkit.posterior.bounds import beta_log_sobolev
@@ -137,6 +138,7 @@ class _Proportions(Conjugate):
 
     def _draw(self, n: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Probabilities and counts of every category."""
+        n = number_of_draws(n, generator)
         a = self._shapes
         draws = gammas(a.expand(1 if self.pooled else n, -1).contiguous(), generator)
         p = draws / draws.sum(-1, keepdim=True)

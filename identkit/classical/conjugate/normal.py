@@ -11,10 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Independent, Normal
 
-from identkit.classical.arrays import positive, shaped
+from identkit.classical.arrays import positive, refuse_overflow, shaped
 from identkit.classical.conjugate.pair import EPS, TINY, Conjugate, sums_and_squares, with_convergence
 from identkit.classical.em import Convergence
 from identkit.model import families
+from identkit.model.compiled.data import number_of_draws
 from identkit.model.model import Model
 from identkit.model.protocol import Estimate, Flatness
 from identkit.posterior.stable import gaussian_gain
@@ -164,6 +165,7 @@ class NormalNormal(Conjugate):
         self, n: int, generator: torch.Generator | None = None
     ) -> tuple[Float[Tensor, "n 1"], Float[Tensor, "m 1"]]:
         """Draw n rows ``(x, θ)``; pooled: one θ that they share."""
+        n = number_of_draws(n, generator)
         m = 1 if self.pooled else n
         theta = self.mean + self.sd * torch.randn(m, 1, dtype=torch.float64, generator=generator)
         noise = torch.randn(n, 1, dtype=torch.float64, generator=generator)
@@ -176,6 +178,9 @@ class NormalNormal(Conjugate):
         theta = model.latent("theta", families.Normal(mean, sd))
         model.observe("x", families.Normal(gain * theta, sigma))
         return model
+
+    def _refuse(self, x: Tensor) -> None:
+        refuse_overflow(x)
 
     @property
     def _log_constant(self) -> float:

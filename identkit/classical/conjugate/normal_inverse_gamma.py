@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution, InverseGamma, StudentT
 
-from identkit.classical.arrays import positive, shaped
+from identkit.classical.arrays import positive, refuse_overflow, shaped
 from identkit.classical.conjugate.empirical_bayes import climb
 from identkit.classical.conjugate.gamma_divergence import (
     gamma_kl,
@@ -27,6 +27,7 @@ from identkit.classical.conjugate.pair import EPS, TINY, Conjugate, gammas, sums
 from identkit.classical.conjugate.student_divergence import student_kl, student_log_prob
 from identkit.classical.em import Convergence
 from identkit.model import families
+from identkit.model.compiled.data import number_of_draws
 from identkit.model.model import Model
 from identkit.model.protocol import Estimate, Flatness
 from identkit.posterior.stable import gaussian_gain
@@ -287,6 +288,7 @@ class NormalInverseGamma(Conjugate):
         self, n: int, generator: torch.Generator | None = None
     ) -> tuple[Float[Tensor, "n 1"], Float[Tensor, "m 2"]]:
         """Draw n rows ``(x, (v, m))``; pooled: one pair that they share."""
+        n = number_of_draws(n, generator)
         rows = 1 if self.pooled else n
         variance = self.rate / gammas(torch.full((rows,), self.shape, dtype=torch.float64), generator)
         unit = torch.randn(rows, dtype=torch.float64, generator=generator)
@@ -305,6 +307,9 @@ class NormalInverseGamma(Conjugate):
         m = model.latent("mean", families.Normal(mean, sympy.sqrt(v / kappa)))
         model.observe("x", families.Normal(gain * m, sympy.sqrt(v)))
         return model
+
+    def _refuse(self, x: Tensor) -> None:
+        refuse_overflow(x)
 
     def _summaries(self, x: Tensor) -> Tensor:
         """``(Σ d, Σ (d − d̄)², Σ |x| + |g m_0|)``, d = x − g m_0; the last is what rounding is relative to."""

@@ -26,6 +26,7 @@ from identkit.classical.conjugate.gamma_divergence import (
 from identkit.classical.conjugate.pair import EPS, TINY, Conjugate, gammas, refuse_counts, with_convergence
 from identkit.classical.em import Convergence
 from identkit.model import families
+from identkit.model.compiled.data import number_of_draws
 from identkit.model.model import Model
 from identkit.model.protocol import Estimate, Flatness
 from identkit.posterior.stable import gaussian_gain
@@ -110,6 +111,7 @@ class _Rate(Conjugate):
         return torch.stack([main + rest, error, events + exposure], -1)
 
     def _rates(self, n: int, generator: torch.Generator | None) -> Tensor:
+        n = number_of_draws(n, generator)
         shape = torch.full((1 if self.pooled else n, 1), self.shape, dtype=torch.float64)
         return gammas(shape, generator) / self.rate
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from identkit.classical.arrays import rows, shaped
+from identkit.classical.arrays import refuse_overflow, rows, shaped
 from identkit.classical.em import Convergence, maximise
 from identkit.classical.gaussian_mixture.covariances import (
     Parameters,
@@ -211,7 +211,9 @@ class GaussianMixture(FiniteMixture):
         return "Gaussian mixture"
 
     def _rows(self, x: Any) -> Tensor:
-        return rows(x, self.means.shape[1], self.means.device)
+        x = rows(x, self.means.shape[1], self.means.device)
+        refuse_overflow(x)
+        return x
 
     def _log_densities(self, x: Tensor) -> Tensor:
         return self._all.log_density(x)

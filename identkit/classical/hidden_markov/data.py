@@ -11,6 +11,7 @@ from torch import Tensor
 
 from identkit.classical.arrays import floats, real
 from identkit.classical.hidden_markov.emissions import Emission
+from identkit.model.compiled.data import unmasked
 
 Array = np.ndarray
 
@@ -120,9 +121,9 @@ def _is_array(part: Any) -> bool:
 def _numbers(x: Any, name: str) -> Array:
     """Finite numbers and NaNs as float64."""
     if isinstance(x, Tensor):
-        x = x.detach().cpu().numpy()
+        x = real(x, name, single=True, missing=True).cpu().numpy()
     try:
-        raw = np.asarray(x)
+        raw = np.asarray(unmasked(x))
     except ValueError as error:
         raise ValueError(
             f"{name} should be a rectangular array of numbers, got rows that differ; "

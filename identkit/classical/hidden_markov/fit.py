@@ -17,6 +17,7 @@ from identkit.classical.hidden_markov.lanes import SAFE, Steps
 from identkit.classical.hidden_markov.learning import Learner, learner
 from identkit.classical.hidden_markov.sweep import LITTLE, sweep
 from identkit.classical.hidden_markov.tables import normalised
+from identkit.model.compiled.data import unmasked
 
 Array = np.ndarray
 State = tuple[Array, ...]
@@ -41,7 +42,9 @@ def first_guess(
     """
     if isinstance(states, bool) or states < 2:
         raise ValueError(f"start should be a HiddenMarkov or a number of states from 2, got {states!r}")
-    parts = [np.asarray(part, dtype=np.float64) for part in (x if isinstance(x, (list, tuple)) else [x])]
+    parts = [
+        np.asarray(unmasked(part), dtype=np.float64) for part in (x if isinstance(x, (list, tuple)) else [x])
+    ]
     if all(part.ndim == 0 for part in parts):  # a list of numbers is one sequence
         parts = [np.array([float(part) for part in parts])]
     columns = 1 if parts[0].ndim == 1 else parts[0].shape[-1]

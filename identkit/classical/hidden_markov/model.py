@@ -38,6 +38,7 @@ from identkit.classical.hidden_markov.sweep import sweep
 from identkit.classical.hidden_markov.tables import exact_probabilities, refuse_probabilities, select_exactly
 from identkit.classical.shown import shown
 from identkit.model import families
+from identkit.model.compiled.data import number_of_draws
 from identkit.model.model import Model
 from identkit.model.protocol import Estimate, Flatness
 
@@ -343,6 +344,7 @@ class HiddenMarkov:
         Raises:
             ValueError: no length is declared.
         """
+        n = number_of_draws(n, generator)
         length = self._declared("sample")
         z = torch.empty(n, length, dtype=torch.int64, device=self.initial.device)
         for t in range(length if n else 0):

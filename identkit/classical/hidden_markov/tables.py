@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from identkit.model import families
+from identkit.model.compiled.data import unmasked
 
 _SUM_TOLERANCE = 1e-8
 
@@ -51,7 +52,7 @@ def select_exactly(z: Any, numbers: Any) -> Any:
 
 def by_steps(emission: Any, x: Any) -> Tensor:
     """``log b_k(x)`` for x (..., d), or (T,) where d = 1, through an emission's `stepwise`."""
-    values = np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x, dtype=np.float64)
+    values = np.asarray(x.detach().cpu() if isinstance(x, Tensor) else unmasked(x), dtype=np.float64)
     if emission.columns == 1 and (values.ndim < 2 or values.shape[-1] != 1):
         values = values[..., None]
     if values.shape[-1] != emission.columns:

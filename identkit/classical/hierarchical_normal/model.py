@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
 
-from identkit.classical.arrays import latents, positive, rows, shaped
+from identkit.classical.arrays import latents, positive, refuse_overflow, rows, shaped
 from identkit.classical.conjugate.empirical_bayes import climb
 from identkit.classical.em import Convergence
 from identkit.classical.hierarchical_normal.posterior import (
@@ -25,6 +25,7 @@ from identkit.classical.hierarchical_normal.posterior import (
 )
 from identkit.classical.shown import shown
 from identkit.model import families
+from identkit.model.compiled.data import number_of_draws
 from identkit.model.model import Model
 from identkit.model.protocol import Estimate, Flatness
 from identkit.posterior.stable import gaussian_gain, kl_of_log_ratio
@@ -275,6 +276,7 @@ class HierarchicalNormal:
         self, n: int, generator: torch.Generator | None = None
     ) -> tuple[Float[Tensor, "n groups"], Float[Tensor, "n k"]]:
         """Draw n rows ``(y, z)``."""
+        n = number_of_draws(n, generator)
         s = self.scales.cpu()
         nodes = self._nodes
         mu = self.mean + self.mean_sd * torch.randn(n, 1, dtype=torch.float64, generator=generator)
@@ -321,7 +323,9 @@ class HierarchicalNormal:
         return model
 
     def _rows(self, x: Any) -> Tensor:
-        return rows(x, len(self.scales), self.scales.device)
+        x = rows(x, len(self.scales), self.scales.device)
+        refuse_overflow(x)
+        return x
 
     @cached_property
     def _nodes(self) -> TauNodes:
@@ -329,9 +333,10 @@ class HierarchicalNormal:
 
     def _nodes_for(self, y: Tensor) -> TauNodes:
         """The rule of the prior, on panels that resolve the posterior of every row, too."""
-        edges = self._nodes.edges
-        if edges is None or len(y) == 0:
+        first = self._nodes.edges
+        if first is None or len(y) == 0:
             return self._nodes
+        edges = first
         size = max(1, _NUMBERS // (len(self._nodes.tau) * len(self.scales)))
         for block in y.cpu().split(size):
 
@@ -339,7 +344,7 @@ class HierarchicalNormal:
                 return self.given_tau(block[:, None], tau)[2]
 
             edges = np.union1d(edges, further_edges(self.tau, edges, height, len(block)))
-        if len(edges) == len(self._nodes.edges):
+        if len(edges) == len(first):
             return self._nodes
         return tau_nodes(self.tau, self.scales, 14, edges)
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from identkit.classical.arrays import rows
+from identkit.classical.arrays import real, rows
 
 _CELLS_AT_ONCE = 1 << 21
 
@@ -25,7 +24,7 @@ def answers(x: Any, items: int, device: torch.device) -> Float[Tensor, "n j"]:
     tensor([[1., 0.],
             [nan, 1.]], dtype=torch.float64)
     """
-    given = x if isinstance(x, Tensor) else torch.from_numpy(np.array(x, dtype=np.float64))
+    given = real(x, "x", single=True, missing=True)
     missing = given.isnan() if given.is_floating_point() else torch.zeros_like(given, dtype=torch.bool)
     known = rows(given.masked_fill(missing, 0), items).to(
         device if not isinstance(x, Tensor) else given.device

@@ -20,6 +20,7 @@ from identkit.classical.item_response.likelihood import answers, gains, level, s
 from identkit.classical.item_response.posterior import ItemPosterior
 from identkit.classical.placed import Placed
 from identkit.model import families
+from identkit.model.compiled.data import number_of_draws
 from identkit.model.functions import sigmoid
 from identkit.model.model import Model
 from identkit.model.protocol import Continuous, Estimate, Flatness
@@ -137,7 +138,7 @@ class ItemResponse(Placed):
         """
         if abilities not in _ORDERS or (equal and abilities > 1):
             raise ValueError(f"abilities should be 1 to 3, and 1 with equal slopes, got {abilities}")
-        table = torch.as_tensor(x)
+        table = real(x, "x", missing=True)
         if table.ndim != 2 or 0 in table.shape:
             raise ValueError(f"x should have shape (n, items), neither of them 0, got {tuple(table.shape)}")
         given = answers(x, table.shape[1], torch.device("cpu"))
@@ -258,6 +259,7 @@ class ItemResponse(Placed):
         self, n: int, generator: torch.Generator | None = None
     ) -> tuple[Float[Tensor, "n j"], Float[Tensor, "n k"]]:
         """Draw abilities from the prior and answers to all items."""
+        n = number_of_draws(n, generator)
         items, k = self.slopes.shape
         theta = torch.randn(n, k, generator=generator, dtype=torch.float64).to(self.slopes)
         chance = self.guesses + (1 - self.guesses) * torch.sigmoid(theta @ self.slopes.T + self.intercepts)

@@ -14,6 +14,7 @@ from torch.distributions import MultivariateNormal
 from identkit.classical.arrays import latents, thin_product
 from identkit.classical.linear_gaussian.whitened import BLOCK, Whitened
 from identkit.model import families
+from identkit.model.compiled.data import number_of_draws
 from identkit.model.model import Model
 from identkit.model.protocol import Estimate, Flatness
 from identkit.posterior.stable import gaussian_gain
@@ -333,6 +334,7 @@ class LinearGaussian(Whitened):
         self, n: int, generator: torch.Generator | None = None
     ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n k"]]:
         """Draw n rows ``(x, z)``."""
+        n = number_of_draws(n, generator)
         d, k = self._loadings.shape
         like = {"dtype": torch.float64, "device": self._loadings.device, "generator": generator}
         u = torch.randn(n, k, **like)

@@ -23,6 +23,7 @@ from identkit.classical.gaussian_mixture.ratio import Gaussians, ratio_by_differ
 from identkit.classical.mixture_weight.posterior import MixtureWeightPosterior, mixture_weight_posterior
 from identkit.classical.shown import shown
 from identkit.model import families
+from identkit.model.compiled.data import number_of_draws
 from identkit.model.model import Model
 from identkit.model.protocol import Flatness
 from identkit.posterior.bounds import beta_log_sobolev
@@ -162,6 +163,7 @@ class MixtureWeight:
         self, n: int, generator: torch.Generator | None = None
     ) -> tuple[Float[Tensor, "n 1"], Float[Tensor, "1 1"]]:
         """Draw one α from the prior and a data set of n rows that share it."""
+        n = number_of_draws(n, generator)
         uniform = torch.rand(1, dtype=torch.float64, generator=generator).item()
         alpha = float(betaincinv(*self.shapes, uniform))
         first = torch.rand(n, dtype=torch.float64, generator=generator) < alpha

@@ -22,6 +22,7 @@ from identkit.classical.em import Convergence
 from identkit.classical.mixtures.information import draw_states, simulated
 from identkit.classical.placed import Placed
 from identkit.model import families
+from identkit.model.compiled.data import number_of_draws
 from identkit.model.model import Model
 from identkit.model.protocol import Estimate, Flatness
 from identkit.posterior.stable import kl_of_log_ratio
@@ -201,7 +202,7 @@ class FiniteMixture(Placed, ABC):
         self, n: int, generator: torch.Generator | None = None
     ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n 1"]]:
         """Draw n rows ``(x, z)``, z the states 0 … K − 1."""
-        states = draw_states(self.weights, n, generator)
+        states = draw_states(self.weights, number_of_draws(n, generator), generator)
         return self._draw(states, generator), states.to(torch.float64)[:, None]
 
     def symbolic(self) -> Model:

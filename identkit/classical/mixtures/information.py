@@ -23,6 +23,8 @@ _PANEL_TOLERANCE = 1e-15
 
 def draw_states(weights: Tensor, n: int, generator: torch.Generator | None) -> Tensor:
     """Draw n states of probabilities `weights`, on the generator's device, and bring them to the model's."""
+    if n == 0:  # torch draws one state at least
+        return torch.zeros(0, dtype=torch.int64, device=weights.device)
     place = weights.device if generator is None else generator.device
     return torch.multinomial(weights.to(place), n, replacement=True, generator=generator).to(weights.device)
 

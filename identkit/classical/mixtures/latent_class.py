@@ -20,6 +20,7 @@ from identkit.classical.mixtures.finite import FiniteMixture, exact_law, probabi
 from identkit.classical.mixtures.fit import climb, seeded_masses, shares
 from identkit.classical.mixtures.information import enumerated
 from identkit.model import families
+from identkit.model.compiled.data import unmasked
 from identkit.model.model import Model
 from identkit.model.protocol import Estimate
 
@@ -332,11 +333,11 @@ def _split(x: Any) -> tuple[Any, Tensor]:
 
 def _array(x: Any) -> Any:
     try:
-        array = np.asarray(x)
+        array = np.asarray(unmasked(x))
     except ValueError as error:
         raise ValueError("x should be a rectangular array of numbers, got rows that differ") from error
     if array.dtype.kind not in "biuf":
-        raise TypeError(f"x should be an array of real numbers, got {x!r:.80}")
+        raise TypeError(f"x should be an array of real numbers, got {' '.join(repr(x).split()):.80}")
     return array
 
 

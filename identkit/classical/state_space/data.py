@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from identkit.classical.arrays import floats, real
+from identkit.classical.arrays import floats, real, refuse_overflow
 from identkit.classical.state_space.kalman_scan import Array, np_of, zeros
+from identkit.model.compiled.data import unmasked
 
 _EPS = 2.0**-52
 _SYMMETRY_TOLERANCE = 1e-12
@@ -123,9 +124,10 @@ def sequences(
     if isinstance(x, Tensor):
         values = x.detach()
         # NumPy's passes over an array never wait for a thread.
-        values = values.numpy() if values.device.type == "cpu" and not values.is_complex() else values
+        plain = values.device.type == "cpu" and values.layout == torch.strided and not values.is_complex()
+        values = values.numpy() if plain else values
     elif _rectangular(x):
-        values = floats(np.asarray(x), data=True)
+        values = floats(np.asarray(unmasked(x)), data=True)
     if isinstance(values, np.ndarray) and values.dtype in (np.float32, np.float64):
         known = ~np.isnan(values)
         if not np.array_equal(np.isfinite(values), known):
@@ -133,12 +135,13 @@ def sequences(
         if filled and not known.all():
             values = np.nan_to_num(values)
         observed, tensor = torch.from_numpy(known), torch.from_numpy(values)
-    elif isinstance(values, Tensor) and values.is_floating_point():
+    elif isinstance(values, Tensor) and values.is_floating_point() and values.layout == torch.strided:
         observed = ~values.isnan()
         tensor = real(torch.where(observed, values, 0.0), "x", single=True)
     else:
         tensor = real(values, "x", single=True)
         observed = torch.ones_like(tensor, dtype=torch.bool)
+    refuse_overflow(tensor)
     if not isinstance(x, Tensor):
         tensor, observed = tensor.to(device), observed.to(device)
     shape = tuple(tensor.shape)

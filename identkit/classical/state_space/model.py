@@ -27,6 +27,7 @@ from identkit.classical.state_space.kalman_scan import Array, np_of
 from identkit.classical.state_space.modes import Unobservable, unobservable
 from identkit.classical.state_space.noises import of_noises
 from identkit.classical.state_space.path import GaussianPath, as_paths
+from identkit.model.compiled.data import number_of_draws
 from identkit.model.model import Model
 from identkit.model.protocol import Estimate, Flatness
 
@@ -410,12 +411,13 @@ class StateSpace(Chain):
         self, n: int, generator: torch.Generator | None = None
     ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n k"]]:
         """Draw n sequences of the declared length and their paths, in rows ``(x, z)`` of (n, T·p) and (n, T·k)."""
+        n = number_of_draws(n, generator)
         length, like = self._declared, self.initial_mean
         z = self.path_prior(length).sample((n,), generator)[:, 0]
         noise = torch.randn(n, length, self._p, dtype=like.dtype, device=like.device, generator=generator)
         half = torch.linalg.cholesky(self.noise_covariance)
         x = (self.observation @ z[..., None] + half @ noise[..., None])[..., 0] + self.observation_offset
-        return x.reshape(n, -1), z.reshape(n, -1)
+        return x.reshape(n, length * self._p), z.reshape(n, length * z.shape[-1])
 
     def symbolic(self) -> Model:
         """Give the model of the declared length in SymPy, ``z[t] ~ MvNormal(F z[t−1] + b, Q)``, in exact rationals.

@@ -16,7 +16,15 @@ from sympy import Expr, Symbol
 from torch import Tensor
 
 from identkit.model import balls
-from identkit.model.compiled.data import SUPPORT_WORDS, axis_of, kind_of, possible, stand_in, table_of
+from identkit.model.compiled.data import (
+    SUPPORT_WORDS,
+    axis_of,
+    kind_of,
+    number_of_draws,
+    possible,
+    stand_in,
+    table_of,
+)
 from identkit.model.compiled.density import Density
 from identkit.model.families import (
     Categorical,
@@ -28,6 +36,8 @@ from identkit.model.noise_free import Exactly
 from identkit.model.protocol import Axis, Continuous
 from identkit.model.statement import marginal
 from identkit.model.tape import Tape
+
+_OUT_OF_THE_QUESTION = -2000.0  # nats of log prior density
 
 
 def compiled(model: Model, at: Mapping[Any, Any] | None = None) -> CompiledModel:
@@ -168,7 +178,9 @@ class CompiledModel:
         total = torch.zeros(z.shape[:-1], dtype=torch.float64, device=z.device)
         for density in self._latents:
             drawn = torch.stack([values[symbol] for symbol in density.statement.symbols], dim=-1)
-            total = total + density(values, drawn, None)
+            term = density(values, drawn, None)
+            # Given what is itself out of the question, a scale may underflow to 0, and 0/0 has no logarithm.
+            total = torch.where(term.isnan() & (total < _OUT_OF_THE_QUESTION), -torch.inf, total + term)
         return total
 
     def gradient(self, x: Tensor, z: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -233,6 +245,7 @@ class CompiledModel:
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """``(x, z)``: n independent draws of the whole model."""
+        n = number_of_draws(n, generator)
         values: dict[Symbol, Tensor] = {}
         for density in [*self._latents, *self._observations]:
             drawn = density.sample(values, n, generator)

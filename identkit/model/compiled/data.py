@@ -113,6 +113,38 @@ def axis_of(symbol: Symbol, family: Family) -> Axis:
     return Continuous(float(support.inf), float(support.sup))
 
 
+def number_of_draws(n: Any, generator: Any = None) -> int:
+    """Check what a `sample` is asked for: how many rows, 0 or more, and from which generator.
+
+    Raises:
+        TypeError: the generator is none.
+        ValueError: n is no whole number, or negative.
+
+    >>> number_of_draws(3)
+    3
+    """
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 0:
+        raise ValueError(f"n should be a whole number, 0 or more, got {n!r:.80}")
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator should be a torch.Generator or None, got {generator!r:.80}")
+    return int(n)
+
+
+def unmasked(x: Any) -> Any:
+    """A masked array as numbers with NaN where a value is hidden; whatever else it is, as it came.
+
+    What a mask hides is missing: `np.asarray` would hand it back as data.
+
+    >>> unmasked(np.ma.array([1, 2], mask=[False, True]))
+    array([ 1., nan])
+    """
+    if not isinstance(x, np.ma.MaskedArray):
+        return x
+    if x.dtype.kind not in "biuf":
+        return x.data
+    return np.ma.filled(x.astype(np.float32 if x.dtype == np.float32 else np.float64), np.nan)
+
+
 def table_of(x: Any, names: Sequence[str]) -> Tensor:
     """Data (n, d) in float64, from an array or from columns by name."""
     if isinstance(x, Mapping):
@@ -124,9 +156,12 @@ def table_of(x: Any, names: Sequence[str]) -> Tensor:
             )
         return torch.stack([table_of(x[name], [name])[:, 0] for name in names], dim=-1)
     try:
-        table = torch.as_tensor(x if isinstance(x, Tensor) else np.asarray(x, dtype=np.float64)).to(
-            torch.float64
-        )
+        given = x if isinstance(x, Tensor) else np.asarray(unmasked(x))
+        if given.is_complex() if isinstance(given, Tensor) else given.dtype.kind not in "biufO":
+            raise TypeError
+        table = torch.as_tensor(
+            given.to_dense() if isinstance(given, Tensor) else np.array(given, dtype=np.float64)
+        ).to(torch.float64)
     except (TypeError, ValueError):
         raise ValueError(f"x should be an array of numbers, got {type(x).__name__}") from None
     if len(names) == 1 and table.ndim < 2:
