@@ -627,3 +627,30 @@ def test_symbolic_twins_have_the_same_posterior() -> None:
         ours, theirs = collapse(model, x), collapse(model.symbolic(), x, pooled=model.pooled)
         for name in ("kl", "log_evidence", "posterior_mean", "posterior_sd"):
             torch.testing.assert_close(getattr(ours, name), getattr(theirs, name), rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("model", "x"),
+    [
+        (GammaExponential(11.008307107051166, 1.2274438021351517e-06), 1.1150159513163795e-07),
+        (GammaExponential(11.781744371275023, 0.0011054422696845877), 9.382670637293385e-05),
+        (BetaBinomial(2, 10.239882012030607, 1.4083344880649865e-05), 2.0),
+        (BetaBinomial(1, 3.6245520090079066e-05, 8.39385227943036), 0.0),
+    ],
+)
+def test_the_stated_error_holds_where_means_stay_and_only_shapes_move(model, x):
+    # What is left of the KL there are differences of Stirling's remainders.
+    with mpmath.workdps(40):
+        x = mpmath.mpf(x)
+        if isinstance(model, GammaExponential):
+            a, b = mpmath.mpf(model.shape), mpmath.mpf(model.rate)
+            later = a + 1
+            kl = mpmath.psi(0, later) - mpmath.loggamma(later) + mpmath.loggamma(a)
+            kl += a * mpmath.log((b + x) / b) - later * x / (b + x)
+        else:
+            a, b, n = mpmath.mpf(model.a), mpmath.mpf(model.b), model.trials
+            kl = mpmath.log(mpmath.beta(a, b) / mpmath.beta(a + x, b + n - x))
+            kl += x * mpmath.psi(0, a + x) + (n - x) * mpmath.psi(0, b + n - x) - n * mpmath.psi(0, a + b + n)
+        found, error = model.kl_to_prior([float(x)]).item(), model.kl_error([float(x)]).item()
+        assert abs(found - kl) <= error / 2
+        assert error <= 1e-9 * found + 1e-15

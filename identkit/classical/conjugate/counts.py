@@ -19,6 +19,7 @@ from identkit.classical.conjugate.gamma_divergence import (
     log_dirichlet_multinomial,
     log_multinomial,
     remainder_divergence,
+    rounded_parts,
     trigamma_rest,
 )
 from identkit.classical.conjugate.pair import (
@@ -102,7 +103,7 @@ class _Proportions(Conjugate):
         counts = self._counts(s, count)
         a = self._shapes.to(counts.device).expand_as(counts)
         total, n = a.sum(-1), counts.sum(-1)
-        terms = (gaussian_gain(counts / a) / 2 + remainder_divergence(a, counts)).sum(-1)
+        terms = rounded_parts(a, counts).sum(-1) + rounded_parts(total, n)
         # The means move by (x_i s − n a_i)/…, whose two terms may cancel; the rest is of one sign.
         step = EPS * n * total.sqrt() / (total + n)
         kl = self._kl(s, count)

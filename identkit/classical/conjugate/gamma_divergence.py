@@ -128,7 +128,37 @@ def remainder_divergence(a: Float[Tensor, "*n"], delta: Float[Tensor, "*n"]) -> 
         return series
     low, up = a.clamp(max=_SHIFT), a.clamp(max=_SHIFT) + delta
     direct = stirling_remainder(low) - stirling_remainder(up) + delta * stirling_slope(up)
+    # Of few counts φ(a) and φ(a + δ) all but agree. The sum in the module's docstring does not cancel: its first terms,
+    # and from a + 12 on the three parts again.
+    few = delta <= _SHIFT
+    if bool((few & (a < _SHIFT)).any()):
+        direct = torch.where(few, _by_steps(low, delta.clamp(max=_SHIFT)), direct)
     return torch.where(a < _SHIFT, torch.where(delta > 0, direct.clamp(min=0.0), 0.0), series)
+
+
+def _by_steps(a: Tensor, delta: Tensor) -> Tensor:
+    """R(a, δ) of a, δ ≤ 12 as ``Σ_{j < 12} h(δ/(a + j)) + D(a + 12, δ) − a f(δ/a) − ½ h(δ/a)``."""
+    later = a + _SHIFT
+    own, far = delta / a, delta / later
+    steps = sum(gaussian_gain(delta / (a + j)) for j in range(1, _SHIFT))
+    parts = later * log_excess(far) - a * log_excess(own) + (gaussian_gain(far) + gaussian_gain(own)) / 2
+    return steps + parts + remainder_divergence(later, delta)
+
+
+def rounded_parts(a: Float[Tensor, "*n"], delta: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """Give the size of the numbers that ``½ h(δ/a) + R(a, δ)`` is made of, to which its rounding is relative.
+
+    They are of one sign, and so are their sum's own size; where R is a difference (a < 12), they are D's.
+
+    Args:
+        a: positive, any shape.
+        delta: non-negative, of the same shape.
+
+    >>> rounded_parts(torch.tensor(2.0).double(), torch.tensor(0.0).double())
+    tensor(0., dtype=torch.float64)
+    """
+    own = gaussian_gain(delta / a) / 2 + remainder_divergence(a, delta)
+    return own + torch.where(a < _SHIFT, a * log_excess(delta / a), 0.0)
 
 
 def log_gamma_divergence(a: Float[Tensor, "*n"], delta: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:

@@ -19,7 +19,7 @@ from identkit.classical.conjugate.gamma_divergence import (
     log_excess,
     log_gamma_divergence,
     log_gamma_evidence,
-    remainder_divergence,
+    rounded_parts,
     stirling_slope,
     trigamma_rest,
 )
@@ -367,7 +367,7 @@ class NormalInverseGamma(Conjugate):
         events, spread = self._gamma(s, count)
         a, b = self._numbers(events)
         kl = self._kl(s, count)
-        rest = gaussian_gain(events / a) / 2 + remainder_divergence(a, events)
+        rest = rounded_parts(a, events)
         # Of d = x − g m_0 the rounding is relative to |x| + |g m_0|; of the rate it is twice d's, and its own.
         by_data = EPS * s[:, 2] * (s[:, 0].abs() / max(count, 1.0) + s[:, 1].sqrt() + EPS * s[:, 2])
         step = EPS * (events * b + spread * a) / (a.sqrt() * (b + spread)) + by_data * a.sqrt() / (b + spread)

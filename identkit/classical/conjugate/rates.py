@@ -20,7 +20,7 @@ from identkit.classical.conjugate.gamma_divergence import (
     log_gamma_evidence,
     log_gamma_poisson,
     log_multinomial,
-    remainder_divergence,
+    rounded_parts,
     trigamma_rest,
 )
 from identkit.classical.conjugate.pair import EPS, TINY, Conjugate, gammas, refuse_counts, with_convergence
@@ -29,7 +29,6 @@ from identkit.model import families
 from identkit.model.compiled.data import number_of_draws
 from identkit.model.model import Model
 from identkit.model.protocol import Estimate, Flatness
-from identkit.posterior.stable import gaussian_gain
 
 _BLOCK = 1 << 15
 _MOST_TERMS = 4_000_000
@@ -92,7 +91,7 @@ class _Rate(Conjugate):
     def _error(self, s: Tensor, count: float) -> Tensor:
         events, exposure = self._seen(s, count)
         a, b = self._numbers(events)
-        rest = gaussian_gain(events / a) / 2 + remainder_divergence(a, events)
+        rest = rounded_parts(a, events)
         step = EPS * (events * b + exposure * a) / (a.sqrt() * (b + exposure))
         kl = self._kl(s, count)
         return EPS * (kl + rest) + (2 * kl).sqrt() * step + step.square() + TINY
