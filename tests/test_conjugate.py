@@ -640,17 +640,17 @@ def test_symbolic_twins_have_the_same_posterior() -> None:
 )
 def test_the_stated_error_holds_where_means_stay_and_only_shapes_move(model, x):
     # What is left of the KL there are differences of Stirling's remainders.
-    with mpmath.workdps(40):
-        x = mpmath.mpf(x)
+    with mp.workdps(40):
+        x = mp.mpf(x)
         if isinstance(model, GammaExponential):
-            a, b = mpmath.mpf(model.shape), mpmath.mpf(model.rate)
+            a, b = mp.mpf(model.shape), mp.mpf(model.rate)
             later = a + 1
-            kl = mpmath.psi(0, later) - mpmath.loggamma(later) + mpmath.loggamma(a)
-            kl += a * mpmath.log((b + x) / b) - later * x / (b + x)
+            kl = mp.psi(0, later) - mp.loggamma(later) + mp.loggamma(a)
+            kl += a * mp.log((b + x) / b) - later * x / (b + x)
         else:
-            a, b, n = mpmath.mpf(model.a), mpmath.mpf(model.b), model.trials
-            kl = mpmath.log(mpmath.beta(a, b) / mpmath.beta(a + x, b + n - x))
-            kl += x * mpmath.psi(0, a + x) + (n - x) * mpmath.psi(0, b + n - x) - n * mpmath.psi(0, a + b + n)
+            a, b, n = mp.mpf(model.a), mp.mpf(model.b), model.trials
+            kl = mp.log(mp.beta(a, b) / mp.beta(a + x, b + n - x))
+            kl += x * mp.psi(0, a + x) + (n - x) * mp.psi(0, b + n - x) - n * mp.psi(0, a + b + n)
         found, error = model.kl_to_prior([float(x)]).item(), model.kl_error([float(x)]).item()
         assert abs(found - kl) <= error / 2
         assert error <= 1e-9 * found + 1e-15
