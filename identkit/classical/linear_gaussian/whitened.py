@@ -59,7 +59,12 @@ class Whitened(Placed):
     def _unchecked_rows(self, x: Any) -> Tensor:
         """The same as `_rows`, but big arrays are not read only to see whether they are finite."""
         plain = isinstance(x, np.ndarray) and not isinstance(x, np.ma.MaskedArray)
-        if plain and x.dtype in (np.float32, np.float64) and x.flags.writeable and min(x.strides, default=0) >= 0:
+        if (
+            plain
+            and x.dtype in (np.float32, np.float64)
+            and x.flags.writeable
+            and min(x.strides, default=0) >= 0
+        ):
             x = torch.from_numpy(x).to(self._loadings.device)
         if not isinstance(x, Tensor) or x.dtype not in (torch.float32, torch.float64):
             return self._rows(x)
