@@ -28,6 +28,7 @@ from identkit.posterior.moments import prior_moments, rule_size
 from identkit.posterior.nearly_flat import nearly_flat
 from identkit.posterior.prior_rule import continuous_latents, prior_rule, refuse_too_wide
 from identkit.posterior.quadrature import EVALUATIONS, Quadrature, integrate
+from identkit.posterior.separable import by_groups, groups
 from identkit.posterior.sticks import by_latent, has_shares
 
 _LEAST_ERROR = 1e-30
@@ -277,7 +278,7 @@ def _block(
         # The slope of ℓ under the posterior is only needed where no rule under the prior resolves it.
         slope = flatness.gradient_second_moment
         narrow = torch.zeros_like(settled) if slope is None else (slope.isinf() | hidden) & ~settled
-        posterior = _posterior(model, x, pooled, mask, settled, bool(narrow.any()), pointing)
+        posterior = _posterior(model, x, pooled, mask, settled, bool(narrow.any()), pointing, mean)
         flatness = _beyond_the_rule(flatness, posterior, narrow, mean)
         if pointing:
             flatness = _beside_needles(flatness, _missed(model, x, pooled, mask, posterior) & hidden)
@@ -310,6 +311,7 @@ def _posterior(
     settled: Tensor,
     sloping: bool,
     pointing: list[Guide],
+    mean: Tensor,
 ) -> Quadrature:
     """Adaptive quadrature, to which settled rows are shown as constant: so they cost next to nothing."""
 
@@ -334,6 +336,12 @@ def _posterior(
     )
     # A pooled evaluation of ℓ costs as much as that of all its data.
     evaluations = max(EVALUATIONS // max(1, len(x) // 10), 1_000_000) if pooled else EVALUATIONS
+    # What no term of ℓ joins is integrated out by itself.
+    parts = groups(model.model) if len(continuous_latents(model)) > 1 and not pointing else []
+    if len(parts) > 1:
+        apart = by_groups(model, parts, log_likelihood, chosen, mean, count, evaluations)
+        if apart is not None:
+            return apart
     return integrate(
         model.log_prior,
         log_likelihood,
