@@ -110,9 +110,9 @@ def test_no_leap_is_kept_unjudged_when_the_iterations_end() -> None:
 
 
 def test_the_end_can_be_left_to_another_climb() -> None:
-    def finish(place: float, left: int) -> tuple[float, list[float], bool]:
+    def finish(place: float, left: int) -> tuple[float, list[float], bool, float]:
         assert left == 90 and creeping(place)[1] > creeping(-50)[1]
-        return 5.0, [-1.0, 0.0], True
+        return 5.0, [-1.0, 0.0], True, 0.0
 
     best, found = maximise([-50.0, 0.0], creeping, 1e-12, 100, trial=10, finish=finish)
     assert best == 5.0 and found.converged

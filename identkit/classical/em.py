@@ -77,7 +77,7 @@ def maximise(
     leap: Callable[[State, State, State, float], State | None] | None = None,
     trial: int | None = None,
     near: float = math.inf,
-    finish: Callable[[State, int], tuple[State, list[float], bool]] | None = None,
+    finish: Callable[[State, int], tuple[State, list[float], bool, float]] | None = None,
 ) -> tuple[State, Convergence]:
     """Climb from every start and keep the highest end.
 
@@ -94,7 +94,8 @@ def maximise(
         near: leap only after an iteration that gains less than this many nats: far from the top of its hill, a leap
             may end on another.
         finish: climbs to the top where iterations after the trial would be slow; takes a state and how many
-            iterations are left, returns the state, the log-likelihoods on the way, and whether it converged.
+            iterations are left, returns the state, the log-likelihoods on the way, whether it converged, and by how
+            much it fell.
 
     Returns:
         The best state and how it was reached. A start that does not converge warns with `ConvergenceWarning` if it is
@@ -131,8 +132,8 @@ def maximise(
     best, history, converged, fell = ends[ahead]
     left = iterations - len(history)
     if finish is not None and left > 0:
-        best, further, converged = finish(best, left)
-        history, fell = [*history, *further], 0.0
+        best, further, converged, fell = finish(best, left)
+        history = [*history, *further]
     elif not converged and not fell and first < iterations:
         best, further, converged, fell = climbed(best, step, tolerance, iterations - first, leap, near)
         history = [*history, *further]

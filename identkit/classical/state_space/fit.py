@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _TRIAL = 40
 """Iterations of EM from each start: by then most of what EM gains is gained, and the best hill chosen."""
+_IDLE = 3
+"""So many journeys in a row of EM, L-BFGS and Newton's steps that gain nothing are the end."""
 _HEYWOOD = 1e-6
 _FACTORED = ("process_covariance", "noise_covariance", "initial_covariance")
 """What L-BFGS climbs in by its factor L, C = LLᵀ, or LLᵀ and the bound for R: so no step leaves the covariances."""
@@ -85,23 +87,34 @@ def fit(
         except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
             raise ValueError(f"x should be such that a covariance can be computed, got {error}") from error
 
-    def finish(model: StateSpace, left: int) -> tuple[StateSpace, list[float], bool]:
-        history: list[float] = []
+    def finish(model: StateSpace, left: int) -> tuple[StateSpace, list[float], bool, float]:
+        best, history, idle, fell = model, [-math.inf], 0, 0.0
         while True:
             model, heights, converged = _finished(
-                model, values, observed, tied, tolerance, left - len(history)
+                model, values, observed, tied, tolerance, left + 1 - len(history)
             )
-            history += [height + constant for height in heights]
-            if converged or left <= len(history):
-                return model, history, converged
+            top = max(heights) + constant
+            gained = top - history[-1]
+            best = model if gained > 0 else best
+            history += [max(height + constant, history[-1]) for height in heights]
+            if converged and gained > -tolerance:
+                return best, history[1:], True, 0.0
+            # Up to the rounding of the likelihood, which a tiny R or Q may make large, nothing is left to gain.
+            idle, fell = (0, 0.0) if gained >= tolerance else (idle + 1, max(fell, -gained))
+            if idle == _IDLE:
+                fell = fell if fell >= tolerance else 0.0
+                return best, history[1:], fell == 0.0, fell
+            if left < len(history):
+                return best, history[1:], False, 0.0
             # Where Q is nearly singular, EM moves on where a line search is at a loss.
             try:
-                model, higher, _, _ = climbed(model, step, 0.0, min(_TRIAL, left - len(history)))
+                model, higher, _, _ = climbed(model, step, 0.0, min(_TRIAL, left + 1 - len(history)))
             except ValueError:
-                return model, history, False
+                return best, history[1:], False, 0.0
+            best = model if higher[-1] > history[-1] else best
             history += [max(height, history[-1]) for height in higher]
-            if history[-1] - heights[0] - constant < tolerance:
-                return model, history, False
+            if left < len(history):
+                return best, history[1:], False, 0.0
 
     # Where Q or P is singular, it stays so in EM, which then goes on alone: no slope leads out of the range.
     regular = all(full for model in starts for _, full in model._roots)
@@ -215,7 +228,10 @@ def _finished(
         tables[name] = _lower(value) if name in _FACTORED else value
     top, heights, converged = ascend(height, _packed(tables), tolerance, iterations)
     found = _unpacked(top, model, names, tied)[0]
-    return _in_basis(found, torch.linalg.inv(basis)), heights, converged
+    back = _in_basis(found, torch.linalg.inv(basis))
+    # Where R or Q is all but singular, a likelihood is right to fewer digits in one basis than in another.
+    kept = expected(back, values, observed)[1] >= max(heights) - tolerance
+    return back if kept else found, heights, converged
 
 
 def _in_basis(model: StateSpace, basis: Tensor) -> StateSpace:
