@@ -789,6 +789,7 @@ def test_too_many_states_never_cost_the_fit() -> None:
         found = StateSpace.fit(x, k, restarts=1, iterations=60)
         assert found.convergence is not None
         heights.append(found.convergence.log_likelihood)
+        assert (np.diff(found.convergence.history) >= 0).all()
         assert found.log_evidence(x).item() == pytest.approx(heights[-1], abs=1e-4)
     assert heights[0] < heights[1]
     with pytest.raises(ValueError, match="x should vary in every column, got 3 throughout column 1"):
