@@ -90,12 +90,12 @@ def fit(
     def finish(model: StateSpace, left: int) -> tuple[StateSpace, list[float], bool, float]:
         best, history, idle, fell = model, [-math.inf], 0, 0.0
         while True:
-            model, heights, converged = _finished(
+            kept, model, heights, converged = _finished(
                 model, values, observed, tied, tolerance, left + 1 - len(history)
             )
             top = max(heights) + constant
             gained = top - history[-1]
-            best = model if gained > 0 else best
+            best = kept if gained > 0 else best
             history += [max(height + constant, history[-1]) for height in heights]
             if converged and gained > -tolerance:
                 return best, history[1:], True, 0.0
@@ -195,8 +195,11 @@ def _random(values: Tensor, observed: Tensor, k: int, restarts: int, seed: int) 
 
 def _finished(
     model: StateSpace, values: Tensor, observed: Tensor, tied: bool, tolerance: float, iterations: int
-) -> tuple[StateSpace, list[float], bool]:
-    """Climb on by L-BFGS, in a basis of the state where its second moments are the unit matrix."""
+) -> tuple[StateSpace, StateSpace, list[float], bool]:
+    """Climb on by L-BFGS, in a basis of the state where its second moments are the unit matrix.
+
+    Gives the top in the basis that keeps its likelihood, in the one that was given, the heights, and whether it converged.
+    """
     moments, _ = expected(model, values, observed)
     basis = torch.linalg.cholesky(moments.states[:-1, :-1] / moments.count)
     model = _in_basis(model, basis)
@@ -231,7 +234,7 @@ def _finished(
     back = _in_basis(found, torch.linalg.inv(basis))
     # Where R or Q is all but singular, a likelihood is right to fewer digits in one basis than in another.
     kept = expected(back, values, observed)[1] >= max(heights) - tolerance
-    return back if kept else found, heights, converged
+    return back if kept else found, back, heights, converged
 
 
 def _in_basis(model: StateSpace, basis: Tensor) -> StateSpace:
