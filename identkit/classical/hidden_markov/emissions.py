@@ -23,6 +23,7 @@ from identkit.classical.hidden_markov.tables import (
     refuse_probabilities,
     select_exactly,
 )
+from identkit.classical.saddle_point import log_poisson
 from identkit.classical.shown import shown
 from identkit.model import families
 from identkit.model.model import Model
@@ -217,8 +218,7 @@ class PoissonEmission:
         rates = self.rates.cpu().numpy()
         logs = np.log1p((rates - rates[0]) / rates[0])
         differ = rates - rates[0]
-        factorial = torch.lgamma(torch.from_numpy(x) + 1).numpy()
-        common = (x * np.log(rates[0]) - rates[0] - factorial).sum(-1)
+        common = log_poisson(torch.from_numpy(x), torch.from_numpy(rates[0])).sum(-1).numpy()
         result = np.zeros((len(x), len(rates), x.shape[1]))
         for j in range(rates.shape[1]):
             result += x[:, None, :, j] * logs[:, j, None] - differ[:, j, None]

@@ -215,7 +215,7 @@ class FamilyMixture(FiniteMixture):
         return _checked(rows(x, self.parameters.shape[2], self.weights.device), self.member)
 
     def _log_densities(self, x: Tensor) -> Tensor:
-        return self.member.law(self.parameters).log_prob(x[:, None, :]).sum(2)
+        return self.member.log_density(x, self.parameters).sum(2)
 
     def _ratio(self, x: Tensor) -> tuple[Tensor, Tensor]:
         own = self.parameters[:, self._support]

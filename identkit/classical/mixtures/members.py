@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, distributions
 
+from identkit.classical.saddle_point import log_binomial, log_gamma, log_poisson
 from identkit.model import families
 
 _GAUSS = np.polynomial.legendre.leggauss(12)
@@ -44,6 +45,10 @@ class Member(ABC):
     @abstractmethod
     def law(self, parameters: Tensor) -> distributions.Distribution:
         """Torch's distribution of these parameters, of batch shape (K, d)."""
+
+    def log_density(self, x: Tensor, parameters: Tensor) -> Tensor:
+        """``log p(x; θ)`` in nats, (n, K, d), without cancellation."""
+        return self.law(parameters).log_prob(x[:, None, :])
 
     @abstractmethod
     def statistics(self, x: Tensor) -> Tensor:
@@ -93,6 +98,9 @@ class Poisson(_Counts):
 
     def law(self, parameters: Tensor) -> distributions.Distribution:
         return distributions.Poisson(parameters[0], validate_args=False)
+
+    def log_density(self, x: Tensor, parameters: Tensor) -> Tensor:
+        return log_poisson(x[:, None, :], parameters[0])
 
     def gains(self, own: Tensor, first: Tensor) -> Tensor:
         return torch.stack([_log_quotient(own[0], first[0]), first[0] - own[0]])
@@ -158,6 +166,9 @@ class Binomial(Member):
 
     def law(self, parameters: Tensor) -> distributions.Distribution:
         return distributions.Binomial(self.count, parameters[0], validate_args=False)
+
+    def log_density(self, x: Tensor, parameters: Tensor) -> Tensor:
+        return log_binomial(x[:, None, :], self.count, parameters[0])
 
     def statistics(self, x: Tensor) -> Tensor:
         return torch.stack([x, self.count - x], 1)
@@ -237,6 +248,9 @@ class Gamma(Member):
 
     def law(self, parameters: Tensor) -> distributions.Distribution:
         return distributions.Gamma(parameters[0], parameters[1], validate_args=False)
+
+    def log_density(self, x: Tensor, parameters: Tensor) -> Tensor:
+        return log_gamma(x[:, None, :], *parameters)
 
     def statistics(self, x: Tensor) -> Tensor:
         return torch.stack([x.log(), x, torch.ones_like(x)], 1)
