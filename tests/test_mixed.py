@@ -142,7 +142,7 @@ def test_a_thin_crooked_ridge_is_answered():
     ("likelihood", "x"),
     [
         ("observe x ~ Normal(z[1] + 2*z[2]*z[3], 1/10)", [[0.7]]),
-        ("observe x[3] ~ Normal([z[1]^2, z[2]^2, z[3]^2], 1/10)", [[0.5, 0.6, 0.9]]),
+        ("observe x[3] ~ Normal([(z[1]+z[2])^2, (z[2]+z[3])^2, (z[3]-z[1])^2], 1/10)", [[0.5, 0.6, 0.9]]),
     ],
     ids=["a ridge thinner than any grid", "eight sharp peaks"],
 )
@@ -153,3 +153,12 @@ def test_what_would_take_minutes_is_refused_in_seconds(likelihood: str, x: list[
     ):
         collapse(f"z[3] ~ Normal(0, 1); {likelihood}", x)
     assert time.perf_counter() - start < 120  # 2 s on an idle machine
+
+
+def test_eight_sharp_peaks_of_latents_that_nothing_joins_are_integrated_one_by_one():
+    x = [0.5, 0.6, 0.9]
+    whole = collapse("z[3] ~ Normal(0, 1); observe x[3] ~ Normal([z[1]^2, z[2]^2, z[3]^2], 1/10)", [x])
+    each = [collapse("z ~ Normal(0, 1); observe x ~ Normal(z^2, 1/10)", [[value]]) for value in x]
+    assert whole.kl.item() == pytest.approx(sum(one.kl.item() for one in each), rel=1e-9)
+    assert whole.kl_per_latent[0].tolist() == pytest.approx([one.kl.item() for one in each], rel=1e-9)
+    assert whole.log_evidence.item() == pytest.approx(sum(one.log_evidence.item() for one in each), rel=1e-9)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -225,6 +226,15 @@ class Interrupting(ELBO):
         return found
 
 
+@pytest.fixture
+def listening() -> Iterator[None]:
+    """A shell's background jobs, as this one may be, begin with Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("listening")
 def test_ctrl_c_within_a_step_waits_for_its_end(tmp_path):
     """The resumed run has the weights of one that nobody interrupted, to the bit; and the handler is put back."""
     before = signal.getsignal(signal.SIGINT)
