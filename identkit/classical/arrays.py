@@ -178,17 +178,21 @@ def positive(value: Any, name: str) -> float:
     return number
 
 
+_NARROW = 64  # columns of factor analysis, up to which numpy's products pay
+
+
 def thin_product(
     left: Float[Tensor, "n d"], right: Float[Tensor, "d k"], out: Float[Tensor, "n k"]
 ) -> Float[Tensor, "n k"]:
     """Write ``left @ right`` into `out`, for many rows and few columns.
 
-    On a processor by numpy, whose OpenBLAS takes a third of the time of torch's MKL where k is small (8 or 16).
+    On a processor by numpy, whose OpenBLAS takes a third of the time of torch's MKL where k is small (8 or 16). Not where d
+    is large and blocks are short: OpenBLAS's threads spin on after each product, in the way of torch's.
 
     >>> thin_product(torch.ones(3, 2), torch.ones(2, 1), torch.empty(3, 1)).T
     tensor([[2., 2., 2.]])
     """
-    if left.device.type == "cpu" and out.is_contiguous():
+    if left.device.type == "cpu" and out.is_contiguous() and left.shape[1] <= _NARROW:
         np.dot(left.numpy(), right.numpy(), out=out.numpy())
         return out
     return torch.mm(left, right, out=out)
