@@ -60,10 +60,6 @@ class Record:
         """Where the files go; None: nowhere."""
         return self.arguments.out or (None if self.smoke else RESULTS)
 
-    def part(self, stem: str) -> Path | None:
-        """Where a long script keeps what it has so far."""
-        return None if self.folder is None else self.folder / f"{stem}.part.json"
-
     def write(self, found: Mapping[str, Any], *, stem: str | None = None, **figures: Figure) -> None:
         """Write ``name.json`` and ``name.png`` (``name_figure.png`` for other figures than `main`).
 

@@ -14,8 +14,8 @@ from dataclasses import replace
 from typing import Any
 
 import identkit as ik
-from experiments.record import RESULTS, Record
-from experiments.tables import Budget, Method, figure, first, summary, table
+from experiments.record import Record
+from experiments.tables import Budget, Method, first, report
 from identkit.lidvae.datasets import Dataset, binarised, pinwheel
 from identkit.lidvae.datasets.named import IMAGES
 from identkit.lidvae.objectives import BetaVAE, Lagging, SemiAmortised
@@ -24,34 +24,22 @@ SIGMA = 0.2  # of the pinwheel, whose arms are .05 across and .3 along
 BETA = 0.5
 CLIMB_RATE = 0.05  # of SA-VAE; times its clip of 5, a row's mean moves by at most .25 a step
 ARMS, CLUSTERS = 5, 10
-SAVED = RESULTS / "table_images_pinwheel_lidvae"
-"""The weights of one small run, from which a test recomputes its row."""
 
+_CPU = Budget(
+    rows=10_000,
+    epochs=10,
+    seeds=2,
+    batch_size=128,
+    learning_rate=2e-3,
+    latents=16,
+    hidden=128,
+    climb=5,
+    lead=10,
+    samples=50,
+)
 BUDGETS = {
-    "cpu": Budget(
-        rows=10_000,
-        epochs=10,
-        seeds=2,
-        batch_size=128,
-        learning_rate=2e-3,
-        latents=16,
-        hidden=128,
-        climb=5,
-        lead=10,
-        samples=50,
-    ),
-    "short": Budget(
-        rows=5_000,
-        epochs=10,
-        seeds=2,
-        batch_size=128,
-        learning_rate=4e-3,
-        latents=16,
-        hidden=64,
-        climb=5,
-        lead=5,
-        samples=20,
-    ),
+    "cpu": _CPU,
+    "short": replace(_CPU, rows=5_000, learning_rate=4e-3, hidden=64, lead=5, samples=20),
     "gpu": Budget(
         rows=70_000,
         epochs=100,
@@ -64,17 +52,8 @@ BUDGETS = {
         lead=20,
         samples=500,
     ),
-    "smoke": Budget(
-        rows=320,
-        epochs=1,
-        seeds=2,
-        batch_size=64,
-        learning_rate=2e-3,
-        latents=3,
-        hidden=16,
-        climb=2,
-        lead=5,
-        samples=5,
+    "smoke": replace(
+        _CPU, rows=320, epochs=1, batch_size=64, latents=3, hidden=16, climb=2, lead=5, samples=5
     ),
 }
 
@@ -135,14 +114,8 @@ def main() -> None:
     if name == "pinwheel":
         budget = planar(budget)
     data = data_of(name, budget.rows)
-    stem = f"table_images_{name}"
-    weights = {} if record.folder is None or name != "pinwheel" else {"LIDVAE": record.folder / SAVED.name}
-    rows = table(methods(data, budget), data, budget, part=record.part(stem), weights=weights)
-    facts = summary(rows, data, budget)
-    if name == "pinwheel":
-        facts["sigma"] = SIGMA
-    print("by log p(x): " + " > ".join(facts["by_log_likelihood"]))
-    record.write(facts, stem=stem, main=figure(facts, data.name))
+    own: dict[str, Any] = {"keep": "LIDVAE", "sigma": SIGMA} if name == "pinwheel" else {}
+    report(record, f"table_images_{name}", methods(data, budget), data, budget, **own)
 
 
 if __name__ == "__main__":

@@ -12,70 +12,47 @@ method: two decoder rates.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import identkit as ik
-from experiments.record import RESULTS, Record
-from experiments.tables import Budget, Method, figure, first, summary, table
+from experiments.record import Record
+from experiments.tables import Budget, Method, first, report
 from identkit.lidvae.datasets import Dataset, from_text, markov_sequences
 from identkit.lidvae.objectives import BetaVAE, Lagging, SemiAmortised
 
 LENGTH, WORDS = 20, 2_000
 BETA = 0.5
 CLIMB_RATE = 0.05  # of SA; times its clip of 5, a row's mean moves by at most .25 a step
-SAVED = RESULTS / "table_sequences_lidsvae"
-"""The weights of one run, from which a test recomputes its row."""
 
+_CPU = Budget(
+    rows=5_000,
+    epochs=10,
+    seeds=2,
+    batch_size=64,
+    learning_rate=4e-3,
+    latents=2,
+    hidden=32,
+    climb=5,
+    lead=10,
+    samples=50,
+)
 BUDGETS = {
-    "cpu": Budget(
-        rows=5_000,
-        epochs=10,
-        seeds=2,
-        batch_size=64,
-        learning_rate=4e-3,
-        latents=2,
-        hidden=32,
-        climb=5,
-        lead=10,
-        samples=50,
-    ),
-    "short": Budget(
-        rows=4_000,
-        epochs=6,
-        seeds=2,
-        batch_size=128,
-        learning_rate=8e-3,
-        latents=2,
-        hidden=32,
-        climb=5,
-        lead=5,
-        samples=20,
-    ),
-    "gpu": Budget(
+    "cpu": _CPU,
+    "short": replace(_CPU, rows=4_000, epochs=6, batch_size=128, learning_rate=8e-3, lead=5, samples=20),
+    "gpu": replace(
+        _CPU,
         rows=100_000,
         epochs=40,
         seeds=3,
-        batch_size=64,
         learning_rate=2e-3,
-        latents=2,
         hidden=128,
         climb=10,
         lead=20,
         samples=500,
     ),
-    "smoke": Budget(
-        rows=160,
-        epochs=1,
-        seeds=2,
-        batch_size=64,
-        learning_rate=4e-3,
-        latents=2,
-        hidden=8,
-        climb=2,
-        lead=5,
-        samples=5,
-    ),
+    "smoke": replace(_CPU, rows=160, epochs=1, hidden=8, climb=2, lead=5, samples=5),
 }
 
 
@@ -117,11 +94,7 @@ def main() -> None:
     budget = BUDGETS[record.preset]
     data = data_of(text, budget.rows)
     stem = "table_sequences" if text is None else f"table_sequences_{text.stem}"
-    weights = {} if record.folder is None or text is not None else {"LIDSVAE": record.folder / SAVED.name}
-    rows = table(methods(data, budget), data, budget, part=record.part(stem), weights=weights)
-    facts = summary(rows, data, budget)
-    print("by log p(x): " + " > ".join(facts["by_log_likelihood"]))
-    record.write(facts, stem=stem, main=figure(facts, data.name))
+    report(record, stem, methods(data, budget), data, budget, keep="LIDSVAE" if text is None else None)
 
 
 if __name__ == "__main__":

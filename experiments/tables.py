@@ -24,7 +24,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 import identkit as ik
-from experiments.record import RESULTS, shown, spread
+from experiments.record import RESULTS, Record, shown, spread
 from identkit.lidvae.checkpoints import read_json, write_json
 from identkit.lidvae.datasets import Dataset
 from identkit.lidvae.members import member
@@ -231,6 +231,34 @@ def summary(rows: Mapping[str, Mapping[str, Any]], data: Dataset, budget: Budget
         "by_log_likelihood": by_likelihood,
         "methods": dict(rows),
     }
+
+
+def report(
+    record: Record,
+    stem: str,
+    methods: Sequence[Method],
+    data: Dataset,
+    budget: Budget,
+    *,
+    keep: str | None = None,
+    **further: Any,
+) -> None:
+    """Make a table, or go on with it, and write it as ``stem.json`` and ``stem.png``.
+
+    Args:
+        record: the script's.
+        stem: of the files.
+        methods, data, budget: as `table` takes them.
+        keep: the method whose weights are kept, in the folder ``stem_method``: a test recomputes its row from them.
+        further: facts of the script's own.
+    """
+    folder = record.folder
+    part = None if folder is None else folder / f"{stem}.part.json"
+    weights = {} if folder is None or keep is None else {keep: folder / f"{stem}_{keep.lower()}"}
+    rows = table(methods, data, budget, part=part, weights=weights)
+    facts = {**summary(rows, data, budget), **further}
+    print("by log p(x): " + " > ".join(facts["by_log_likelihood"]))
+    record.write(facts, stem=stem, main=figure(facts, data.name))
 
 
 def markdown(facts: Mapping[str, Any]) -> str:

@@ -90,10 +90,9 @@ def datum_row(
     title: tuple[str, str],
     judge: Callable[[float, float, tuple[float, float] | None], bool | None],
     *,
-    scope: str = "data",
     size: int = 1,
 ) -> Row:
-    """Datum i, jointly or in one latent, whose KL is the conditional one (theory/T3) and has no band.
+    """Datum i, jointly or in one latent; a latent's row is judged by its conditional KL and has no band (theory/T3).
 
     Args:
         i: from 0.
@@ -102,7 +101,6 @@ def datum_row(
         measured: what the posteriors say.
         title: model and setting.
         judge: takes the KL that counts, its error and its band, says whether the theorem holds.
-        scope: of the level.
         size: how many rows of the data are one datum.
     """
     column = None if latent is None else measured.names.index(latent)
@@ -113,7 +111,7 @@ def datum_row(
     return Row(
         model=title[0],
         setting=title[1],
-        scope=scope,
+        scope="data",
         latent=latent,
         datum=i + 1,
         level=level.value,
