@@ -182,12 +182,12 @@ def zoo():
 
 def prior_in_torch(face):
     """The prior as a torch distribution, where all latents have one family and no parents; else None."""
-    told = [face.independent_prior(j) for j in range(len(face.latent_names))]
     families = {"Normal": td.Normal, "Uniform": td.Uniform, "Beta": td.Beta, "Gamma": td.Gamma}
-    names = {entry[0] for entry in told if entry is not None}
-    if None in told or len(names) != 1 or not names <= families.keys():
+    laws = [statement.family for statement in face.model.latents for _ in statement.symbols]
+    names = {law.name for law in laws}
+    if len(names) != 1 or not names <= families.keys() or any(law.free_symbols for law in laws):
         return None
-    numbers = torch.tensor([entry[1] for entry in told], dtype=torch.float64)
+    numbers = torch.tensor([[float(a) for a in law.arguments] for law in laws], dtype=torch.float64)
     return families[names.pop()](numbers[:, 0], numbers[:, 1])
 
 

@@ -51,7 +51,7 @@ def test_its_hessian_is_the_jacobian_symmetric_and_at_least_alpha(g: BrenierMap)
     assert values.max() <= g.upper_lipschitz()
     v = normal(1, 1000, 2, seed=9)
     product = (hessian @ v.unsqueeze(3)).squeeze(3)
-    assert (g.hessian_vector(x, v) - product).abs().max() < 1e-12 * (1 + product.abs().max())
+    assert (g.curvature(x)(v) - product).abs().max() < 1e-12 * (1 + product.abs().max())
 
 
 def test_no_search_finds_a_slope_outside_the_constants(g: BrenierMap) -> None:

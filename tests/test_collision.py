@@ -10,6 +10,7 @@ import torch.distributions as td
 from torch import nn
 
 from identkit.numeric.collision import Collisions, collisions
+from identkit.numeric.merged import NEAR, Merged, merged
 from identkit.numeric.probed import probed
 
 ONE = td.Normal(torch.zeros(1), torch.ones(1))
@@ -69,7 +70,7 @@ def test_a_helix_of_small_pitch_is_indistinguishable_and_not_confirmed(pitch):
     assert all(pair.confirmed is None for pair in c.pairs)
     near = [pair for pair in c.pairs if pair.kind == "near"]
     assert bool(near) == (pitch < 1e-4)  # (2π·1e-3/0.1)² = 4e-3 nats are no longer near
-    assert all(pair.divergence <= c.tolerance for pair in near)
+    assert all(pair.divergence <= NEAR for pair in near)
 
 
 @pytest.mark.parametrize("weight", [1e-4, 1e-9, 1e-13])
@@ -232,31 +233,34 @@ def test_in_float32_only_equality_to_the_last_bit_confirms():
     assert shares(weak) == (0, 0) and all(pair.confirmed is None for pair in weak.pairs)
 
 
+def partition(decoder, prior: td.Distribution, likelihood=gaussian) -> Merged:
+    return merged(probed(decoder, prior, likelihood))
+
+
 def test_identical_embeddings_merge_two_states():
     embedding = torch.tensor([0.0, 1.0, 1.0, 3.0])
-    c = found(
+    states = partition(
         lambda z: embedding[z.flatten().long()].reshape(-1, 1), td.Categorical(torch.ones(1, 4) / 4)
     )  # H17
-    assert c.states is not None and c.states.groups == ((1, 2), (0,), (3,)) and c.states.bitwise
-    assert c.isolated.tolist() == [False, True, True, False]
+    assert states.groups == ((1, 2), (0,), (3,)) and states.bitwise
 
 
 def test_xor_merges_opposite_corners():
-    c = found(  # H18
+    states = partition(  # H18
         lambda z: 0.1 + 0.8 * (z[:, :1] - z[:, 1:]).abs(),
         td.Bernoulli(probs=torch.full((2,), 0.5)),
         lambda f: td.Bernoulli(probs=f),
     )
-    assert c.states is not None and c.states.groups == ((0, 3), (1, 2))
-    assert {pair.latents for pair in c.pairs} == {("z[1]", "z[2]")}
+    assert states.groups == ((0, 3), (1, 2))
 
 
 def test_states_that_nearly_agree_stay_apart():
     means = torch.tensor([0.0, 1.0, 1.0 + 1e-9, 5.0], dtype=torch.float64)
-    c = found(lambda z: means[z.flatten().long()].reshape(-1, 1), td.Categorical(torch.ones(1, 4) / 4))
-    assert c.states is not None and len(c.states.groups) == 4
-    assert [pair[:2] for pair in c.states.near] == [(1, 2)]
-    assert c.near.tolist() == [False, True, True, False] and not c.isolated.any()
+    states = partition(
+        lambda z: means[z.flatten().long()].reshape(-1, 1), td.Categorical(torch.ones(1, 4) / 4)
+    )
+    assert len(states.groups) == 4
+    assert [pair[:2] for pair in states.near] == [(1, 2)]
 
 
 def test_a_search_is_the_same_for_the_same_seed_and_leaves_chance_alone():
@@ -271,3 +275,8 @@ def test_a_density_alone_is_refused():
     density = probed(lambda x, z: -((x - z[:, 0]) ** 2), TWO, x=torch.zeros(3))
     with pytest.raises(ValueError, match="give a decoder and a likelihood"):
         collisions(density)
+
+
+def test_a_finite_prior_is_refused():
+    with pytest.raises(ValueError, match="prior should be continuous"):
+        found(lambda z: z, td.Bernoulli(probs=torch.full((2,), 0.5)))

@@ -250,15 +250,6 @@ def test_states_are_zero_based_in_torch_also_inside_a_mixture():
     assert set(c.sample(200, torch.Generator().manual_seed(0))[1].flatten().tolist()) == {0.0, 1.0}
 
 
-def test_independent_priors_are_named():
-    c = compiled(wide())
-    assert c.independent_prior(1) == ("Normal", (0.0, 1.0)) and c.independent_prior(2) == ("Beta", (2.0, 3.0))
-    chained = compiled(ik.parse("z ~ Normal(0, 1); u ~ Normal(z, 1); observe x ~ Normal(u, 1)"))
-    assert chained.independent_prior(1) is None
-    with pytest.raises(IndexError, match=r"latent should be in 0\.\.2, got 3"):
-        c.independent_prior(3)
-
-
 def test_samples_repeat_with_their_seed_and_pass_the_door():
     x, z = draws(300, seed=7)
     again, _ = draws(300, seed=7)

@@ -85,13 +85,6 @@ class BrenierMap(nn.Module, abc.ABC):
         product = self._curvature(in_members(x, self.members, self.dimension))
         return lambda v: self.alpha[:, None, None] * v + product(v)
 
-    def hessian_vector(
-        self, x: Float[Tensor, "*e n d"], v: Float[Tensor, "*e n d"]
-    ) -> Float[Tensor, "*e n d"]:
-        """``∇g(x) v``, without forming the Hessian."""
-        rows, vectors = (in_members(each, self.members, self.dimension) for each in (x, v))
-        return like_rows(self.curvature(rows)(vectors), x)
-
     def lower_lipschitz(self) -> float:
         """α, of the least convex member: ``‖g(x) − g(x′)‖ ≥ α‖x − x′‖``."""
         return float(self.alpha.min())

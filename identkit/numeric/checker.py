@@ -25,6 +25,7 @@ from identkit.numeric.flatness import along
 from identkit.numeric.found import Found, translations
 from identkit.numeric.generators import generators
 from identkit.numeric.krawczyk import partners
+from identkit.numeric.merged import NEAR
 from identkit.numeric.on_data import check_density
 from identkit.numeric.probed import Probed, probed
 from identkit.numeric.record import Record
@@ -223,7 +224,7 @@ def _say_what_was_tried(found: Found, ranks: Spectrum, met: Collisions) -> None:
             )
     if bool(met.near.any()):
         found.assumptions.append(
-            f"{met.share(met.near):.0%} of random latents have a partner within {met.tolerance:g} nats that is not "
+            f"{met.share(met.near):.0%} of random latents have a partner within {NEAR:g} nats that is not "
             "known to have the same law: indistinguishable in practice"
         )
 

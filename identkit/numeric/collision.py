@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from identkit.numeric.fibres import Ranks, abrupt, ranks, walk
-from identkit.numeric.merged import Merged, merged
+from identkit.numeric.merged import NEAR
 from identkit.numeric.probed import Probed
 from identkit.numeric.rounding import seen_above
 from identkit.numeric.search import Yardstick, approach, polish, yardstick
@@ -26,6 +26,7 @@ from identkit.numeric.symmetry import Symmetry, symmetries
 _WORK = 1 << 23  # entries of all Jacobians of one step of the search
 _SHOWN = 16  # pairs that are kept as examples
 _FEW = 3  # partners of one latent that are looked at closely
+_SEPARATION = 0.1  # of two latents that count as different, in spreads of the prior (half its central 68 %)
 _TANGENT = 1e-5  # relative part of one end's Jacobian that may stick out of the other's range
 _WIDE = 3.0  # spreads of the prior over which some starts are scattered: periods are longer than the prior is wide
 
@@ -43,63 +44,48 @@ class Collision:
     """Symmetrised KL of the two laws, nats; nan where torch has no closed form."""
     kind: str
     """isolated (full rank at both ends), continuum (flat directions at both ends), singular (flat at one end only, or
-    images that cross), near (the laws differ by more than rounding), or states (of a finite prior)."""
+    images that cross) or near (the laws differ by more than rounding)."""
     confirmed: str | None
     """How the laws were found equal: symmetry (a map that holds at fresh draws), root (all parameters agree but for
-    rounding and the images are tangent), walk (a curve of equal laws leads there), bitwise; None: indistinguishable to
-    `divergence` nats, and no more is claimed."""
+    rounding and the images are tangent), walk (a curve of equal laws leads there); None: indistinguishable to `divergence`
+    nats, and no more is claimed."""
     latents: tuple[str, ...]
     """The latents in which the two differ."""
 
 
 @dataclass(frozen=True)
 class Collisions:
-    """What the search found, over random draws z from the prior, or over all states of a finite one."""
+    """What the search found, over random draws z from the prior."""
 
     draws: Float[Tensor, "n k"]
     """The latents whose partners were searched."""
     flatness: Int[Tensor, " n"]
     """At each draw, the dimensions along which no parameter of the law moves by more than its rounding."""
     flat: Bool[Tensor, " n"]
-    """Where a curve of equal laws was walked, `separation` spreads of the prior away."""
+    """Where a curve of equal laws was walked, a tenth of the prior's spread away."""
     isolated: Bool[Tensor, " n"]
-    """Where there is a confirmed partner and no flat direction, here or there; for states: a state of equal law."""
+    """Where there is a confirmed partner and no flat direction, here or there."""
     near: Bool[Tensor, " n"]
-    """Where there is a partner within `tolerance` nats that was not confirmed."""
+    """Where there is a partner within a millionth of a nat that was not confirmed."""
     pairs: tuple[Collision, ...]
     """Examples, the confirmed ones first."""
     symmetries: tuple[Symmetry, ...]
-    states: Merged | None
-    """For a finite prior the partition of its states."""
-    separation: float
-    """Distance from which on two latents count as different, in spreads of the prior."""
-    tolerance: float
-    """Symmetrised KL below which two laws count as near, nats."""
 
     def share(self, where: Bool[Tensor, " n"]) -> float:
         """The share of the draws at which something holds: an estimate of its prior mass."""
         return float(where.double().mean())
 
 
-def collisions(
-    p: Probed,
-    *,
-    seed: int = 0,
-    draws: int | None = None,
-    starts: int | None = None,
-    separation: float = 0.1,
-    tolerance: float = 1e-6,
-) -> Collisions:
+def collisions(p: Probed, *, seed: int = 0, draws: int | None = None) -> Collisions:
     """Search partners ``z′`` with the law of z, at random prior draws z, from many starts at once.
 
     Args:
+        seed: of the draws and starts.
         draws: how many z are tried; by default 4 to 64, as the size of the law and the number of latents allow.
-        starts: starts for each; by default 2 to 16.
-        separation: how far z′ has to be from z, in spreads of the prior (half its central 68 %).
-        tolerance: symmetrised KL in nats below which laws are reported as near.
 
     Raises:
-        ValueError: only a log density on given data is known, no law.
+        ValueError: only a log density on given data is known, no law; or the prior is finite, whose states are all
+            compared (`identkit.numeric.merged`).
 
     >>> import torch.distributions as td
     >>> from identkit.numeric.probed import probed
@@ -113,28 +99,28 @@ def collisions(
             "give a decoder and a likelihood"
         )
     if p.prior.states is not None:
-        return _of_states(p, p.prior.states, separation, tolerance, seed)
+        raise ValueError(
+            "prior should be continuous for a search of collisions, got one on finitely many states"
+        )
     yard = yardstick(p, seed)
     pairs = _WORK // (len(yard.parameter_scale) * yard.size)
-    starts = starts or (16 if pairs >= 1024 else 4 if pairs >= 64 else 2)
+    starts = 16 if pairs >= 1024 else 4 if pairs >= 64 else 2
     z = p.prior.sample(draws or max(4, min(64 if pairs >= 1024 else 16, pairs // starts)), seed + 1)
     here = ranks(yard, z)
-    found = _partners(yard, z, here, starts, separation, tolerance, seed)
+    found = _partners(yard, z, here, starts, seed)
     sure = found.root & found.trusted
     maps = symmetries(yard, z[found.of[sure]][:_SHOWN], found.two[sure][:_SHOWN], seed)
     if p.dtype != torch.float64:
         maps = tuple(symmetry for symmetry in maps if symmetry.bitwise)
-    confirmed, near, examples = _confirmed(yard, z, found, maps, separation)
-    ends, arrived, flatness = _walked(yard, z, here, separation, seed)
+    confirmed, near, examples = _confirmed(yard, z, found, maps)
+    ends, arrived, flatness = _walked(yard, z, here, seed)
     examples += _walks(yard, z, ends, arrived)
-    full = here.weakest >= seen_above(here.columns.shape[1], separation)
+    full = here.weakest >= seen_above(here.columns.shape[1], _SEPARATION)
     for symmetry in maps:
         image = symmetry(z)
-        confirmed |= full & yard.inside(image) & (yard.distance(z, image) >= separation)
+        confirmed |= full & yard.inside(image) & (yard.distance(z, image) >= _SEPARATION)
     examples.sort(key=lambda pair: (pair.confirmed is None, pair.kind != "isolated", pair.distance))
-    return Collisions(
-        z, flatness, arrived, confirmed, near, tuple(examples[:_SHOWN]), maps, None, separation, tolerance
-    )
+    return Collisions(z, flatness, arrived, confirmed, near, tuple(examples[:_SHOWN]), maps)
 
 
 @dataclass(frozen=True)
@@ -155,13 +141,11 @@ class _Partners:
     so do most other such pairs."""
 
 
-def _partners(
-    yard: Yardstick, z: Tensor, here: Ranks, starts: int, separation: float, tolerance: float, seed: int
-) -> _Partners:
+def _partners(yard: Yardstick, z: Tensor, here: Ranks, starts: int, seed: int) -> _Partners:
     of = torch.arange(len(z), device=z.device).repeat_interleave(starts)
     begun = _starts(yard, z, starts, seed).reshape(-1, yard.size)
-    two, apart = approach(yard, z[of], begun, tolerance)
-    good = (apart <= tolerance) & (yard.distance(z[of], two) >= separation) & yard.inside(two)
+    two, apart = approach(yard, z[of], begun, NEAR)
+    good = (apart <= NEAR) & (yard.distance(z[of], two) >= _SEPARATION) & yard.inside(two)
     of, two = of[good], two[good]
     chosen = _nearest(of, yard.distance(z[of], two), here.rank < yard.size)
     of, two = of[chosen], two[chosen]
@@ -170,10 +154,10 @@ def _partners(
         return _Partners(of, two, no, no, no, no)
     root = polish(yard, z[of], two)
     exact = root.residual <= 1
-    exact &= yard.inside(root.two) & (yard.distance(z[of], root.two) >= separation)
+    exact &= yard.inside(root.two) & (yard.distance(z[of], root.two) >= _SEPARATION)
     two = torch.where(exact.unsqueeze(1), root.two, two)
     there = ranks(yard, two)
-    threshold = seen_above(there.columns.shape[1], separation)
+    threshold = seen_above(there.columns.shape[1], _SEPARATION)
     full = (here.weakest[of] >= threshold) & (there.weakest >= threshold)
     flat = (here.rank[of] < yard.size) & (there.rank < yard.size)
     trusted = _trusted(yard, z[of], two, exact)
@@ -235,7 +219,7 @@ def _per(columns: Tensor, rounding: Tensor, common: Tensor) -> Tensor:
 
 
 def _confirmed(
-    yard: Yardstick, z: Tensor, found: _Partners, maps: tuple[Symmetry, ...], separation: float
+    yard: Yardstick, z: Tensor, found: _Partners, maps: tuple[Symmetry, ...]
 ) -> tuple[Tensor, Tensor, list[Collision]]:
     """Which draws have a confirmed partner apart from any continuum, which only a near one, and the pairs."""
     confirmed = torch.zeros(len(z), dtype=torch.bool, device=z.device)
@@ -261,9 +245,7 @@ def _confirmed(
     return confirmed, near, pairs
 
 
-def _walked(
-    yard: Yardstick, z: Tensor, here: Ranks, separation: float, seed: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def _walked(yard: Yardstick, z: Tensor, here: Ranks, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Where walks from the draws with flat directions end, whether they arrived, and the flat dimensions.
 
     More flat directions than elsewhere have to end abruptly: an analytic decoder has the same rank almost everywhere,
@@ -274,7 +256,7 @@ def _walked(
     least = int(flatness.min())
     at = torch.nonzero(flatness > 0).squeeze(1)
     if len(at):
-        ends[at], arrived[at] = walk(yard, z[at], here.flat[at], separation, seed)
+        ends[at], arrived[at] = walk(yard, z[at], here.flat[at], _SEPARATION, seed)
         arrived &= _trusted(yard, z, ends, flatness > 0)
     more = torch.nonzero(arrived & (flatness > least)).squeeze(1)
     if len(more):
@@ -311,26 +293,3 @@ def differing(yard: Yardstick, one: Float[Tensor, " k"], two: Float[Tensor, " k"
     """The names of the latents in which two differ by more than a millionth of the prior's spread."""
     moved = ((two - one).abs() > 1e-6 * yard.scale).tolist()
     return tuple(name for name, differs in zip(yard.p.prior.names, moved, strict=True) if differs)
-
-
-def _of_states(p: Probed, states: Tensor, separation: float, tolerance: float, seed: int) -> Collisions:
-    """The partition of the states of a finite prior in the form of a search; the shares are of states, not of mass."""
-    partition = merged(p, tolerance, seed)
-    yard = yardstick(p, seed)
-    none = torch.zeros(len(states), dtype=torch.bool, device=states.device)
-    equal, near = none.clone(), none.clone()
-    pairs = []
-    together = [(group[0], other, True) for group in partition.groups for other in group[1:]]
-    apart = [(i, j, False) for i, j, _ in partition.near]
-    for i, j, same in together + apart:
-        (equal if same else near)[[i, j]] = True
-        if len(pairs) < _SHOWN:
-            nats = float(divergence(yard, states[i : i + 1], states[j : j + 1]))
-            distance = float(yard.distance(states[i], states[j]))
-            how = "bitwise" if partition.bitwise else "root"
-            latents = differing(yard, states[i], states[j])
-            pairs.append(
-                Collision(states[i], states[j], distance, nats, "states", how if same else None, latents)
-            )
-    flatness = torch.zeros(len(states), dtype=torch.long, device=states.device)
-    return Collisions(states, flatness, none, equal, near, tuple(pairs), (), partition, separation, tolerance)

@@ -16,6 +16,8 @@ from identkit.numeric.prior import Prior
 from identkit.numeric.probed import Probed
 from identkit.numeric.rounding import in_units, unit
 
+NEAR = 1e-6
+"""Nats of symmetrised KL below which two laws are reported as hard to tell apart."""
 _VIEWS = 8  # random projections by which states are sorted before they are compared in full
 
 
@@ -26,16 +28,16 @@ class Merged:
     groups: tuple[tuple[int, ...], ...]
     """Indices into ``prior.states`` (0-based), every state in one group, largest groups first."""
     near: tuple[tuple[int, int, float], ...]
-    """States of different groups whose laws are within the tolerance, with their symmetrised KL in nats."""
+    """States of different groups whose laws are within `NEAR`, with their symmetrised KL in nats."""
     bitwise: bool
     """Whether the laws within each group are equal to the last bit; else but for rounding."""
 
 
-def merged(p: Probed, tolerance: float, seed: int = 0) -> Merged:
+def merged(p: Probed, seed: int = 0) -> Merged:
     """Compare the laws of all states of a finite prior.
 
     States are sorted by random projections of their laws, and only neighbours are compared in full: equal laws are
-    neighbours in every projection. `near` lists such neighbours within `tolerance` nats, and is no complete list.
+    neighbours in every projection. `near` lists such neighbours within `NEAR` nats, and is no complete list.
     """
     states = p.prior.states
     if states is None:
@@ -43,7 +45,7 @@ def merged(p: Probed, tolerance: float, seed: int = 0) -> Merged:
     seen = _views(p, states, seed)
     groups, bitwise = _partition(p, states, seen)
     representatives = torch.tensor([group[0] for group in groups], device=states.device)
-    near = _near(p, states, representatives, seen[0], tolerance)
+    near = _near(p, states, representatives, seen[0])
     return Merged(tuple(sorted(groups, key=lambda g: (-len(g), g))), near, bitwise)
 
 
@@ -111,7 +113,7 @@ def _same_as_first(p: Probed, states: Tensor, members: Tensor) -> tuple[Tensor, 
 
 
 def _near(
-    p: Probed, states: Tensor, representatives: Tensor, views: Tensor, tolerance: float
+    p: Probed, states: Tensor, representatives: Tensor, views: Tensor
 ) -> tuple[tuple[int, int, float], ...]:
     pairs: set[tuple[int, int]] = set()
     for view in views[representatives].T:
@@ -126,6 +128,6 @@ def _near(
         except NotImplementedError:
             return ()
         for (i, j), nats in zip(part.tolist(), apart.tolist(), strict=True):
-            if nats <= tolerance:
+            if nats <= NEAR:
                 near.append((i, j, nats))
     return tuple(near)

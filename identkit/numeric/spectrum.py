@@ -77,11 +77,6 @@ class Spectrum:
         counts = Counter(self.rank.tolist())
         return {rank: counts[rank] / len(self.rank) for rank in sorted(counts)}
 
-    @property
-    def stands_still(self) -> bool:
-        """Whether the null directions are the same at every draw; else they turn, as those of a rotation do."""
-        return bool((self.size - self.rank == self.shared_null.shape[1]).all())
-
 
 def spectrum(p: Probed, *, draws: int = DRAWS, seed: int = 0) -> Spectrum:
     """Compute the pulled-back Fisher spectrum at prior draws.

@@ -21,7 +21,6 @@ from identkit.numeric.rounding import of_states
 from identkit.numeric.state_proof import states as prove_states
 from identkit.verdict import Certificate, Invariance, Level
 
-_NEAR = 1e-6  # nats: states closer than this are reported
 _SHOWN = 16  # merged groups that are shown
 _LISTED = 4  # states of a group, and near pairs, that are named
 _DISTINCT = 1e4  # roundings by which two laws have to differ to be called different
@@ -97,7 +96,7 @@ def check_states(p: Probed, seed: int = 0) -> Found:
     """
     states = _possible(p)
     found = Found(p.prior.names)
-    proof, partition = prove_states(p), merged(p, _NEAR, seed)
+    proof, partition = prove_states(p), merged(p, seed)
     label = _labels(partition.groups if proof is None else proof.classes)[states.kept]
     if not bool(states.kept.all()):
         found.assumptions.append(f"{int((~states.kept).sum())} states of prior probability 0 are left out")

@@ -7,7 +7,7 @@ rank alone speaks, its probability of error goes with it; the rest is UNKNOWN or
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import permutations
 
@@ -242,8 +242,3 @@ def _by_roots(problem: Problem, found: Outcome, fixed: Sequence[Symbol], recover
         elif answer is not None and moves_inside(answer, problem):
             found.maps.append(("other", answer))
             found.at_least = _unmoved(found, found.at_least)
-
-
-def by_name(levels: Mapping[Symbol, Level]) -> dict[str, Level]:
-    """Levels keyed by the unknowns' names."""
-    return {unknown.name: level for unknown, level in levels.items()}

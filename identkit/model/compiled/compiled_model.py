@@ -28,7 +28,6 @@ from identkit.model.compiled.data import (
 from identkit.model.compiled.density import Density
 from identkit.model.families import (
     Categorical,
-    Mixture,
 )
 from identkit.model.family import ROUNDED
 from identkit.model.model import Model
@@ -230,18 +229,6 @@ class CompiledModel:
             ValueError: for a latent with infinitely many discrete values, such as a Poisson count.
         """
         return tuple(axis_of(symbol, s.family) for s in self.model.latents for symbol in s.symbols)
-
-    def independent_prior(self, latent: int) -> tuple[str, tuple[float, ...]] | None:
-        """Family name and numbers of a scalar latent whose prior mentions no other latent; else None."""
-        if not 0 <= latent < len(self.latent_names):
-            raise IndexError(f"latent should be in 0..{len(self.latent_names) - 1}, got {latent}")
-        for statement in self.model.latents:
-            if self.model.latent_symbols[latent] in statement.symbols:
-                family = statement.family
-                if family.free_symbols or family.dimension > 1 or isinstance(family, Mixture):
-                    return None
-                return family.name, tuple(float(argument) for argument in family.arguments)
-        return None
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """``(x, z)``: n independent draws of the whole model."""
