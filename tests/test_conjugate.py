@@ -27,12 +27,12 @@ from identkit.classical.conjugate import (
 from identkit.classical.conjugate.gamma_divergence import (
     log_gamma_divergence,
     remainder_divergence,
-    stirling_remainder,
     trigamma_rest,
 )
 from identkit.classical.conjugate.pair import gammas
 from identkit.classical.conjugate.student_divergence import student_kl
 from identkit.classical.em import ConvergenceWarning
+from identkit.model.compiled.saddle_point import stirling_remainder
 from identkit.posterior.bounds import band
 from identkit.posterior.information import collapse
 from identkit.theorem import verify

@@ -17,7 +17,6 @@ from identkit.classical.conjugate.gamma_divergence import (
     dirichlet_kl,
     dirichlet_kl_terms,
     log_dirichlet_multinomial,
-    log_multinomial,
     remainder_divergence,
     rounded_parts,
     trigamma_rest,
@@ -34,6 +33,7 @@ from identkit.classical.conjugate.pair import (
 from identkit.classical.em import Convergence
 from identkit.model import families
 from identkit.model.compiled.data import number_of_draws
+from identkit.model.compiled.saddle_point import log_multinomial
 from identkit.model.model import Model
 from identkit.model.protocol import Estimate, Flatness
 from identkit.posterior.bounds import beta_log_sobolev

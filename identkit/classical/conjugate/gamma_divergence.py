@@ -12,66 +12,19 @@ and where divergences are subtracted, the first parts combine to the divergence 
 
 from __future__ import annotations
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from identkit.posterior.stable import gaussian_gain
-
-# φ(a) = Σ_k c_k a^(1 − 2k), c_k = B_2k/(2k (2k − 1)): 1e-17 of it beyond a = 12
-_STIRLING = (
-    1 / 12,
-    -1 / 360,
-    1 / 1260,
-    -1 / 1680,
-    1 / 1188,
-    -691 / 360360,
-    1 / 156,
-    -3617 / 122400,
-    43867 / 244188,
+from identkit.model.compiled.saddle_point import (
+    SHIFT,
+    STIRLING,
+    deviance,
+    log_excess,
+    log_factorial_rest,
+    stirling_remainder,
 )
-_SHIFT = 12
-# e − log1p(e) = Σ_{k ≥ 2} (−e)^k/k
-_EXCESS_SERIES = tuple((-1) ** k / k for k in range(2, 20))
-_EXCESS_SWITCH = 0.1
-
-
-def log_excess(e: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    """Evaluate ``f(e) = e − log(1 + e) ≥ 0``, about e²/2 near 0.
-
-    Args:
-        e: above −1, any shape.
-
-    >>> log_excess(torch.tensor([0.0, 1e-12, 1.0], dtype=torch.float64))
-    tensor([0.0000e+00, 5.0000e-25, 3.0685e-01], dtype=torch.float64)
-    """
-    near = e.clamp(-_EXCESS_SWITCH, _EXCESS_SWITCH)
-    total = torch.zeros_like(e)
-    for coefficient in reversed(_EXCESS_SERIES):
-        total = total * near + coefficient
-    far = e.clamp(min=-1 + 1e-17)
-    return torch.where(e.abs() <= _EXCESS_SWITCH, near.square() * total, far - torch.log1p(far))
-
-
-def stirling_remainder(a: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    """Evaluate ``φ(a) = log Γ(a) − [(a − ½) log a − a + ½ log 2π]``, positive and falling to 0.
-
-    Args:
-        a: positive, any shape.
-
-    >>> round(stirling_remainder(torch.tensor(0.5, dtype=torch.float64)).item(), 12)
-    0.15342640972
-    """
-    large = torch.where(a < _SHIFT, a + _SHIFT, a)
-    tail = _series(large)
-    if not bool((a < _SHIFT).any()):
-        return tail
-    # φ(a) − φ(a + 1) = (a + ½) log(1 + 1/a) − 1 > 0
-    low = a.clamp(max=_SHIFT)
-    steps = sum((low + j + 0.5) * torch.log1p(1 / (low + j)) - 1 for j in range(_SHIFT))
-    return tail + torch.where(a < _SHIFT, steps, 0.0)
+from identkit.posterior.stable import gaussian_gain
 
 
 def stirling_slope(a: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
@@ -83,19 +36,19 @@ def stirling_slope(a: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     >>> round(stirling_slope(torch.tensor(1.0, dtype=torch.float64)).item(), 12)
     -0.077215664902
     """
-    large = torch.where(a < _SHIFT, a + _SHIFT, a)
+    large = torch.where(a < SHIFT, a + SHIFT, a)
     inverse = 1 / large
     total = torch.zeros_like(a)
-    for k, coefficient in reversed(list(enumerate(_STIRLING, 1))):
+    for k, coefficient in reversed(list(enumerate(STIRLING, 1))):
         total = total * inverse.square() - (2 * k - 1) * coefficient
     tail = total * inverse.square()
-    if not bool((a < _SHIFT).any()):
+    if not bool((a < SHIFT).any()):
         return tail
-    low = a.clamp(max=_SHIFT)
+    low = a.clamp(max=SHIFT)
     steps = sum(
-        torch.log1p(1 / (low + j)) - (low + j + 0.5) / ((low + j) * (low + j + 1)) for j in range(_SHIFT)
+        torch.log1p(1 / (low + j)) - (low + j + 0.5) / ((low + j) * (low + j + 1)) for j in range(SHIFT)
     )
-    return tail + torch.where(a < _SHIFT, steps, 0.0)
+    return tail + torch.where(a < SHIFT, steps, 0.0)
 
 
 def remainder_divergence(a: Float[Tensor, "*n"], delta: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
@@ -110,7 +63,7 @@ def remainder_divergence(a: Float[Tensor, "*n"], delta: Float[Tensor, "*n"]) -> 
     >>> remainder_divergence(torch.tensor(1e8).double(), torch.tensor(1.0).double())
     tensor(8.3333e-26, dtype=torch.float64)
     """
-    large = torch.where(a < _SHIFT, float(_SHIFT), a)
+    large = torch.where(a < SHIFT, float(SHIFT), a)
     d = delta / large
     before, after = 1 / large, 1 / (large + delta)
     total = torch.zeros_like(a)
@@ -118,29 +71,29 @@ def remainder_divergence(a: Float[Tensor, "*n"], delta: Float[Tensor, "*n"]) -> 
         after.clone(),
         after + before,
     )  # of m = 1: Σ (m − i) …, and Σ_{i ≤ m} a^−i (a + δ)^−(m−i)
-    for m in range(1, 2 * len(_STIRLING)):
+    for m in range(1, 2 * len(STIRLING)):
         if m % 2:
-            total = total + _STIRLING[m // 2] * weighted
+            total = total + STIRLING[m // 2] * weighted
         weighted = after * (weighted + plain)
         plain = after * plain + before ** (m + 1)
     series = total * d.square() / (1 + d)
-    if not bool((a < _SHIFT).any()):
+    if not bool((a < SHIFT).any()):
         return series
-    low, up = a.clamp(max=_SHIFT), a.clamp(max=_SHIFT) + delta
+    low, up = a.clamp(max=SHIFT), a.clamp(max=SHIFT) + delta
     direct = stirling_remainder(low) - stirling_remainder(up) + delta * stirling_slope(up)
     # Of few counts φ(a) and φ(a + δ) all but agree. The sum in the module's docstring does not cancel: its first terms,
     # and from a + 12 on the three parts again.
-    few = delta <= _SHIFT
-    if bool((few & (a < _SHIFT)).any()):
-        direct = torch.where(few, _by_steps(low, delta.clamp(max=_SHIFT)), direct)
-    return torch.where(a < _SHIFT, torch.where(delta > 0, direct.clamp(min=0.0), 0.0), series)
+    few = delta <= SHIFT
+    if bool((few & (a < SHIFT)).any()):
+        direct = torch.where(few, _by_steps(low, delta.clamp(max=SHIFT)), direct)
+    return torch.where(a < SHIFT, torch.where(delta > 0, direct.clamp(min=0.0), 0.0), series)
 
 
 def _by_steps(a: Tensor, delta: Tensor) -> Tensor:
     """R(a, δ) of a, δ ≤ 12 as ``Σ_{j < 12} h(δ/(a + j)) + D(a + 12, δ) − a f(δ/a) − ½ h(δ/a)``."""
-    later = a + _SHIFT
+    later = a + SHIFT
     own, far = delta / a, delta / later
-    steps = sum(gaussian_gain(delta / (a + j)) for j in range(1, _SHIFT))
+    steps = sum(gaussian_gain(delta / (a + j)) for j in range(1, SHIFT))
     parts = later * log_excess(far) - a * log_excess(own) + (gaussian_gain(far) + gaussian_gain(own)) / 2
     return steps + parts + remainder_divergence(later, delta)
 
@@ -158,7 +111,7 @@ def rounded_parts(a: Float[Tensor, "*n"], delta: Float[Tensor, "*n"]) -> Float[T
     tensor(0., dtype=torch.float64)
     """
     own = gaussian_gain(delta / a) / 2 + remainder_divergence(a, delta)
-    return own + torch.where(a < _SHIFT, a * log_excess(delta / a), 0.0)
+    return own + torch.where(a < SHIFT, a * log_excess(delta / a), 0.0)
 
 
 def log_gamma_divergence(a: Float[Tensor, "*n"], delta: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
@@ -240,62 +193,12 @@ def dirichlet_kl(a: Float[Tensor, "*n k"], delta: Float[Tensor, "*n k"]) -> Floa
     return (terms - whole[..., 0]).clamp(min=0.0)
 
 
-def deviance(
-    x: Float[Tensor, "*n"], mean: Float[Tensor, "*n"], difference: Float[Tensor, "*n"]
-) -> Float[Tensor, "*n"]:
-    """Evaluate ``x log(x/m) + m − x ≥ 0`` from x, m and ``m − x`` (known better than by subtraction); m where x = 0.
-
-    Source: Loader 2000, "Fast and accurate computation of binomial probabilities" (bd0).
-
-    Args:
-        x: non-negative.
-        mean: m, positive where x is.
-        difference: ``m − x``.
-
-    >>> two, three = torch.tensor(2.0).double(), torch.tensor(3.0).double()
-    >>> round(deviance(two, three, three - two).item(), 6)
-    0.18907
-    """
-    safe = torch.where(x > 0, x, 1.0)
-    moved = torch.where(x > 0, difference / safe, 0.0)
-    ratio = torch.where((x > 0) & (moved < -0.5), mean / safe, 1.0)
-    far = moved - ratio.log()
-    return torch.where(x > 0, safe * torch.where(moved < -0.5, far, log_excess(moved)), mean)
-
-
 def log_gamma_rise(a: Float[Tensor, "*n"], delta: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     """Evaluate the small part of ``log Γ(a + δ) − log Γ(a)``: ``−½ log1p(δ/a) + φ(a + δ) − φ(a)``.
 
     The whole is that plus ``δ log(a + δ) − a f(δ/a)``, which callers combine with its like.
     """
     return stirling_remainder(a + delta) - stirling_remainder(a) - torch.log1p(delta / a) / 2
-
-
-def log_factorial_rest(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    """Evaluate the small part of ``log x!``: ``log x! − (x log x − x) = ½ log(2πx) + φ(x)``, and 0 at x = 0."""
-    safe = torch.where(x > 0, x, 1.0)
-    return torch.where(x > 0, (2 * math.pi * safe).log() / 2 + stirling_remainder(safe), 0.0)
-
-
-def log_multinomial(x: Float[Tensor, "*#n k"], p: Float[Tensor, "*#n k"]) -> Float[Tensor, ...]:
-    """Evaluate ``log [n!/Π x_i! Π p_i^x_i]`` in nats without the cancellation of its factorials.
-
-    ``−Σ_i (x_i log(x_i/(n p_i)) + n p_i − x_i) + [rest(n) − Σ rest(x_i)]``.
-
-    Source: Loader 2000.
-
-    Args:
-        x: counts, the categories on the last axis.
-        p: probabilities that sum to one; 0 only where the count is.
-
-    >>> round(log_multinomial(torch.tensor([2.0, 1.0]).double(), torch.tensor([0.5, 0.5]).double()).exp().item(), 9)
-    0.375
-    """
-    x, p = torch.broadcast_tensors(x, p)
-    count = x.sum(-1, keepdim=True)
-    mean = count * p
-    apart = deviance(x, mean, mean - x).sum(-1)
-    return log_factorial_rest(count)[..., 0] - log_factorial_rest(x).sum(-1) - apart
 
 
 def log_dirichlet_multinomial(a: Float[Tensor, "*#n k"], x: Float[Tensor, "*#n k"]) -> Float[Tensor, ...]:
@@ -372,23 +275,15 @@ def trigamma_rest(a: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     >>> trigamma_rest(torch.tensor([1.0, 1e8], dtype=torch.float64))
     tensor([6.4493e-01, 5.0000e-17], dtype=torch.float64)
     """
-    large = torch.where(a < _SHIFT, a + _SHIFT, a)
+    large = torch.where(a < SHIFT, a + SHIFT, a)
     inverse = 1 / large
     total = torch.zeros_like(a)
-    for k, coefficient in reversed(list(enumerate(_STIRLING, 1))):
+    for k, coefficient in reversed(list(enumerate(STIRLING, 1))):
         total = total * inverse.square() + (2 * k - 1) * 2 * k * coefficient
     tail = inverse.square() / 2 + total * inverse**3
-    if not bool((a < _SHIFT).any()):
+    if not bool((a < SHIFT).any()):
         return tail
     # 1/a² = 1/a − 1/(a + 1) + 1/(a² (a + 1))
-    low = a.clamp(max=_SHIFT)
-    steps = sum(1 / ((low + j).square() * (low + j + 1)) for j in range(_SHIFT))
-    return tail + torch.where(a < _SHIFT, steps, 0.0)
-
-
-def _series(a: Tensor) -> Tensor:
-    inverse = 1 / a
-    total = torch.zeros_like(a)
-    for coefficient in reversed(_STIRLING):
-        total = total * inverse.square() + coefficient
-    return total * inverse
+    low = a.clamp(max=SHIFT)
+    steps = sum(1 / ((low + j).square() * (low + j + 1)) for j in range(SHIFT))
+    return tail + torch.where(a < SHIFT, steps, 0.0)

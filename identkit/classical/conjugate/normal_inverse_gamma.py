@@ -16,7 +16,6 @@ from identkit.classical.arrays import positive, refuse_overflow, shaped
 from identkit.classical.conjugate.empirical_bayes import climb
 from identkit.classical.conjugate.gamma_divergence import (
     gamma_kl,
-    log_excess,
     log_gamma_divergence,
     log_gamma_evidence,
     rounded_parts,
@@ -24,10 +23,11 @@ from identkit.classical.conjugate.gamma_divergence import (
     trigamma_rest,
 )
 from identkit.classical.conjugate.pair import EPS, TINY, Conjugate, gammas, sums_and_squares, with_convergence
-from identkit.classical.conjugate.student_divergence import student_kl, student_log_prob
+from identkit.classical.conjugate.student_divergence import student_kl
 from identkit.classical.em import Convergence
 from identkit.model import families
 from identkit.model.compiled.data import number_of_draws
+from identkit.model.compiled.saddle_point import log_excess, log_student
 from identkit.model.model import Model
 from identkit.model.protocol import Estimate, Flatness
 from identkit.posterior.stable import gaussian_gain
@@ -171,9 +171,7 @@ class NormalInverseGamma(Conjugate):
 
         def height(parameters: Tensor) -> Tensor:
             degrees, scale = 2 * parameters[1].exp(), parameters[2].exp()
-            return (
-                student_log_prob(degrees.expand(len(t)), (t - parameters[0]) / scale) - parameters[2]
-            ).sum()
+            return (log_student((t - parameters[0]) / scale, degrees) - parameters[2]).sum()
 
         start = torch.tensor([0.0, math.log(2.0), 0.0], dtype=torch.float64, device=x.device)
         best, convergence = climb(height, start, ("mean", "shape", "rate"))

@@ -15,11 +15,9 @@ from identkit.classical.arrays import positive, shaped
 from identkit.classical.conjugate.empirical_bayes import climb
 from identkit.classical.conjugate.gamma_divergence import (
     gamma_kl,
-    log_factorial_rest,
     log_gamma_divergence,
     log_gamma_evidence,
     log_gamma_poisson,
-    log_multinomial,
     rounded_parts,
     trigamma_rest,
 )
@@ -27,6 +25,7 @@ from identkit.classical.conjugate.pair import EPS, TINY, Conjugate, gammas, refu
 from identkit.classical.em import Convergence
 from identkit.model import families
 from identkit.model.compiled.data import number_of_draws
+from identkit.model.compiled.saddle_point import log_factorial_rest, log_multinomial
 from identkit.model.model import Model
 from identkit.model.protocol import Estimate, Flatness
 

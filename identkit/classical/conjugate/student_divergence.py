@@ -9,38 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from identkit.classical.conjugate.gamma_divergence import log_excess, log_gamma_rise
+from identkit.model.compiled.saddle_point import log_student
 from identkit.posterior.stable import kl_of_log_ratio
 
 _ORDERS = (14, 20)
 _ROWS = 32
 _NEAREST = -3
 _MOST_DOUBLINGS = 400
-
-
-def student_log_prob(degrees: Float[Tensor, "*#n"], t: Float[Tensor, "*#n"]) -> Float[Tensor, ...]:
-    """Evaluate the log density of the standard Student law, right for 1 as for 1e12 degrees of freedom.
-
-    Args:
-        degrees: ν > 0.
-        t: where, of a shape that broadcasts with it.
-
-    >>> round(student_log_prob(torch.tensor(1.0).double(), torch.tensor(0.0).double()).exp().item() * math.pi, 9)
-    1.0
-    """
-    half = degrees / 2
-    # log Γ(α + ½) − log Γ(α) − ½ log α, whose large parts cancel by hand
-    ratio = (
-        torch.log1p(0.5 / half) / 2
-        - half * log_excess(0.5 / half)
-        + log_gamma_rise(half, torch.full_like(half, 0.5))
-    )
-    far = t.abs() > 1e100
-    square = torch.where(far, 0.0, t).square() / degrees
-    log_square = torch.where(
-        far, 2 * torch.where(far, t, 1.0).abs().log() - degrees.log(), torch.log1p(square)
-    )
-    return ratio - math.log(2 * math.pi) / 2 - (degrees + 1) / 2 * log_square
 
 
 def student_kl(
@@ -92,9 +67,9 @@ def _some(degrees: Tensor, shift: Tensor, scale: Tensor, prior_degrees: float) -
         t = ((edges[:, 1:] + edges[:, :-1]) / 2)[..., None] + half[..., None] * nodes
         log_mass = (half.log()[..., None] + weights.log()).flatten(1)
         t = t.flatten(1)
-        log_prior = student_log_prob(before, t)
+        log_prior = log_student(t, before)
         place = (t - shift[:, None]) / scale[:, None]
-        log_ratio = student_log_prob(degrees[:, None], place) - scale.log()[:, None] - log_prior
+        log_ratio = log_student(place, degrees[:, None]) - scale.log()[:, None] - log_prior
         answers.append(kl_of_log_ratio(log_prior + log_mass, log_ratio))
         missing = 1 - torch.exp(log_prior + log_mass).sum(1)
     kl = answers[1]

@@ -23,9 +23,9 @@ from identkit.classical.hidden_markov.tables import (
     refuse_probabilities,
     select_exactly,
 )
-from identkit.classical.saddle_point import log_poisson
 from identkit.classical.shown import shown
 from identkit.model import families
+from identkit.model.compiled.saddle_point import log_poisson
 from identkit.model.model import Model
 
 Array = np.ndarray

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, distributions
 
-from identkit.classical.saddle_point import log_binomial, log_gamma, log_poisson
 from identkit.model import families
+from identkit.model.compiled.saddle_point import log_binomial, log_gamma, log_poisson
 
 _GAUSS = np.polynomial.legendre.leggauss(12)
 _LEAST = 1e-12

@@ -13,8 +13,8 @@ from identkit.model.compiled.arithmetic import (
     TORCH,
     log_of,
     log_of_complement,
-    times_log,
 )
+from identkit.model.compiled.saddle_point import log_binomial, log_dirichlet, log_poisson
 from identkit.model.families import (
     Family,
 )
@@ -123,10 +123,8 @@ class BetaFace(Face):
         super().__init__(family, family.arguments)
 
     def log_density(self, values: Mapping[Symbol, Tensor], x: Tensor) -> Tensor:
-        a, b = self.arguments(values)
-        u = x[..., 0]
-        log_beta = torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)
-        return torch.xlogy(a - 1, u) + torch.special.xlog1py(b - 1, -u) - log_beta
+        shapes = torch.stack(torch.broadcast_tensors(*self.arguments(values)), dim=-1)
+        return log_dirichlet(torch.cat([x, 1 - x], dim=-1), shapes)
 
     def sample(self, values: Mapping[Symbol, Tensor], n: int, generator: torch.Generator | None) -> Tensor:
         a, b = self.arguments(values)
@@ -142,12 +140,9 @@ class BinomialFace(Face):
         super().__init__(family, [n, p, log_of(p), log_of_complement(p)])
 
     def log_density(self, values: Mapping[Symbol, Tensor], x: Tensor) -> Tensor:
-        trials, _, log_p, log_not = self.arguments(values)
+        trials, p, *logs = self.arguments(values)
         k = x[..., 0]
-        left = (trials - k).clamp(min=0)
-        chosen = torch.lgamma(trials + 1) - torch.lgamma(k + 1) - torch.lgamma(left + 1)
-        density = chosen + times_log(k, log_p) + times_log(left, log_not)
-        return torch.where(k > trials, -math.inf, density)
+        return torch.where(k > trials, -math.inf, log_binomial(torch.minimum(k, trials), trials, p, logs))
 
     def sample(self, values: Mapping[Symbol, Tensor], n: int, generator: torch.Generator | None) -> Tensor:
         trials, p, _, _ = self.arguments(values)
@@ -163,7 +158,7 @@ class PoissonFace(Face):
 
     def log_density(self, values: Mapping[Symbol, Tensor], x: Tensor) -> Tensor:
         rate, log_rate = self.arguments(values)
-        return times_log(x[..., 0], log_rate) - rate - torch.lgamma(x[..., 0] + 1)
+        return log_poisson(x[..., 0], rate, log_rate)
 
     def sample(self, values: Mapping[Symbol, Tensor], n: int, generator: torch.Generator | None) -> Tensor:
         return torch.poisson(self.arguments(values)[0].expand(n).contiguous(), generator)[:, None]

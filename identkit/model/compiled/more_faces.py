@@ -17,6 +17,13 @@ from identkit.model.compiled.arithmetic import (
     times_log,
 )
 from identkit.model.compiled.faces import Face, NormalFace
+from identkit.model.compiled.saddle_point import (
+    log_dirichlet,
+    log_gamma,
+    log_multinomial,
+    log_negative_binomial,
+    log_student,
+)
 from identkit.model.families import (
     Family,
 )
@@ -44,8 +51,7 @@ class StudentTFace(Face):
 
     def log_density(self, values: Mapping[Symbol, Tensor], x: Tensor) -> Tensor:
         df, loc, scale, log_scale = self.arguments(values)
-        constant = torch.lgamma((df + 1) / 2) - torch.lgamma(df / 2) - 0.5 * torch.log(math.pi * df)
-        return constant - log_scale - (df + 1) / 2 * log1p_square((x[..., 0] - loc) / scale / df.sqrt())
+        return log_student((x[..., 0] - loc) / scale, df) - log_scale
 
     def sample(self, values: Mapping[Symbol, Tensor], n: int, generator: torch.Generator | None) -> Tensor:
         df, loc, scale, _ = self.arguments(values)
@@ -114,8 +120,7 @@ class GammaFace(Face):
 
     def log_density(self, values: Mapping[Symbol, Tensor], x: Tensor) -> Tensor:
         shape, rate, log_rate = self.arguments(values)
-        constant = shape * log_rate - torch.lgamma(shape)
-        return constant + (shape - 1) * torch.log(x[..., 0]) - rate * x[..., 0]
+        return log_gamma(x[..., 0], shape, rate, log_rate)
 
     def sample(self, values: Mapping[Symbol, Tensor], n: int, generator: torch.Generator | None) -> Tensor:
         shape, rate, _ = self.arguments(values)
@@ -127,8 +132,7 @@ class InverseGammaFace(GammaFace):
 
     def log_density(self, values: Mapping[Symbol, Tensor], x: Tensor) -> Tensor:
         shape, scale, log_scale = self.arguments(values)
-        constant = shape * log_scale - torch.lgamma(shape)
-        return constant - (shape + 1) * torch.log(x[..., 0]) - scale / x[..., 0]
+        return log_gamma(1 / x[..., 0], shape, scale, log_scale) - 2 * torch.log(x[..., 0])
 
     def sample(self, values: Mapping[Symbol, Tensor], n: int, generator: torch.Generator | None) -> Tensor:
         shape, scale, _ = self.arguments(values)
@@ -161,10 +165,8 @@ class NegativeBinomialFace(Face):
         super().__init__(family, [r, p, log_of(p), log_of_complement(p)])
 
     def log_density(self, values: Mapping[Symbol, Tensor], x: Tensor) -> Tensor:
-        r, _, log_p, log_not = self.arguments(values)
-        k = x[..., 0]
-        chosen = torch.lgamma(k + r) - torch.lgamma(r) - torch.lgamma(k + 1)
-        return chosen + r * log_p + times_log(k, log_not)
+        r, p, *logs = self.arguments(values)
+        return log_negative_binomial(x[..., 0], r, p, logs)
 
     def sample(self, values: Mapping[Symbol, Tensor], n: int, generator: torch.Generator | None) -> Tensor:
         r, p, _, _ = self.arguments(values)
@@ -199,9 +201,7 @@ class DirichletFace(Face):
         return torch.stack(torch.broadcast_tensors(*self.arguments(values)), dim=-1)
 
     def log_density(self, values: Mapping[Symbol, Tensor], x: Tensor) -> Tensor:
-        a = self._shapes(values)
-        constant = torch.lgamma(a.sum(-1)) - torch.lgamma(a).sum(-1)
-        return constant + ((a - 1) * torch.log(x)).sum(-1)
+        return log_dirichlet(x, self._shapes(values))
 
     def sample(self, values: Mapping[Symbol, Tensor], n: int, generator: torch.Generator | None) -> Tensor:
         a = self._shapes(values)
@@ -217,9 +217,8 @@ class MultinomialFace(Face):
 
     def log_density(self, values: Mapping[Symbol, Tensor], x: Tensor) -> Tensor:
         trials, *rest = self.arguments(values)
-        logs = torch.stack(torch.broadcast_tensors(*rest[len(rest) // 2 :]), dim=-1)
-        ways = torch.lgamma(trials + 1) - torch.lgamma(x + 1).sum(-1)
-        return torch.where(x.sum(-1) == trials, ways + times_log(x, logs).sum(-1), -math.inf)
+        p, logs = torch.stack(torch.broadcast_tensors(*rest), dim=-1).chunk(2, dim=-1)
+        return torch.where(x.sum(-1) == trials, log_multinomial(x, p, logs), -math.inf)
 
     def sample(self, values: Mapping[Symbol, Tensor], n: int, generator: torch.Generator | None) -> Tensor:
         trials, *rest = [argument.expand(n) for argument in self.arguments(values)]
