@@ -70,8 +70,7 @@ def smooth(initial: Array, transition: Array, steps: Steps, counts: bool) -> Smo
     n, length = steps.observed.shape
     k = len(initial)
     logs, common = densities(steps, steps.x.reshape(1, n * length, -1), steps.observed.reshape(1, -1))
-    top = logs[0].max(0)
-    chain = _Chain(initial, transition, np.ascontiguousarray(np.exp(logs[0] - top).T), length)
+    chain = _Chain(initial, transition, np.ascontiguousarray(np.exp(logs[0]).T), length)
     alpha, log_scale, mass = chain.forward(_FIRST_STRETCH)
     beta, weights, large = chain.backward(alpha, mass)
     probs = alpha * beta
@@ -89,7 +88,7 @@ def smooth(initial: Array, transition: Array, steps: Steps, counts: bool) -> Smo
         result = transition * ((alpha * weights)[:-1].T @ message[1:])
     return Smoothed(
         probs=probs.reshape(n, length, k),
-        log_evidence=(log_scale + top + common[0]).reshape(n, length).sum(1),
+        log_evidence=(log_scale + common[0]).reshape(n, length).sum(1),
         future=beta.reshape(n, length, k),
         counts=result,
         doubtful=wrong.reshape(n, length).any(1),

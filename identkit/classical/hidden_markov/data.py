@@ -106,7 +106,7 @@ def sequences(x: Any, emission: Emission, length: int | None, lengths: Any = Non
             )
         # What is not there is written as a datum that every emission takes.
         filled = np.where(missing, table[observed][0] if observed.any() else 1.0, table)
-    emission.refuse(table[observed])
+    emission.refuse(filled if filled is table else table[observed])
     single = (isinstance(first, Tensor) and first.dtype == torch.float32) or (
         isinstance(first, np.ndarray) and first.dtype == np.float32
     )

@@ -21,6 +21,7 @@ from identkit.classical.hidden_markov.tables import (
     by_steps,
     exact_probabilities,
     refuse_probabilities,
+    relative,
     select_exactly,
 )
 from identkit.classical.shown import shown
@@ -109,11 +110,11 @@ class CategoricalEmission:
             raise ValueError(f"x should be symbols in {self.first}..{last}, got {wrong[0]:g}")
 
     def stepwise(self, x: Array) -> tuple[Array, Array]:
-        """``log b_k`` of (s, N, 1) in the layout (s, K, N), less what is common to all states, and that, (s, N)."""
+        """``log b_k`` of (s, N, 1) in the layout (s, K, N), less the largest, and that, (s, N)."""
         with np.errstate(divide="ignore"):
-            logs = np.log(self.table.cpu().numpy())
-        steps = logs[:, x[..., 0].astype(np.int64) - self.first].swapaxes(0, 1)
-        return np.ascontiguousarray(steps), np.zeros(x.shape[:2])
+            logs, top = relative(np.log(self.table.cpu().numpy())[None])
+        symbols = x[..., 0].astype(np.int64) - self.first
+        return np.ascontiguousarray(logs[0][:, symbols].swapaxes(0, 1)), top[0][symbols]
 
     def ratio(self, x: Tensor, reference: int, second: bool = False) -> tuple[Tensor, Tensor]:
         """``log b_k(x) − log b_r(x)`` with its error bound, both (N, K); r is where b_r > 0 for sure."""
@@ -214,15 +215,13 @@ class PoissonEmission:
             raise ValueError(f"x should be counts 0, 1, 2, …, got {wrong[0]:g}")
 
     def stepwise(self, x: Array) -> tuple[Array, Array]:
-        """``log b_k`` of (s, N, d) in the layout (s, K, N), less that of the first state, and that, (s, N)."""
+        """``log b_k`` of (s, N, d) in the layout (s, K, N), less the largest, and that, (s, N)."""
         rates = self.rates.cpu().numpy()
-        logs = np.log1p((rates - rates[0]) / rates[0])
         differ = rates - rates[0]
-        common = log_poisson(torch.from_numpy(x), torch.from_numpy(rates[0])).sum(-1).numpy()
-        result = np.zeros((len(x), len(rates), x.shape[1]))
-        for j in range(rates.shape[1]):
-            result += x[:, None, :, j] * logs[:, j, None] - differ[:, j, None]
-        return result, common
+        first = log_poisson(torch.from_numpy(x), torch.from_numpy(rates[0])).sum(-1).numpy()
+        beside_first = np.matmul(np.log1p(differ / rates[0]), x.swapaxes(1, 2))
+        logs, top = relative(np.subtract(beside_first, differ.sum(1)[:, None], out=beside_first))
+        return logs, first + top
 
     def ratio(self, x: Tensor, reference: int, second: bool = False) -> tuple[Tensor, Tensor]:
         """``log b_k(x) − log b_r(x)`` with its error bound, both (N, K)."""

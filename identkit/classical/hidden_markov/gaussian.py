@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from identkit.classical.arrays import real, shaped
 from identkit.classical.gaussian_mixture.ratio import Gaussians, ratio_by_difference, ratio_by_segment
-from identkit.classical.hidden_markov.tables import by_steps, select_exactly
+from identkit.classical.hidden_markov.quadratics import Quadratics
+from identkit.classical.hidden_markov.tables import by_steps, relative, select_exactly
 from identkit.classical.shown import shown
 from identkit.model import families
 from identkit.model.model import Model
@@ -95,41 +97,29 @@ class GaussianEmission:
         """All finite numbers can be seen."""
 
     def stepwise(self, x: Array) -> tuple[Array, Array]:
-        """``log b_k`` of (s, N, d) in the layout (s, K, N), less what is taken out of all states, and that, (s, N)."""
-        means, covariances = self.means.cpu().numpy(), self.covariances.cpu().numpy()
-        k, d = means.shape
-        if self.kind == "full" and d > 1:
-            factors = np.linalg.cholesky(covariances)
-            half_log_det = np.log(factors.diagonal(axis1=1, axis2=2)).sum(1)
-            centred = x.reshape(1, -1, d).swapaxes(1, 2) - means[:, :, None]
-            white = np.matmul(np.linalg.inv(factors), centred)
-            square = np.einsum("kdn,kdn->kn", white, white).reshape(k, *x.shape[:2]).swapaxes(0, 1)
-            square = np.ascontiguousarray(square)
-        else:
-            sd = np.sqrt(covariances.diagonal(axis1=1, axis2=2))
-            half_log_det = np.log(sd).sum(1)
-            weight = 1 / sd
-            square = x[:, None, :, 0] - means[:, 0, None]
-            square *= weight[:, 0, None]
-            square *= square
-            for j in range(1, d):
-                more = x[:, None, :, j] - means[:, j, None]
-                more *= weight[:, j, None]
-                more *= more
-                square += more
-        far = np.minimum.reduce(square, axis=1) > _OUTLIER
-        common = np.zeros(x.shape[:2])
-        square *= -0.5
-        square -= (half_log_det + d * np.log(2 * np.pi) / 2)[:, None]
-        if far.any():
+        """``log b_k`` of (s, N, d) in the layout (s, K, N), less the largest, and that, (s, N)."""
+        quadratics = self._quadratics
+        logs, common = relative(quadratics(x))
+        rough = common < -_OUTLIER / 2 - quadratics.half_log_det.min()
+        if rough.any():
+            step, lane = np.nonzero(rough)
+            square = -2 * (logs[step, :, lane] + common[step, lane, None] + quadratics.half_log_det)
+            far = square.min(1) > _OUTLIER
+            step, lane = step[far], lane[far]
             # ½·1e8 and ½·1e8 + 1 differ by 1, but not to the last digit of a posterior.
-            nearest = np.where(far, square.argmax(1), -1)
-            for k in np.unique(nearest[far]).tolist():
-                step, lane = np.nonzero(nearest == k)
-                rows = torch.from_numpy(x[step, lane]).to(self.device)
-                common[step, lane] = square[step, k, lane]
-                square[step, :, lane] = self.ratio(rows, k)[0].cpu().numpy()
-        return square, common
+            nearest = logs[step, :, lane].argmax(1)
+            for k in np.unique(nearest).tolist():
+                here = step[nearest == k], lane[nearest == k]
+                rows = torch.from_numpy(x[here]).to(self.device)
+                ratio = self.ratio(rows, k)[0].cpu().numpy()
+                top = ratio.max(1)
+                logs[here[0], :, here[1]] = ratio - top[:, None]
+                common[here] += top
+        return logs, common
+
+    @cached_property
+    def _quadratics(self) -> Quadratics:
+        return Quadratics.of(self.means.cpu().numpy(), self.covariances.cpu().numpy(), self.kind)
 
     def ratio(self, x: Tensor, reference: int, second: bool = False) -> tuple[Tensor, Tensor]:
         """``log b_k(x) − log b_r(x)`` with its error bound, both (N, K), by difference or by segment."""

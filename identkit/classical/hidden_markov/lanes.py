@@ -61,7 +61,7 @@ class Steps:
     lengths: Array
     """(n,): steps after the end are not observed."""
     log_density: Callable[[Array], tuple[Array, Array]]
-    """Takes (s, N, d), gives (s, K, N), less what is common to all states, and that, (s, N)."""
+    """Takes (s, N, d), gives (s, K, N), less the largest of each step, and that, (s, N)."""
 
 
 class Rows:
@@ -85,7 +85,7 @@ class Rows:
 
 
 def densities(steps: Steps, x: Array, observed: Array) -> tuple[Array, Array]:
-    """``log b_k(x_t)`` of steps (s, N, d) as (s, K, N), less what is common to the states, and that, (s, N).
+    """``log b_k(x_t)`` of steps (s, N, d) as (s, K, N), less the largest of each, and that, (s, N).
 
     Both are 0 where nothing is observed.
     """
@@ -122,8 +122,8 @@ class Forward:
         self.lanes = n * self.blocks
         self.first = np.arange(self.lanes) % self.blocks == 0
         self.last = np.roll(self.first, -1)
-        self.b = np.empty((self.steps, rows.k, self.lanes))
-        self.alpha = np.empty_like(self.b)
+        # In one piece, which the allocator keeps from call to call: two would be given back, and be cleared anew.
+        self.b, self.alpha = np.empty((2, self.steps, rows.k, self.lanes))
         self.turned = np.ascontiguousarray(rows.transition.T)
         self.scale = np.ones((self.steps, self.lanes))
         self.top = self._densities(rows.steps, start, stop)
@@ -145,16 +145,14 @@ class Forward:
 
         def fill(t: int) -> None:
             here = slice(t, t + slab)
-            logs, common = densities(
-                steps, np.ascontiguousarray(x[:, here].transpose(1, 0, 2)), observed[:, here].T
-            )
-            top = np.maximum.reduce(logs, axis=1, out=tops[here])
+            logs, top = densities(steps, x[:, here].transpose(1, 0, 2), observed[:, here].T)
             if t == 0 and start == 0 and not there.all():
                 # The first datum is measured against the states that can be there.
-                top[0] = np.where(self.first, logs[0, there].max(0), top[0])
-                np.minimum(logs[0], top[0], out=logs[0])
-            np.subtract(logs, top[:, None], out=logs)
-            top += common
+                most = np.where(self.first, logs[0, there].max(0), 0.0)
+                most = np.where(most > -np.inf, most, 0.0)
+                np.minimum(logs[0] - most, 0.0, out=logs[0])
+                top[0] += most
+            tops[here] = top
             with np.errstate(all="ignore"):
                 np.exp(logs, out=self.b[here])
 

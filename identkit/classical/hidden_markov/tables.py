@@ -50,6 +50,17 @@ def select_exactly(z: Any, numbers: Any) -> Any:
     return chosen[0] if len(set(chosen)) == 1 else families.select(z, *chosen)
 
 
+def relative(logs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``log b_k`` in the layout (s, K, N) less the largest of each step, in place, and that, (s, N).
+
+    Where no state can show the step nothing is taken out.
+    """
+    top = np.maximum.reduce(logs, axis=1)
+    top = np.where(top > -np.inf, top, 0.0)
+    np.subtract(logs, top[:, None], out=logs)
+    return logs, top
+
+
 def by_steps(emission: Any, x: Any) -> Tensor:
     """``log b_k(x)`` for x (..., d), or (T,) where d = 1, through an emission's `stepwise`."""
     values = np.asarray(x.detach().cpu() if isinstance(x, Tensor) else unmasked(x), dtype=np.float64)
