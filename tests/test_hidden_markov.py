@@ -433,6 +433,29 @@ def test_huge_offsets_and_integers() -> None:
     assert torch.equal(whole.posterior([1, 0, 3]).probs, whole.posterior([1.0, 0.0, 3.0]).probs)
 
 
+@pytest.mark.parametrize(
+    ("gap", "correlation", "product"),
+    [(5.0, 0.0, True), (5.0, 0.6, True), (500.0, 0.0, False), (1.0, 1 - 1e-6, False)],
+    ids=["near", "full", "far apart", "nearly singular"],
+)
+def test_gaussian_densities_by_either_road_in_fifty_digits(
+    gap: float, correlation: float, product: bool
+) -> None:
+    means = np.array([[0.0, 0.0], [gap, -gap], [-gap, 0.5]]) + 100.0
+    base = np.array([[1.0, 2 * correlation], [2 * correlation, 4.0]])
+    emission = GaussianEmission(means, np.stack([base, base * 1.5, base / 3]))
+    assert (emission._quadratics.weights is not None) is product
+    draws = torch.Generator().manual_seed(0)
+    x = torch.cat(
+        [emission.draw(torch.arange(3).repeat(4), draws), torch.tensor([[9e3, -2e4], [100.0, 130.0]])]
+    )
+    found = emission.log_density(x).numpy()
+    with mp.workdps(50):
+        exact = np.array([[float(value) for value in row] for row in log_b(emission, x.numpy())])
+    lost = np.abs(exact) / (1 - correlation**2)  # by coordinates that are nearly dependent
+    assert (np.abs(found - exact) <= 1e-11 + 1e-15 * lost).all()
+
+
 def test_all_missing_gives_the_prior_exactly() -> None:
     for emission, x in EMISSIONS.values():
         hmm = HiddenMarkov(PI, A, emission, 4)

@@ -27,7 +27,7 @@ import torch
 
 from experiments.benchmarks.timing import run
 
-ROOMS = ("kalman", "markov", "factors", "mixtures")  # thread pools that the last ones wake slow the others
+ROOMS = ("kalman", "markov", "factors", "mixtures")
 RESULT = Path(__file__).parents[1] / "results" / "posteriors_benchmark.json"
 
 

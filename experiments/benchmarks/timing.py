@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+_PAUSE = 0.1
+
 
 @dataclass(frozen=True, kw_only=True)
 class Race:
@@ -37,12 +39,16 @@ class Race:
 
 
 def run(race: Race) -> dict[str, Any]:
-    """Time everybody in turns, so that a neighbour's load hits all alike; the first round is not counted."""
+    """Time everybody in turns, so that a neighbour's load hits all alike; the first round is not counted.
+
+    There is a pause before each, for the threads of who ran last (OpenBLAS's) spin on for tens of milliseconds.
+    """
     runners = {"identkit": race.ours, **race.peers}
     times: dict[str, list[float]] = {name: [] for name in runners}
     results = {name: runner() for name, runner in runners.items()}
     for _ in range(race.repeats):
         for name, runner in runners.items():
+            time.sleep(_PAUSE)
             start = race.clock()
             runner()
             times[name].append(race.clock() - start)

@@ -178,6 +178,20 @@ def positive(value: Any, name: str) -> float:
     return number
 
 
+def unfilled(like: Float[Tensor, ...], *shape: int) -> Tensor:
+    """Give a tensor of any content, with the dtype and the device of another, for a large result.
+
+    A result of 128 MB takes as long to be given its pages by the kernel as to be computed. On a processor it lies in
+    numpy's memory, which asks for large pages where torch does not.
+
+    >>> unfilled(torch.ones(1, dtype=torch.float64), 2, 3).shape
+    torch.Size([2, 3])
+    """
+    if like.device.type != "cpu":
+        return like.new_empty(shape)
+    return torch.from_numpy(np.empty(shape, like.new_empty(0).numpy().dtype))
+
+
 _NARROW = 64  # columns of factor analysis, up to which numpy's products pay
 
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from identkit.classical.arrays import latents, rows, shaped
+from identkit.classical.arrays import latents, rows, shaped, unfilled
 from identkit.classical.em import Convergence
 from identkit.classical.shown import shown
 
@@ -115,7 +115,7 @@ class Conjugate:
         if self.pooled:
             return rule(self._summary(x), float(len(x))).to(dtype)
         first = rule(self._summaries(x[:0]), 1.0)
-        result = torch.empty(len(x), *first.shape[1:], dtype=dtype, device=x.device)
+        result = unfilled(first.to(dtype), len(x), *first.shape[1:])
         for start in range(0, len(x), _BLOCK):
             result[start : start + _BLOCK] = rule(self._summaries(x[start : start + _BLOCK]), 1.0)
         return result

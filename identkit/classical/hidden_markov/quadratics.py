@@ -1,9 +1,9 @@
 """Gaussian log densities of many steps at all states: one matrix product where that costs no digits.
 
 Multiplied out, ``log N(x; μ_k, C_k)`` is a sum over the coordinates of ``r = x − m`` and their products, with m in the
-midst of the means: one row of weights a state, so that all steps take one product. What rounding does to it grows with
-``(|A_k r| + |A_k(μ_k − m)|)²``, A_k a square root of the precision, where the square of a difference has ``|A_k(x − μ_k)|²``:
-the two are alike where all states are near m. Elsewhere the differences are taken.
+midst of the means: one row of weights a state, so that all steps take one product. It is off by no more than F roundings
+of the sum of its terms' sizes (Higham 2002, section 3.1). For data within 8 sds of a state those are known beforehand;
+where they are large (states far apart, or coordinates nearly dependent) differences are squared instead.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ import numpy as np
 
 Array = np.ndarray
 
-_NEAR = 256.0
-"""Up to this squared distance, in sds, of means from their midst the product is off by 2e-12 nats at most."""
+_EPS = 2.0**-52
+_CLOSE = 2.0**-37
+"""Up to this bound on its error, in nats, the product is taken."""
+_WITHIN = 8.0
+"""For data within so many sds of a state; what is farther from all of them is taken by ratios anyway."""
 _WIDE = 4
 """So many times as many products as states may be held."""
 
@@ -51,18 +54,20 @@ class Quadratics:
         half_log_det = np.log(sds).sum(1) + d / 2 * math.log(2 * math.pi)
         centre = (means.min(0) + means.max(0)) / 2
         offsets = np.matmul(full, (means - centre)[:, :, None])
-        constants = np.square(offsets).sum((1, 2))
+        precisions = np.matmul(full.swapaxes(1, 2), full)
         rows, columns = _pairs(d, roots.ndim == 3)
+        count = 1 + d + len(rows)
+        reach = np.abs(means - centre) + _WITHIN * np.sqrt(covariances.diagonal(axis1=1, axis2=2))
+        sizes = np.einsum("kd,kde,ke->k", reach, np.abs(precisions), reach)
         weights = None
-        if constants.max() <= _NEAR and 1 + d + len(rows) <= _WIDE * k:
+        if count * _EPS * sizes.max() <= _CLOSE and count <= _WIDE * k:
             # −½|A r − b|² = −½ rᵀAᵀA r + bᵀA r − ½|b|²
-            precisions = np.matmul(full.swapaxes(1, 2), full)
             doubled = np.where(rows == columns, 0.5, 1.0)
             weights = np.concatenate(
                 [
                     np.matmul(offsets.swapaxes(1, 2), full)[:, 0],
                     -doubled * precisions[:, rows, columns],
-                    (-constants / 2 - half_log_det)[:, None],
+                    (-np.square(offsets).sum((1, 2)) / 2 - half_log_det)[:, None],
                 ],
                 axis=1,
             )

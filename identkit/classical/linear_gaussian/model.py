@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from identkit.classical.arrays import latents, thin_product
+from identkit.classical.arrays import latents, thin_product, unfilled
 from identkit.classical.linear_gaussian.whitened import BLOCK, Whitened
 from identkit.model import families
 from identkit.model.compiled.data import number_of_draws
@@ -130,7 +130,7 @@ class LinearGaussian(Whitened):
         if out is not None and (out.shape, out.dtype, out.device) != ((len(x), k), x.dtype, x.device):
             wanted = f"shape {(len(x), k)}, {x.dtype} on {x.device}"
             raise ValueError(f"out should have {wanted}, got {tuple(out.shape)}, {out.dtype} on {out.device}")
-        mean = x.new_empty(len(x), k) if out is None else out
+        mean = unfilled(x, len(x), k) if out is None else out
         pull = here._pull / here._noise[:, None]
         centre = here._centre.to(x.dtype)
         # Far from 0 the data are centred first, in a buffer; near it nothing is lost by one product.

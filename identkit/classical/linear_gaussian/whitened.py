@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from identkit.classical.arrays import rows
+from identkit.classical.arrays import rows, unfilled
 from identkit.classical.placed import Placed
 
 _EPS = torch.finfo(torch.float64).eps
@@ -102,7 +102,7 @@ class Whitened(Placed):
     def _by_block(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         """The rows' results, in the precision of x; `function` takes residuals."""
         first = function(x.new_zeros(0, x.shape[1]))
-        result = x.new_empty(len(x), *first.shape[1:])
+        result = unfilled(x, len(x), *first.shape[1:])
         for place, r in self._residuals(x):
             result[place] = function(r)
         return result

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
-from identkit.classical.arrays import latents, shaped
+from identkit.classical.arrays import latents, shaped, unfilled
 from identkit.classical.em import Convergence
 from identkit.classical.mixtures.information import draw_states, simulated
 from identkit.classical.placed import Placed
@@ -246,7 +246,7 @@ class FiniteMixture(Placed, ABC):
         for first in range(0, len(x), size):
             parts = evaluate(*[rows[first : first + size] for rows in (x, *beside)])
             if not outputs:
-                outputs = tuple(part.new_empty((len(x), *part.shape[1:])) for part in parts)
+                outputs = tuple(unfilled(part, len(x), *part.shape[1:]) for part in parts)
             for output, part in zip(outputs, parts, strict=True):
                 output[first : first + size] = part
         return outputs

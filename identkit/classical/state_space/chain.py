@@ -11,6 +11,7 @@ import torch
 from scipy.linalg import qr
 from torch import Tensor
 
+from identkit.classical.arrays import unfilled
 from identkit.classical.placed import Placed
 from identkit.classical.state_space import kalman
 from identkit.classical.state_space.data import Seen, conditioning, factor, sequences, whiten
@@ -339,7 +340,7 @@ class Chain(Placed):
         here, values, observed = self._taken(x)
         n, length = values.shape[:2]
         k = len(self.initial_mean)
-        answer = torch.empty(n, length, k, dtype=values.dtype, device=values.device)
+        answer = unfilled(values, n, length, k)
         for rows, pieces in here._pieces(values, observed, True, halo):
             measure: Callable[[range, Seen, Smoothed], Array] | None = None
             for times, seen, smoothed in pieces:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from identkit.classical.arrays import real
+from identkit.classical.arrays import real, unfilled
 from identkit.classical.em import Convergence
 from identkit.classical.linear_gaussian import FactorAnalysis
 from identkit.classical.state_space import information, kalman
@@ -252,7 +252,7 @@ class StateSpace(Chain):
         """
         here, values, observed = self._taken(x)
         n, length = values.shape[:2]
-        mean = torch.empty(n, length, len(self.initial_mean), dtype=values.dtype, device=values.device)
+        mean = unfilled(values, n, length, len(self.initial_mean))
         answer = here._raw(mean)
         shared = here._shared(observed)
         prior = here._prior_mean(range(length))
