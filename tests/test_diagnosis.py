@@ -60,6 +60,13 @@ class Inventing(LinearVAE):
         return td.Normal(x[:, :1] * torch.ones_like(self.means(x)), 0.1)
 
 
+class Indifferent(LinearVAE):
+    """q has left the prior, for the same law whatever the datum: what free bits can be met with."""
+
+    def encode(self, x):
+        return td.Normal(torch.full_like(self.means(x), 0.5), 0.5)
+
+
 LOADINGS = torch.tensor([[1.0, 0.3, 0.0], [-0.5, 1.0, 0.0], [0.2, -0.8, 0.0], [0.7, 0.1, 0.0]])
 NEARLY = LOADINGS + torch.tensor([0.0, 0.0, 1e-3])
 
@@ -114,6 +121,28 @@ def test_an_encoder_at_the_prior_is_its_own_fault():
     assert found.missed.low > 1
     assert found.active_units == ()
     assert found.latents[0].gap < 0
+
+
+def test_an_encoder_that_says_the_same_of_all_data_is_no_healthy_one():
+    model = Indifferent(LOADINGS)
+    x = model.draw(40)
+    found = diagnose(model, x, **QUICK)
+    assert faults(found) == ["inference-collapsed", "inference-collapsed", "model-collapsed"]
+    assert found.overall.fault is Fault.INFERENCE
+    assert found.overall.inference.low > 0.1
+    assert found.overall.told == pytest.approx(0, abs=1e-12)
+    assert "is the same whatever the datum" in str(found)
+    # On data that are all alike the truth says the same of all, too.
+    alike = diagnose(LinearVAE(LOADINGS), x[:1].expand(40, -1), **QUICK)
+    assert faults(alike) == ["healthy", "healthy", "model-collapsed"]
+
+
+def test_what_an_encoder_tells_about_the_datum_is_bounded():
+    model = LinearVAE(torch.tensor([[1.0]]))
+    x = model.draw(4000)
+    found = diagnose(model, x, **{**QUICK, "most": 4})
+    # Of data from the model, z and which datum are the information of x about z: ½ log(1 + w²/s²).
+    assert found.overall.told == pytest.approx(0.5 * math.log(1 + 1 / NOISE**2), rel=0.05)
 
 
 def test_what_q_invents_is_told():

@@ -109,13 +109,15 @@ def measured(
     )
 
 
-def means(law: td.Distribution, seed: int) -> Float[Tensor, "n k"]:
-    """E_q z; of draws where the distribution does not know its mean."""
+def moments(law: td.Distribution, seed: int) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]]:
+    """E_q z and Var_q z; of draws where the distribution does not know them."""
     try:
-        mean = law.mean
+        found = law.mean, law.variance
     except NotImplementedError:
-        mean = _drawn(law, 1000, seed).mean(0)
-    return mean.reshape(_shape(law)[0], -1).to(torch.float64)
+        z = _drawn(law, 1000, seed)
+        found = z.mean(0), z.var(0)
+    mean, variance = (part.reshape(_shape(law)[0], -1).to(torch.float64) for part in found)
+    return mean, variance
 
 
 def _for(vae: Any, x: Any) -> Tensor:

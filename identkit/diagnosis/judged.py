@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from scipy.stats import t as student
 from torch import Tensor
 
-from identkit.diagnosis.encoder import encoded, means, measured
+from identkit.diagnosis.encoder import encoded, measured, moments
 from identkit.diagnosis.truth import true_posterior
 from identkit.numeric.flatness import flatness
 from identkit.numeric.probed import probed
@@ -26,7 +26,7 @@ class Fault(enum.Enum):
     MODEL = "model-collapsed"
     """The true posterior is the prior: no inference could do better (theory/T1)."""
     INFERENCE = "inference-collapsed"
-    """The true posterior is informed, and q is still the prior."""
+    """The true posterior is informed, and q is still the prior, or one and the same law for all data."""
     HEALTHY = "healthy"
     """Both are informed."""
     UNDECIDED = "undecided"
@@ -73,6 +73,9 @@ class Finding:
     """``Var_x E_q[z_j]``, which calls a unit active; of all: the largest."""
     true_spread: float
     """The same of the true posterior's means."""
+    told: float
+    """What q's draw of z_j tells about which datum it is for, nats: ``½ log Var z_j − ½ E_x log Var_q z_j``, from
+    above for normal q; of all: the sum, from above where q takes the latents as independent."""
 
     @property
     def gap(self) -> float:
@@ -86,6 +89,7 @@ class Finding:
             "gap": self.gap,
             "active_units_variance": self.spread,
             "true_active_units_variance": self.true_spread,
+            "inference_about_the_datum": self.told,
         }
         finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
         return {"name": self.name, "fault": self.fault.value, **measures, **finite}
@@ -160,7 +164,8 @@ def diagnose(
     the KL of the true posterior from the prior, and that of q. With ε the threshold and all intervals at `level`,
 
     * *model-collapsed*: the truth's KL is at most ε;
-    * *inference-collapsed*: it is more than ε, and q's is at most ε;
+    * *inference-collapsed*: it is more than ε, and q's is at most ε; or q is the same for all data (`Finding.told` is
+      at most ε), as free bits may leave it, while the true posterior's mean is active;
     * *healthy*: both are more than ε;
     * *undecided*: an interval holds ε, or annealing has not converged.
 
@@ -194,7 +199,7 @@ def diagnose(
     assert everything.x is not None
     prior = unbounded(everything.prior.distribution)
     n = len(everything.x)
-    means_of_q = means(encoded(vae, x, prior.size), seed)
+    means_of_q, variances_of_q = moments(encoded(vae, x, prior.size), seed)
     generator = torch.Generator().manual_seed(seed)
     some = torch.randperm(n, generator=generator)[:most].sort().values
     part = probed(vae, x=everything.x[some.to(everything.x.device)])
@@ -211,19 +216,30 @@ def diagnose(
     whole = torch.ones_like(good)
 
     def finding(
-        name: str, flatness: Measure, truth: Measure, inference: Measure, spread: float, true: float
+        name: str,
+        flatness: Measure,
+        truth: Measure,
+        inference: Measure,
+        spread: float,
+        true: float,
+        told: float,
     ) -> Finding:
+        fault = _fault(truth, inference, threshold)
+        if fault is Fault.HEALTHY and told <= threshold and true > active:
+            fault = Fault.INFERENCE
         return Finding(
             name=name,
-            fault=_fault(truth, inference, threshold),
+            fault=fault,
             flatness=flatness,
             truth=truth,
             inference=inference,
             spread=spread,
             true_spread=true,
+            told=told,
         )
 
     spreads, true_spreads = (_variance(table) for table in (means_of_q, truth.mean[good]))
+    told = ((variances_of_q.mean(0) + spreads).log() - variances_of_q.log().mean(0)) / 2
     latents = tuple(
         finding(
             name,
@@ -234,6 +250,7 @@ def diagnose(
             _interval(q.kl_conditional[:, j], q.kl_conditional_error[:, j], q.degrees, level, whole),
             float(spreads[j]),
             float(true_spreads[j]),
+            float(told[j]),
         )
         for j, name in enumerate(part.prior.names)
     )
@@ -244,6 +261,7 @@ def diagnose(
         _interval(q.kl, q.kl_error, math.inf, level, whole),
         float(spreads.max()),
         float(true_spreads.max()),
+        float(told.sum()),
     )
     missed_error = torch.hypot(truth.log_evidence_error, q.elbo_error)
     return Diagnosis(

@@ -36,13 +36,19 @@ def _sentence(finding: Finding, threshold: float) -> str:
     return {
         "model-collapsed": f"the data say next to nothing about {what}: even the true posterior is the prior, and no "
         f"better encoder can change that; it is the model that should change: {numbers}",
-        "inference-collapsed": f"the true posterior of {what} is informed, but q returns the prior: the model is "
-        f"usable, the encoder or its training is not: {numbers}",
+        "inference-collapsed": f"the true posterior of {what} is informed, but q {_ignorance(finding, threshold)}: "
+        f"the model is usable, the encoder or its training is not: {numbers}",
         "healthy": f"the data inform the true posterior of {what}, and q says so: {numbers}",
         "undecided": f"the numbers are too uncertain to tell whether {what} pass {threshold:g} nats: {numbers}"
         if finding.name == "all"
         else f"the numbers are too uncertain to tell whether {what} passes {threshold:g} nats: {numbers}",
     }[finding.fault.value]
+
+
+def _ignorance(finding: Finding, threshold: float) -> str:
+    if finding.inference.high <= threshold:
+        return "returns the prior"
+    return f"is the same whatever the datum (it tells at most {finding.told:.2g} nats about which it saw)"
 
 
 def _notes(finding: Finding, diagnosis: Diagnosis) -> list[str]:
