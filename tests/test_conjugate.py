@@ -567,7 +567,7 @@ def test_bad_input_is_named_and_explained(call: Any, message: str) -> None:
 
 @pytest.mark.parametrize("pooled", [False, True])
 def test_blocks_and_single_precision(pooled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conjugate, "_BLOCK", 64)
+    monkeypatch.setattr(conjugate, "BLOCK", 64)
     models = [
         BetaBinomial(9, 0.4, 1.7, pooled=pooled),
         DirichletMultinomial(7, [0.5, 1.0, 2.0], pooled=pooled),

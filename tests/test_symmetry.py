@@ -11,7 +11,8 @@ from sympy import Abs, Max, Rational, exp, log, sin, sqrt
 
 from identkit.model.functions import sigmoid
 from identkit.symbolic.field import vanishes
-from identkit.symbolic.symmetry import in_words, left_inverse, null_directions
+from identkit.symbolic.symmetry import left_inverse, null_directions
+from identkit.symbolic.wording import field_in_words
 
 z1, z2, z3, w, v = sympy.symbols("z1 z2 z3 w v", real=True)
 s = sympy.Symbol("s", positive=True)
@@ -115,4 +116,4 @@ def test_numerical_null_space_agrees_at_random_loadings():
 
 
 def test_words():
-    assert in_words({z1: sympy.S.One, z2: -w, z3: w + v}) == "d/dz1 - w*d/dz2 + (v + w)*d/dz3"
+    assert field_in_words({z1: sympy.S.One, z2: -w, z3: w + v}) == "d/dz1 - w*d/dz2 + (v + w)*d/dz3"

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from identkit.model.protocol import Flatness
+from identkit.posterior.stable import polynomial
 
 # B_2, B_4, …, B_22: both ω/(e^ω − 1) and its logarithm are power series in them.
 _BERNOULLI = (
@@ -54,7 +55,7 @@ def kl_upper_oscillation(omega: Float[Tensor, "*n"] | int | float) -> Float[Tens
     """
     omega = _oscillation(omega)
     small = omega.clamp(max=_OSCILLATION_SWITCH)
-    series = small.square() * _polynomial(_OSCILLATION_SERIES, small.square())
+    series = small.square() * polynomial(_OSCILLATION_SERIES, small.square())
     large = omega.clamp(min=_OSCILLATION_SWITCH)
     decay = torch.exp(-large)
     # ln r = ln ω − ω − log1p(−e^−ω), and r = ω e^−ω/(1 − e^−ω): neither e^ω nor its overflow appears.
@@ -119,8 +120,8 @@ def variance_factors(
     high = high + 1 / large / large
     near = omega < _VARIANCE_SWITCH
     return (
-        torch.where(near, _polynomial(_VARIANCE_SERIES, -small), low),
-        torch.where(near, _polynomial(_VARIANCE_SERIES, small), high),
+        torch.where(near, polynomial(_VARIANCE_SERIES, -small), low),
+        torch.where(near, polynomial(_VARIANCE_SERIES, small), high),
     )
 
 
@@ -247,13 +248,6 @@ def band(flatness: Flatness) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], 
         above = list(upper)[int(high_index[row])] if high[row] < math.inf else "none"
         names.append(below if below == above else f"{below}/{above}")
     return low * (1 - _SLACK), high * (1 + _SLACK), names
-
-
-def _polynomial(coefficients: tuple[float, ...], argument: Tensor) -> Tensor:
-    total = torch.zeros_like(argument)
-    for coefficient in reversed(coefficients):
-        total = total * argument + coefficient
-    return total
 
 
 def _oscillation(omega: Tensor | int | float) -> Tensor:

@@ -18,26 +18,9 @@ from scipy.stats import binom
 from sympy import Expr, Symbol
 from torch import Tensor
 
+from identkit.model import families
 from identkit.model.balls import ball
 from identkit.model.compiled import CompiledModel
-from identkit.model.families import (
-    Bernoulli,
-    Beta,
-    Binomial,
-    Categorical,
-    Cauchy,
-    Exponential,
-    Family,
-    Gamma,
-    InverseGamma,
-    Laplace,
-    LogNormal,
-    Mixture,
-    MvNormal,
-    Normal,
-    StudentT,
-    Uniform,
-)
 from identkit.model.protocol import Continuous
 
 Array = NDArray[np.float64]
@@ -122,22 +105,24 @@ def refuse_too_wide(compiled: CompiledModel) -> None:
 
 def _is_state(compiled: CompiledModel, latent: int) -> bool:
     symbol = compiled.model.latent_symbols[latent]
-    return any(symbol in s.symbols and isinstance(s.family, Categorical) for s in compiled.model.latents)
+    return any(
+        symbol in s.symbols and isinstance(s.family, families.Categorical) for s in compiled.model.latents
+    )
 
 
-def _family_rule(family: Family, values: Mapping[Symbol, float], order: int) -> tuple[Array, Array]:
+def _family_rule(family: families.Family, values: Mapping[Symbol, float], order: int) -> tuple[Array, Array]:
     """Nodes (m, dimension) and weights (m,) of one family at given values of the latents it mentions."""
-    if isinstance(family, Mixture):
+    if isinstance(family, families.Mixture):
         weights = _numbers(family.weights, values)
         parts = [_family_rule(component, values, order) for component in family.components]
         return (
             np.concatenate([points for points, _ in parts]),
             np.concatenate([weight * mass for weight, (_, mass) in zip(weights, parts, strict=True)]),
         )
-    if isinstance(family, Categorical):
+    if isinstance(family, families.Categorical):
         p = _numbers(family.arguments, values)
         return np.arange(len(p), dtype=np.float64)[:, None], p
-    if isinstance(family, MvNormal):
+    if isinstance(family, families.MvNormal):
         mean, cov = family.arguments
         factor = np.linalg.cholesky(_numbers(list(cov), values).reshape(cov.shape))
         points, mass = _hermite(order)
@@ -146,39 +131,39 @@ def _family_rule(family: Family, values: Mapping[Symbol, float], order: int) -> 
         keep = masses > _NEGLIGIBLE
         return _numbers(list(mean), values) + grid[keep] @ factor.T, masses[keep]
     arguments = _numbers(family.arguments, values)
-    if isinstance(family, Normal):
+    if isinstance(family, families.Normal):
         points, mass = _hermite(order)
         return (arguments[0] + arguments[1] * points)[:, None], mass
-    if isinstance(family, Beta):
+    if isinstance(family, families.Beta):
         points, mass = _jacobi(order, *arguments)
         return points[:, None], mass
-    if isinstance(family, Bernoulli):
+    if isinstance(family, families.Bernoulli):
         return np.array([[0.0], [1.0]]), np.array([1 - arguments[0], arguments[0]])
-    if isinstance(family, Binomial):
+    if isinstance(family, families.Binomial):
         counts = np.arange(int(arguments[0]) + 1, dtype=np.float64)
         return counts[:, None], binom.pmf(counts, *arguments)
-    if isinstance(family, LogNormal):
+    if isinstance(family, families.LogNormal):
         points, mass = _hermite(order)
         return np.exp(arguments[0] + arguments[1] * points)[:, None], mass
     return _transformed(family, arguments, order)
 
 
-def _transformed(family: Family, arguments: Array, order: int) -> tuple[Array, Array]:
+def _transformed(family: families.Family, arguments: Array, order: int) -> tuple[Array, Array]:
     """Rules that are those of a Gamma or Beta variable, carried over."""
-    if isinstance(family, Uniform):
+    if isinstance(family, families.Uniform):
         points, mass = _jacobi(order, 1.0, 1.0)
         return (arguments[0] + (arguments[1] - arguments[0]) * points)[:, None], mass
-    if isinstance(family, Exponential | Gamma | InverseGamma):
-        shape, rate = (1.0, *arguments) if isinstance(family, Exponential) else arguments
+    if isinstance(family, families.Exponential | families.Gamma | families.InverseGamma):
+        shape, rate = (1.0, *arguments) if isinstance(family, families.Exponential) else arguments
         points, mass = _laguerre(order, float(shape))
-        return (rate / points if isinstance(family, InverseGamma) else points / rate)[:, None], mass
-    if isinstance(family, Laplace):
+        return (rate / points if isinstance(family, families.InverseGamma) else points / rate)[:, None], mass
+    if isinstance(family, families.Laplace):
         points, mass = _laguerre(order, 1.0)
         sides = np.concatenate([-points[::-1], points])
         return (arguments[0] + arguments[1] * sides)[:, None], np.concatenate([mass[::-1], mass]) / 2
-    if isinstance(family, StudentT | Cauchy):
+    if isinstance(family, families.StudentT | families.Cauchy):
         # With u ~ Beta(df/2, df/2), √df (2u − 1) / (2√(u(1 − u))) has Student's distribution.
-        df, loc, scale = (1.0, *arguments) if isinstance(family, Cauchy) else arguments
+        df, loc, scale = (1.0, *arguments) if isinstance(family, families.Cauchy) else arguments
         points, mass = _jacobi(order, float(df) / 2, float(df) / 2)
         spread = (2 * points - 1) / (2 * np.sqrt(points * (1 - points)))
         return (loc + scale * math.sqrt(df) * spread)[:, None], mass

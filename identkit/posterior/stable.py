@@ -33,7 +33,7 @@ def kl_integrand(u: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     tensor([5.0000e-25, 1.0000e+00, 1.0000e+00], dtype=torch.float64)
     """
     near = u.clamp(-_KL_SWITCH, _KL_SWITCH)
-    series = near.square() * _polynomial(_KL_SERIES, near)
+    series = near.square() * polynomial(_KL_SERIES, near)
     far = u.clamp(min=_UNDERFLOW)
     return torch.where(u.abs() <= _KL_SWITCH, series, torch.exp(far) * (far - 1) + 1)
 
@@ -83,11 +83,16 @@ def gaussian_gain(a: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     """
     y = a / (1 + a)
     near = y.clamp(max=_GAIN_SWITCH)
-    series = near.square() * _polynomial(_GAIN_SERIES, near)
+    series = near.square() * polynomial(_GAIN_SERIES, near)
     return torch.where(y <= _GAIN_SWITCH, series, torch.log1p(a) - y)
 
 
-def _polynomial(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
+def polynomial(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
+    """``c_0 + c_1 x + c_2 x² + …`` by Horner's rule.
+
+    >>> polynomial((1.0, 2.0), torch.tensor(3.0))
+    tensor(7.)
+    """
     total = torch.zeros_like(x)
     for coefficient in reversed(coefficients):
         total = total * x + coefficient

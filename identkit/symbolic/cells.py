@@ -10,13 +10,14 @@ from sympy import Expr, Symbol
 
 from identkit.model import balls
 from identkit.model.model import Model
-from identkit.symbolic.certificates import Claim, Point
+from identkit.symbolic.certificates import Point
 from identkit.symbolic.certificates.claim import spelled
 from identkit.symbolic.certificates.laws import law_moves
+from identkit.symbolic.certificates.on_the_law import Translated
 from identkit.symbolic.certificates.zeros import zero
 from identkit.symbolic.summary import conditional_law
 from identkit.symbolic.support import all_domains, is_discrete, takes_every_value
-from identkit.verdict import Level
+from identkit.symbolic.wording import translation_in_words
 
 
 def has_kinks(expressions: Sequence[Expr]) -> bool:
@@ -62,23 +63,18 @@ def _sign(expression: Expr, point: Point) -> int:
 
 
 @dataclass(frozen=True)
-class FlatCell(Claim):
+class FlatCell(Translated):
     """Around a point inside the support, the law does not change along a direction: a dead region of positive mass."""
 
     direction: Mapping[Symbol, Expr]
     point: Point
 
     @property
-    def supports(self) -> dict[str, tuple[Level, ...]]:
-        return {latent.name: (Level.PARTIAL,) for latent in self.direction}
-
-    @property
     def sentence(self) -> str:
-        steps = ", ".join(f"{latent.name} + ({entry})*t" for latent, entry in self.direction.items())
+        steps = translation_in_words(self.direction)
         return f"in a region of positive prior mass around ({spelled(self.point)}) the law is the same at ({steps})"
 
     def holds(self, model: Model) -> bool:
-        t = sympy.Dummy("t", real=True)
         latents = model.latent_symbols
         if any(is_discrete(model.support(s)) or not takes_every_value(model, s) for s in latents):
             return False
@@ -91,7 +87,7 @@ class FlatCell(Claim):
         stated = [c.expression for c in model.constraints if c.relation == "> 0"]
         if any(e.subs(list(self.point.items())).is_positive is not True for e in stated):
             return False
-        moved = {latent: latent + t * entry for latent, entry in self.direction.items()}
+        moved = self.moved
         for expression in conditional_law(model).expressions:
             here = smooth_near(expression, self.point)
             if here is None or not zero(here.subs(moved, simultaneous=True) - here):

@@ -17,34 +17,22 @@ from typing import Any
 import sympy
 from sympy import Expr, S, Symbol
 
-from identkit.model.families import (
-    Binomial,
-    Cauchy,
-    Exponential,
-    Family,
-    Gamma,
-    Geometric,
-    InverseGamma,
-    Laplace,
-    NegativeBinomial,
-    Normal,
-    Poisson,
-)
+from identkit.model import families
 from identkit.model.noise_free import Exactly
 from identkit.model.statement import Statement
 from identkit.symbolic.blocks import Block
 from identkit.symbolic.gaussian import mean_and_noise, propagate
 
-INDEPENDENT: dict[type[Family], str] = {
-    Poisson: "Teicher 1961",
-    Exponential: "Teicher 1961",
-    Gamma: "Teicher 1963",
-    InverseGamma: "Teicher 1963, for the reciprocals",
-    Geometric: "Yakowitz & Spragins 1968",
-    NegativeBinomial: "Yakowitz & Spragins 1968",
-    Cauchy: "Yakowitz & Spragins 1968",
+INDEPENDENT: dict[type[families.Family], str] = {
+    families.Poisson: "Teicher 1961",
+    families.Exponential: "Teicher 1961",
+    families.Gamma: "Teicher 1963",
+    families.InverseGamma: "Teicher 1963, for the reciprocals",
+    families.Geometric: "Yakowitz & Spragins 1968",
+    families.NegativeBinomial: "Yakowitz & Spragins 1968",
+    families.Cauchy: "Yakowitz & Spragins 1968",
     # e^{imt}/(1 + b²t²): exponentials are independent over rational functions; these have distinct poles.
-    Laplace: "by characteristic functions",
+    families.Laplace: "by characteristic functions",
 }
 """Families of which any distinct members are linearly independent.
 
@@ -89,7 +77,7 @@ def member(block: Block) -> Member | None:
     return _gaussian(block) or _thinned(block) or _scaled(block)
 
 
-def _plain(family: Family) -> Member | None:
+def _plain(family: families.Family) -> Member | None:
     if type(family) in INDEPENDENT:
         method = f"one member of the {family.name} family (finite mixtures: {INDEPENDENT[type(family)]})"
         return Member((family.name,), tuple(family.law), method)
@@ -137,7 +125,7 @@ def _gaussian(block: Block) -> Member | None:
 
 def _random_scale(observation: Statement, block: Block) -> bool:
     family = observation.family
-    return isinstance(family, Normal) and bool(family.arguments[1].free_symbols & set(block.symbols))
+    return isinstance(family, families.Normal) and bool(family.arguments[1].free_symbols & set(block.symbols))
 
 
 def _log_rate(observation: Statement, block: Block) -> tuple[Expr, Expr, list[Expr]] | None:
@@ -161,9 +149,9 @@ def _rate(observation: Statement, block: Block) -> tuple[Expr, list[Expr], bool]
     A scale and an exponential rate must be positive for the model to make sense, a Poisson rate may be 0.
     """
     family = observation.family
-    if isinstance(family, Poisson | Exponential):
-        return family.arguments[0], [], isinstance(family, Exponential)
-    if isinstance(family, Normal):
+    if isinstance(family, families.Poisson | families.Exponential):
+        return family.arguments[0], [], isinstance(family, families.Exponential)
+    if isinstance(family, families.Normal):
         mean, sd = family.arguments
         return None if mean.free_symbols & set(block.symbols) else (sd**2, [mean], True)
     return None
@@ -205,7 +193,7 @@ def _scaled(block: Block) -> Member | None:
     # Where all k_j > 0, V lies on the ray through the ratios k_j/bᵖ; members on different rays are singular
     # to one another, and those on one ray are powers of gammas, hence independent (Teicher 1963).
     simple = (*shape, *ratios, *centres) if positive else ()
-    if power == 1 and not isinstance(latent.family, InverseGamma):
+    if power == 1 and not isinstance(latent.family, families.InverseGamma):
         # −log E exp(−Σ t_j V_j) = a log(1 + Σ t_j r_j): the cumulants a r_j, a r_j² serve at r_j = 0 too,
         # where the law no longer knows a.
         a = shape[0] if shape else S.One
@@ -214,13 +202,13 @@ def _scaled(block: Block) -> Member | None:
     return Member(kind, simple, method, not centres) if positive else None
 
 
-def _scale_family(family: Family) -> tuple[tuple[Expr, ...], Expr] | None:
-    if isinstance(family, Gamma):
+def _scale_family(family: families.Family) -> tuple[tuple[Expr, ...], Expr] | None:
+    if isinstance(family, families.Gamma):
         shape, rate = family.arguments
         return (shape,), 1 / rate
-    if isinstance(family, Exponential):
+    if isinstance(family, families.Exponential):
         return (), 1 / family.arguments[0]
-    if isinstance(family, InverseGamma):
+    if isinstance(family, families.InverseGamma):
         shape, scale = family.arguments
         return (shape,), scale
     return None
@@ -239,13 +227,13 @@ def _monomial(value: Expr, z: Symbol) -> tuple[Expr, Expr | None]:
 
 
 def _thinned(block: Block) -> Member | None:
-    if len(block.latents) != 1 or not isinstance(block.latents[0].family, Poisson):
+    if len(block.latents) != 1 or not isinstance(block.latents[0].family, families.Poisson):
         return None
     (count,) = block.latents[0].symbols
     (rate,) = block.latents[0].family.arguments
     chances = []
     for observation in block.observations:
-        if not isinstance(observation.family, Binomial) or observation.family.arguments[0] != count:
+        if not isinstance(observation.family, families.Binomial) or observation.family.arguments[0] != count:
             return None
         chances.append(observation.family.arguments[1])
     if any(chance.has(count) for chance in chances) or len(chances) > 10:

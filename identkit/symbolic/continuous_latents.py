@@ -21,7 +21,8 @@ from identkit.symbolic.injectivity import Peeled, peel, slope_sign
 from identkit.symbolic.regularity import analytic, positive
 from identkit.symbolic.summary import Summary
 from identkit.symbolic.support import State, all_domains, almost_never_zero, is_discrete, takes_every_value
-from identkit.symbolic.symmetry import Vector, in_words, left_inverse, null_directions
+from identkit.symbolic.symmetry import Vector, left_inverse, null_directions
+from identkit.symbolic.wording import field_in_words
 from identkit.verdict import Invariance, Level
 
 MOST_ENTRIES_OF_SYMBOLS, MOST_ENTRIES = 12, 120
@@ -64,13 +65,15 @@ def _translations(
     for direction in directions:
         touched = set(direction) & counts
         if touched & found.pinned:
-            found.tried.append(f"{in_words(direction)} may lead out of the prior's support")
+            found.tried.append(f"{field_in_words(direction)} may lead out of the prior's support")
             continue
         if touched and touched != set(direction):
-            found.tried.append(f"{in_words(direction)} mixes counts with continuous latents")
+            found.tried.append(f"{field_in_words(direction)} mixes counts with continuous latents")
             continue
         if touched and not all(entry.is_Rational for entry in direction.values()):
-            found.tried.append(f"{in_words(direction)} need not meet another point of the lattice of counts")
+            found.tried.append(
+                f"{field_in_words(direction)} need not meet another point of the lattice of counts"
+            )
             continue
         found.claims.append(Invisible(direction, state))
         found.invariances.append(translation(model, direction))
@@ -86,7 +89,9 @@ def translation(model: Model, direction: Vector) -> Invariance:
     if keeps and any(model.support(latent) != sympy.S.Reals for latent in direction):
         keeps = False  # the density may be flat, as Uniform's is, but the ends of the support move
     about = tuple(latent.name for latent in direction)
-    return Invariance(kind="translation", about=about, generator=in_words(direction), preserves_prior=keeps)
+    return Invariance(
+        kind="translation", about=about, generator=field_in_words(direction), preserves_prior=keeps
+    )
 
 
 def _recover(

@@ -13,23 +13,7 @@ from math import comb, factorial
 import sympy
 from sympy import Expr, Integer, S
 
-from identkit.model.families import (
-    Bernoulli,
-    Beta,
-    Binomial,
-    Categorical,
-    Dirichlet,
-    Exponential,
-    Family,
-    Gamma,
-    Geometric,
-    Laplace,
-    MvNormal,
-    NegativeBinomial,
-    Normal,
-    Poisson,
-    Uniform,
-)
+from identkit.model import families
 from identkit.model.noise_free import Exactly
 from identkit.model.statement import Statement
 from identkit.symbolic.blocks import finite_values
@@ -94,7 +78,7 @@ def _over_moments(expression: Expr, statement: Statement) -> Expr | None:
     return sympy.Add(*terms)
 
 
-def raw_moment(family: Family, powers: Sequence[int]) -> Expr | None:
+def raw_moment(family: families.Family, powers: Sequence[int]) -> Expr | None:
     """``E Π xᵢ^powers[i]`` of one draw, in closed form; None where it is infinite or not known here.
 
     >>> from identkit import Normal
@@ -108,8 +92,8 @@ def raw_moment(family: Family, powers: Sequence[int]) -> Expr | None:
     return rule(family, powers) if rule else None
 
 
-def _normal(family: Family, powers: Sequence[int]) -> Expr:
-    if isinstance(family, Normal):
+def _normal(family: families.Family, powers: Sequence[int]) -> Expr:
+    if isinstance(family, families.Normal):
         mean, sd = family.arguments
         return _gaussian([mean], [[sd**2]], tuple(powers))
     mean, cov = family.arguments
@@ -143,36 +127,38 @@ def falling(base: Expr, count: int) -> Expr:
     return sympy.Mul(*[base - i for i in range(count)])
 
 
-def _dirichlet(family: Family, powers: Sequence[int]) -> Expr:
+def _dirichlet(family: families.Family, powers: Sequence[int]) -> Expr:
     weights = family.arguments
-    if isinstance(family, Beta):
+    if isinstance(family, families.Beta):
         # Beta(a, b) is the first coordinate of Dirichlet(a, b).
         powers = (*powers, 0)
     raised = [rising(weight, power) for weight, power in zip(weights, powers, strict=True)]
     return sympy.Mul(*raised) / rising(sympy.Add(*weights), sum(powers))
 
 
-def _gamma(family: Family, powers: Sequence[int]) -> Expr:
-    shape, rate = (S.One, *family.arguments) if isinstance(family, Exponential) else family.arguments
+def _gamma(family: families.Family, powers: Sequence[int]) -> Expr:
+    shape, rate = (S.One, *family.arguments) if isinstance(family, families.Exponential) else family.arguments
     return rising(shape, powers[0]) / rate ** powers[0]
 
 
-def _uniform(family: Family, powers: Sequence[int]) -> Expr:
+def _uniform(family: families.Family, powers: Sequence[int]) -> Expr:
     low, high = family.arguments
     (power,) = powers
     return sympy.Add(*[low**i * high ** (power - i) for i in range(power + 1)]) / (power + 1)
 
 
-def _laplace(family: Family, powers: Sequence[int]) -> Expr:
+def _laplace(family: families.Family, powers: Sequence[int]) -> Expr:
     location, scale = family.arguments
     (power,) = powers
     even = range(0, power + 1, 2)
     return sympy.Add(*[comb(power, i) * location ** (power - i) * factorial(i) * scale**i for i in even])
 
 
-def _counted(factorial_moment: Callable[[Family, int], Expr]) -> Callable[[Family, Sequence[int]], Expr]:
+def _counted(
+    factorial_moment: Callable[[families.Family, int], Expr],
+) -> Callable[[families.Family, Sequence[int]], Expr]:
     # x^k = Σ_j S(k, j) x (x − 1) … (x − j + 1), with Stirling numbers of the second kind.
-    def moment(family: Family, powers: Sequence[int]) -> Expr:
+    def moment(family: families.Family, powers: Sequence[int]) -> Expr:
         (power,) = powers
         terms = [_stirling(power, j) * factorial_moment(family, j) for j in range(1, power + 1)]
         return sympy.Add(*terms)
@@ -185,25 +171,25 @@ def _stirling(n: int, k: int) -> Integer:
     return Integer(sum(signed) // factorial(k))
 
 
-def _categorical(family: Family, powers: Sequence[int]) -> Expr:
+def _categorical(family: families.Family, powers: Sequence[int]) -> Expr:
     return sympy.Add(*[state ** powers[0] * p for state, p in enumerate(family.arguments, 1)])
 
 
-_RULES: dict[type[Family], Callable[[Family, Sequence[int]], Expr]] = {
-    Normal: _normal,
-    MvNormal: _normal,
-    Beta: _dirichlet,
-    Dirichlet: _dirichlet,
-    Gamma: _gamma,
-    Exponential: _gamma,
-    Uniform: _uniform,
-    Laplace: _laplace,
-    Categorical: _categorical,
-    Bernoulli: lambda family, powers: family.arguments[0],
-    Binomial: _counted(lambda f, j: falling(f.arguments[0], j) * f.arguments[1] ** j),
-    Poisson: _counted(lambda f, j: f.arguments[0] ** j),
-    NegativeBinomial: _counted(lambda f, j: rising(f.arguments[0], j) * _odds(f.arguments[1]) ** j),
-    Geometric: _counted(lambda f, j: factorial(j) * _odds(f.arguments[0]) ** j),
+_RULES: dict[type[families.Family], Callable[[families.Family, Sequence[int]], Expr]] = {
+    families.Normal: _normal,
+    families.MvNormal: _normal,
+    families.Beta: _dirichlet,
+    families.Dirichlet: _dirichlet,
+    families.Gamma: _gamma,
+    families.Exponential: _gamma,
+    families.Uniform: _uniform,
+    families.Laplace: _laplace,
+    families.Categorical: _categorical,
+    families.Bernoulli: lambda family, powers: family.arguments[0],
+    families.Binomial: _counted(lambda f, j: falling(f.arguments[0], j) * f.arguments[1] ** j),
+    families.Poisson: _counted(lambda f, j: f.arguments[0] ** j),
+    families.NegativeBinomial: _counted(lambda f, j: rising(f.arguments[0], j) * _odds(f.arguments[1]) ** j),
+    families.Geometric: _counted(lambda f, j: factorial(j) * _odds(f.arguments[0]) ** j),
     Exactly: lambda family, powers: family.arguments[0] ** powers[0],
 }
 

@@ -21,6 +21,7 @@ from identkit.symbolic.questions import Question
 from identkit.symbolic.rank import row_space
 from identkit.symbolic.regularity import analytic, from_half_line, positive, regular
 from identkit.symbolic.variety import moves_what_is_allowed
+from identkit.symbolic.wording import field_in_words, map_in_words
 from identkit.verdict import Level
 
 Values = Mapping[Symbol, Expr]
@@ -372,29 +373,3 @@ def _cannot_swap(one: tuple[Expr, ...], other: tuple[Expr, ...], problem: Proble
             if not fixed.free_symbols and not moving.free_symbols and gap != 0 and not zero(gap):
                 return True
     return False
-
-
-def map_in_words(change: Mapping[Symbol, Expr]) -> str:
-    """The map as text; two unknowns that change places are written once.
-
-    >>> u, v, w = sympy.symbols("u v w")
-    >>> map_in_words({u: v, v: u, w: -w})
-    'u <-> v, w -> -w'
-    """
-    words, done = [], set()
-    for symbol, image in change.items():
-        if symbol in done:
-            continue
-        exchanged = image.is_Symbol and image != symbol and change.get(image) == symbol  # type: ignore[call-overload]
-        words.append(f"{symbol.name} {'<->' if exchanged else '->'} {image}")
-        done |= {symbol, image} if exchanged else {symbol}
-    return ", ".join(words)
-
-
-def field_in_words(components: Mapping[Symbol, Expr]) -> str:
-    """The vector field as text, e.g. ``w*d/dw - s*d/ds``."""
-    terms = []
-    for symbol, entry in components.items():
-        text = {S.One: "", S.NegativeOne: "-"}.get(entry, f"({entry})*" if entry.is_Add else f"{entry}*")
-        terms.append(f"{text}d/d{symbol.name}")
-    return " + ".join(terms).replace("+ -", "- ")

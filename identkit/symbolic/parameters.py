@@ -23,8 +23,6 @@ from identkit.symbolic.fibre_claims import (
     Relabelled,
     Rising,
     Unseen,
-    field_in_words,
-    map_in_words,
 )
 from identkit.symbolic.fibre_count import fibre_count
 from identkit.symbolic.fibre_proof import FibreProof
@@ -43,6 +41,7 @@ from identkit.symbolic.roots import Settled
 from identkit.symbolic.solver import solve
 from identkit.symbolic.special import solve_at
 from identkit.symbolic.support import on_simplex
+from identkit.symbolic.wording import field_in_words, map_in_words
 from identkit.verdict import Invariance, Level, Verdict, overall
 
 _MOST_PAIRS = 10

@@ -15,33 +15,14 @@ from itertools import zip_longest
 import sympy
 from sympy import Expr, S, Set, Symbol
 
-from identkit.model.families import (
-    Bernoulli,
-    Binomial,
-    Categorical,
-    Cauchy,
-    Exponential,
-    Family,
-    Gamma,
-    Geometric,
-    InverseGamma,
-    Laplace,
-    LogNormal,
-    Mixture,
-    MvNormal,
-    NegativeBinomial,
-    Normal,
-    Poisson,
-)
+from identkit.model import families
 from identkit.model.model import Model
 from identkit.model.statement import Statement
+from identkit.symbolic.compound import INDEPENDENT
 from identkit.symbolic.field import vanishes
 from identkit.symbolic.support import all_domains, almost_never_zero
 
-_INDEPENDENT = (
-    *(Normal, MvNormal, LogNormal, Poisson, Cauchy, Geometric, NegativeBinomial),
-    *(Exponential, Gamma, InverseGamma, Laplace),
-)
+_INDEPENDENT = (*INDEPENDENT, families.Normal, families.MvNormal, families.LogNormal)
 """Families of which any distinct members are linearly independent; Uniform, Beta, StudentT and the finite ones
 are not among them: U(0, 1)/2 + U(1, 2)/2 = U(0, 2)."""
 
@@ -85,7 +66,7 @@ def conditional_law(model: Model) -> Summary:
 
 def _law_of(statement: Statement, latents: Collection[Symbol], domains: Mapping[Symbol, Set]) -> Summary:
     family = statement.family
-    if not isinstance(family, Mixture):
+    if not isinstance(family, families.Mixture):
         return Summary(tuple(family.law))
     names = ", ".join(symbol.name for symbol in statement.symbols)
     groups, assumptions, undecided = _merged(family, domains)
@@ -108,9 +89,9 @@ def _law_of(statement: Statement, latents: Collection[Symbol], domains: Mapping[
 
 
 def _merged(
-    family: Mixture, domains: Mapping[Symbol, Set]
-) -> tuple[list[tuple[Expr, Family]], list[str], bool]:
-    groups: list[tuple[Expr, Family]] = []
+    family: families.Mixture, domains: Mapping[Symbol, Set]
+) -> tuple[list[tuple[Expr, families.Family]], list[str], bool]:
+    groups: list[tuple[Expr, families.Family]] = []
     assumptions: list[str] = []
     undecided = False
     for weight, component in zip(family.weights, family.components, strict=True):
@@ -128,12 +109,14 @@ def _merged(
     return groups, assumptions, undecided
 
 
-def _finite_table(groups: list[tuple[Expr, Family]]) -> tuple[Expr, ...] | None:
+def _finite_table(groups: list[tuple[Expr, families.Family]]) -> tuple[Expr, ...] | None:
     kind = groups[0][1]
-    if isinstance(kind, Bernoulli | Categorical):
+    if isinstance(kind, families.Bernoulli | families.Categorical):
         cells = zip_longest(*[[weight * p for p in part.law] for weight, part in groups], fillvalue=S.Zero)
         return tuple(sympy.Add(*cell) for cell in cells)
-    if isinstance(kind, Binomial) and all(part.arguments[0] == kind.arguments[0] for _, part in groups):
+    if isinstance(kind, families.Binomial) and all(
+        part.arguments[0] == kind.arguments[0] for _, part in groups
+    ):
         trials = kind.arguments[0]
         if trials.is_Integer:
             counts = range(1, int(trials) + 1)

@@ -12,18 +12,7 @@ from itertools import product
 import sympy
 from sympy import Expr, Integer, S, Set, Symbol
 
-from identkit.model.families import (
-    Bernoulli,
-    Binomial,
-    Categorical,
-    Dirichlet,
-    Family,
-    Geometric,
-    Mixture,
-    Multinomial,
-    NegativeBinomial,
-    Poisson,
-)
+from identkit.model import families
 from identkit.model.model import Model
 from identkit.model.statement import Statement
 from identkit.symbolic.field import nonzero_point, vanishes
@@ -104,25 +93,27 @@ def takes_every_value(model: Model, latent: Symbol) -> bool:
         return not on_simplex(family) and any(almost_never_zero(w, all_domains(model)) for w in whole)
     domains = all_domains(model)
     return any(
-        isinstance(part, Poisson | Geometric | NegativeBinomial)
+        isinstance(part, families.Poisson | families.Geometric | families.NegativeBinomial)
         and almost_never_zero(weight, domains)
         and almost_never_zero(_spread(part), domains)
         for weight, part in _parts(family)
     )
 
 
-def on_simplex(family: Family) -> bool:
+def on_simplex(family: families.Family) -> bool:
     """Whether a draw's coordinates add up to something, so that they fill no box."""
     return family.total is not None
 
 
-def _spread(part: Family) -> Expr:
+def _spread(part: families.Family) -> Expr:
     """0 iff a count has one value only (for families not named here: always, so that nothing is concluded)."""
-    if isinstance(part, Poisson):
+    if isinstance(part, families.Poisson):
         return part.arguments[0]
-    if isinstance(part, Binomial):
+    if isinstance(part, families.Binomial):
         return sympy.Mul(part.arguments[0], part.arguments[1], 1 - part.arguments[1])
-    return 1 - part.arguments[-1] if isinstance(part, Geometric | NegativeBinomial) else S.Zero
+    return (
+        1 - part.arguments[-1] if isinstance(part, families.Geometric | families.NegativeBinomial) else S.Zero
+    )
 
 
 def varies(model: Model, latent: Symbol) -> bool:
@@ -134,8 +125,8 @@ def varies(model: Model, latent: Symbol) -> bool:
     return any(nonzero_point(weight * _spread(part), domains) is not None for weight, part in _parts(family))
 
 
-def _parts(family: Family) -> list[tuple[Expr, Family]]:
-    if isinstance(family, Mixture):
+def _parts(family: families.Family) -> list[tuple[Expr, families.Family]]:
+    if isinstance(family, families.Mixture):
         return list(zip(family.weights, family.components, strict=True))
     return [(S.One, family)]
 
@@ -145,12 +136,12 @@ def _mass(statement: Statement, state: State) -> Expr:
     return probability(family, *[state[symbol] for symbol in statement.symbols])
 
 
-def probability(family: Family, *value: Expr) -> Expr:
+def probability(family: families.Family, *value: Expr) -> Expr:
     """``p(value)`` of a discrete family, with 0⁰ = 1 (a log density would say −∞ − ∞ of impossible outcomes)."""
-    if isinstance(family, Mixture):
+    if isinstance(family, families.Mixture):
         parts = zip(family.weights, family.components, strict=True)
         return sympy.Add(*[weight * probability(part, *value) for weight, part in parts if weight != 0])
-    if isinstance(family, Multinomial):
+    if isinstance(family, families.Multinomial):
         n, *p = family.arguments
         if not n.is_Integer:
             raise TypeError(f"a Multinomial with n = {n} has no table of probabilities")
@@ -158,26 +149,26 @@ def probability(family: Family, *value: Expr) -> Expr:
             return S.Zero
         powers = sympy.Mul(*[q**count for q, count in zip(p, value, strict=True)])
         return sympy.factorial(n) / sympy.Mul(*map(sympy.factorial, value)) * powers
-    if isinstance(family, Dirichlet):
+    if isinstance(family, families.Dirichlet):
         raise TypeError("Dirichlet has a density, not probabilities of single values")
     (x,) = value
-    if isinstance(family, Bernoulli):
+    if isinstance(family, families.Bernoulli):
         (p,) = family.arguments
         return {S.Zero: 1 - p, S.One: p}.get(x, S.Zero)
-    if isinstance(family, Categorical):
+    if isinstance(family, families.Categorical):
         return family.arguments[int(x) - 1] if 1 <= x <= len(family.arguments) else S.Zero
-    if isinstance(family, Binomial):
+    if isinstance(family, families.Binomial):
         n, p = family.arguments
         if n.is_Integer and x > n:
             return S.Zero
         return sympy.binomial(n, x) * p**x * (1 - p) ** (n - x)
-    if isinstance(family, Poisson):
+    if isinstance(family, families.Poisson):
         (rate,) = family.arguments
         return rate**x * sympy.exp(-rate) / sympy.factorial(x)
-    if isinstance(family, Geometric):
+    if isinstance(family, families.Geometric):
         (p,) = family.arguments
         return p * (1 - p) ** x
-    if isinstance(family, NegativeBinomial):
+    if isinstance(family, families.NegativeBinomial):
         r, p = family.arguments
         return sympy.binomial(x + r - 1, x) * p**r * (1 - p) ** x
     raise TypeError(f"{family.name} has a density, not probabilities of single values")

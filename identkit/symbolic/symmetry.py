@@ -132,12 +132,3 @@ def left_inverse(rows: Sequence[Sequence[Expr]]) -> dict[int, list[Expr]]:
         if pivot < width and all(table[row, column] == 0 for column in range(width) if column != pivot):
             found[pivot] = list(table[row, width:])
     return found
-
-
-def in_words(direction: Vector) -> str:
-    """The vector field of a translation, e.g. ``-w[2]*d/dz[1] + w[1]*d/dz[2]``."""
-    terms = []
-    for latent, entry in direction.items():
-        text = {S.One: "", S.NegativeOne: "-"}.get(entry, f"({entry})*" if entry.is_Add else f"{entry}*")
-        terms.append(f"{text}d/d{latent.name}")
-    return " + ".join(terms).replace("+ -", "- ")

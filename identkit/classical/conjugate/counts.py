@@ -22,6 +22,7 @@ from identkit.classical.conjugate.gamma_divergence import (
     trigamma_rest,
 )
 from identkit.classical.conjugate.pair import (
+    BLOCK,
     EPS,
     TINY,
     Conjugate,
@@ -38,8 +39,6 @@ from identkit.model.model import Model
 from identkit.model.protocol import Estimate, Flatness
 from identkit.posterior.bounds import beta_log_sobolev
 from identkit.posterior.stable import gaussian_gain
-
-_BLOCK = 1 << 15
 
 
 class _Proportions(Conjugate):
@@ -69,7 +68,7 @@ class _Proportions(Conjugate):
             share = total / total.sum(-1, keepdim=True).clamp(min=1.0)
             each = sum(
                 log_multinomial(self._counts(block.to(torch.float64), 1.0), share).sum()
-                for block in x.split(_BLOCK)
+                for block in x.split(BLOCK)
             )
             evidence = evidence + (each - log_multinomial(total, share))
         return evidence.to(x.dtype)
@@ -84,9 +83,9 @@ class _Proportions(Conjugate):
         value = -float(gaussian_gain(n / total) / 2 + remainder_divergence(total, total.new_tensor(n)))
         size = -value
         for shape in a:
-            for first in range(0, self.trials + 1, _BLOCK):
+            for first in range(0, self.trials + 1, BLOCK):
                 x = torch.arange(
-                    first, min(first + _BLOCK, self.trials + 1), dtype=torch.float64, device=a.device
+                    first, min(first + BLOCK, self.trials + 1), dtype=torch.float64, device=a.device
                 )
                 pair = torch.stack([shape, total - shape])
                 mass = log_dirichlet_multinomial(pair, torch.stack([x, n - x], -1)).exp()
@@ -117,12 +116,7 @@ class _Proportions(Conjugate):
 
         Source: theory/T4; moments of the logarithms of a Dirichlet law.
         """
-        both = self._each(x, self._variance, single=False)
-        return Flatness(
-            variance=both[:, 0],
-            variance_error=both[:, 1],
-            oscillation=torch.where(both[:, 2] > 0, math.inf, 0.0),
-        )
+        return super().flatness(x)
 
     def _variance(self, s: Tensor, count: float) -> Tensor:
         counts = self._counts(s, count)

@@ -275,12 +275,7 @@ class NormalInverseGamma(Conjugate):
 
         Source: theory/T4; moments of gamma and normal laws.
         """
-        both = self._each(x, self._variance, single=False)
-        return Flatness(
-            variance=both[:, 0],
-            variance_error=both[:, 1],
-            oscillation=torch.where(both[:, 2] > 0, math.inf, 0.0),
-        )
+        return super().flatness(x)
 
     def sample(
         self, n: int, generator: torch.Generator | None = None

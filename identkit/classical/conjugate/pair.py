@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,12 +13,14 @@ from torch import Tensor
 from identkit.classical.arrays import latents, rows, shaped, unfilled
 from identkit.classical.em import Convergence
 from identkit.classical.shown import shown
+from identkit.model.protocol import Flatness
 
 EPS = 32 * torch.finfo(torch.float64).eps
 """What a dozen float64 operations may lose, relative to the size of their terms."""
 TINY = 1e-300
 """Errors are stated as positive numbers, also where nothing was rounded."""
-_BLOCK = 1 << 15
+BLOCK = 1 << 15
+"""Rows, or terms of a sum, that are worked on at once."""
 
 Rule = Callable[[Tensor, float], Tensor]
 """Takes summaries (m, q) and the number of rows behind each, gives one answer a summary."""
@@ -26,10 +29,10 @@ Rule = Callable[[Tensor, float], Tensor]
 def sums_and_squares(summaries: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Add up the summaries ``(r, 0, size)`` of all rows, the middle one becoming ``Σ (r − r̄)²``, in two passes; (1, 3)."""
     total = torch.zeros(3, dtype=torch.float64, device=x.device)
-    for block in x.split(_BLOCK):
+    for block in x.split(BLOCK):
         total += summaries(block).sum(0)
     mean = total[0] / max(len(x), 1)
-    for block in x.split(_BLOCK):
+    for block in x.split(BLOCK):
         total[1] += (summaries(block)[:, 0] - mean).square().sum()
     return total[None]
 
@@ -79,6 +82,10 @@ class Conjugate:
         """Posterior means and standard deviations, (m, 2, k)."""
         raise NotImplementedError
 
+    def _variance(self, s: Tensor, count: float) -> Tensor:
+        """``Var_P(ℓ)``, a bound on its error, and whether ℓ moves at all (positive; else 0), (m, 3)."""
+        raise NotImplementedError
+
     # What follows
 
     def kl_to_prior(self, x: Any) -> Float[Tensor, " n"]:
@@ -97,6 +104,15 @@ class Conjugate:
         """Bound the absolute error of all KLs of a datum, in nats: rounding, and reading inputs as decimals; positive."""
         return self._each(x, self._error, single=False)
 
+    def flatness(self, x: Any) -> Flatness:
+        """Give the moments of ℓ under the prior; ω = ∞ wherever ℓ moves."""
+        both = self._each(x, self._variance, single=False)
+        return Flatness(
+            variance=both[:, 0],
+            variance_error=both[:, 1],
+            oscillation=torch.where(both[:, 2] > 0, math.inf, 0.0),
+        )
+
     def posterior_moments(self, x: Any) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]]:
         """Give the posterior mean and standard deviation of each latent; infinite where they are."""
         both = self._each(x, self._moments)
@@ -104,7 +120,7 @@ class Conjugate:
 
     def _data(self, x: Any, device: torch.device | None = None) -> Tensor:
         x = rows(x, self._columns, device)
-        for block in x.split(_BLOCK):
+        for block in x.split(BLOCK):
             self._refuse(block)
         return x
 
@@ -116,8 +132,8 @@ class Conjugate:
             return rule(self._summary(x), float(len(x))).to(dtype)
         first = rule(self._summaries(x[:0]), 1.0)
         result = unfilled(first.to(dtype), len(x), *first.shape[1:])
-        for start in range(0, len(x), _BLOCK):
-            result[start : start + _BLOCK] = rule(self._summaries(x[start : start + _BLOCK]), 1.0)
+        for start in range(0, len(x), BLOCK):
+            result[start : start + BLOCK] = rule(self._summaries(x[start : start + BLOCK]), 1.0)
         return result
 
     def _latent(self, x: Tensor, z: Any, inside: Callable[[Tensor], Tensor], support: str) -> Tensor:

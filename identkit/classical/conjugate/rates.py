@@ -21,7 +21,15 @@ from identkit.classical.conjugate.gamma_divergence import (
     rounded_parts,
     trigamma_rest,
 )
-from identkit.classical.conjugate.pair import EPS, TINY, Conjugate, gammas, refuse_counts, with_convergence
+from identkit.classical.conjugate.pair import (
+    BLOCK,
+    EPS,
+    TINY,
+    Conjugate,
+    gammas,
+    refuse_counts,
+    with_convergence,
+)
 from identkit.classical.em import Convergence
 from identkit.model import families
 from identkit.model.compiled.data import number_of_draws
@@ -29,7 +37,6 @@ from identkit.model.compiled.saddle_point import log_factorial_rest, log_multino
 from identkit.model.model import Model
 from identkit.model.protocol import Estimate, Flatness
 
-_BLOCK = 1 << 15
 _MOST_TERMS = 4_000_000
 _DRAWS = 200_000
 
@@ -68,12 +75,7 @@ class _Rate(Conjugate):
 
         Source: theory/T4; moments of a gamma law and its logarithm.
         """
-        both = self._each(x, self._variance, single=False)
-        return Flatness(
-            variance=both[:, 0],
-            variance_error=both[:, 1],
-            oscillation=torch.where(both[:, 2] > 0, math.inf, 0.0),
-        )
+        return super().flatness(x)
 
     def _numbers(self, like: Tensor) -> tuple[Tensor, Tensor]:
         return torch.full_like(like, self.shape), torch.full_like(like, self.rate)
@@ -254,8 +256,8 @@ class GammaPoisson(_Rate):
             )
         value = mass = 0.0
         largest = 0.0
-        for first in range(0, last + 1, _BLOCK):
-            x = torch.arange(first, min(first + _BLOCK, last + 1), dtype=torch.float64)
+        for first in range(0, last + 1, BLOCK):
+            x = torch.arange(first, min(first + BLOCK, last + 1), dtype=torch.float64)
             a, b = self._numbers(x)
             weight = log_gamma_poisson(a, b, x, torch.full_like(x, self.exposure)).exp()
             kl = self._kl(x[:, None], 1.0)

@@ -12,63 +12,41 @@ import torch
 from sympy import Symbol
 from torch import Tensor
 
-from identkit.model.families import (
-    Bernoulli,
-    Beta,
-    Binomial,
-    Categorical,
-    Cauchy,
-    Dirichlet,
-    Exponential,
-    Family,
-    Gamma,
-    Geometric,
-    InverseGamma,
-    Laplace,
-    LogNormal,
-    Mixture,
-    Multinomial,
-    MvNormal,
-    NegativeBinomial,
-    Normal,
-    Poisson,
-    StudentT,
-    Uniform,
-)
+from identkit.model import families
 from identkit.model.protocol import Axis, Continuous, Finite
 
 
-def kind_of(family: Family) -> Family:
+def kind_of(family: families.Family) -> families.Family:
     """The family, or the components' one of a mixture."""
-    return family.components[0] if isinstance(family, Mixture) else family
+    return family.components[0] if isinstance(family, families.Mixture) else family
 
 
-SUPPORT_WORDS: dict[type[Family], str] = {
-    Normal: "real numbers",
-    MvNormal: "real numbers",
-    Bernoulli: "0 or 1",
-    Categorical: "a state, counted from 1",
-    Beta: "strictly between 0 and 1",
-    Binomial: "whole numbers from 0 to n",
-    Poisson: "whole numbers, 0 or more",
-    LogNormal: "positive numbers",
-    StudentT: "real numbers",
-    Laplace: "real numbers",
-    Cauchy: "real numbers",
-    Exponential: "numbers from 0 on",
-    Gamma: "positive numbers",
-    InverseGamma: "positive numbers",
-    Uniform: "between its bounds",
-    NegativeBinomial: "whole numbers, 0 or more",
-    Geometric: "whole numbers, 0 or more",
-    Dirichlet: "strictly between 0 and 1",
-    Multinomial: "whole numbers from 0 to n",
+SUPPORT_WORDS: dict[type[families.Family], str] = {
+    families.Normal: "real numbers",
+    families.MvNormal: "real numbers",
+    families.Bernoulli: "0 or 1",
+    families.Categorical: "a state, counted from 1",
+    families.Beta: "strictly between 0 and 1",
+    families.Binomial: "whole numbers from 0 to n",
+    families.Poisson: "whole numbers, 0 or more",
+    families.LogNormal: "positive numbers",
+    families.StudentT: "real numbers",
+    families.Laplace: "real numbers",
+    families.Cauchy: "real numbers",
+    families.Exponential: "numbers from 0 on",
+    families.Gamma: "positive numbers",
+    families.InverseGamma: "positive numbers",
+    families.Uniform: "between its bounds",
+    families.NegativeBinomial: "whole numbers, 0 or more",
+    families.Geometric: "whole numbers, 0 or more",
+    families.Dirichlet: "strictly between 0 and 1",
+    families.Multinomial: "whole numbers from 0 to n",
 }
 
 
-def possible(values: Tensor, family: Family) -> Tensor:
+def possible(values: Tensor, family: families.Family) -> Tensor:
     """Which values the family can take."""
-    if isinstance(family, Mixture):
+    if isinstance(family, families.Mixture):
         return torch.stack([possible(values, component) for component in family.components]).any(0)
     support = family.support
     if isinstance(support, sympy.Interval):
@@ -76,16 +54,16 @@ def possible(values: Tensor, family: Family) -> Tensor:
         below = values < float(support.end) if support.right_open else values <= float(support.end)
         return above & below
     low, high = 0.0, math.inf
-    if isinstance(family, Bernoulli):
+    if isinstance(family, families.Bernoulli):
         high = 1.0
-    elif isinstance(family, Categorical):
+    elif isinstance(family, families.Categorical):
         low, high = 1.0, float(len(family.arguments))
-    elif isinstance(family, Binomial | Multinomial) and family.arguments[0].is_number:
+    elif isinstance(family, families.Binomial | families.Multinomial) and family.arguments[0].is_number:
         high = float(family.arguments[0])
     return (values >= low) & (values <= high) & (values == values.round())
 
 
-def stand_in(family: Family) -> float:
+def stand_in(family: families.Family) -> float:
     """A possible value for what is missing."""
     low, high = float(family.support.inf), float(family.support.sup)
     for trial in (0.0, 0.5, 1.0, (low + high) / 2, low + 1, high - 1):
@@ -94,7 +72,7 @@ def stand_in(family: Family) -> float:
     return 0.0
 
 
-def axis_of(symbol: Symbol, family: Family) -> Axis:
+def axis_of(symbol: Symbol, family: families.Family) -> Axis:
     """The axis of a latent."""
     support = family.support
     if family.total is not None:
@@ -102,7 +80,7 @@ def axis_of(symbol: Symbol, family: Family) -> Axis:
             f"{symbol.name} ~ {family.name} has coordinates with a fixed sum, over which quadrature does not run; "
             "draw all but one from families of their own"
         )
-    if isinstance(kind_of(family), Categorical):
+    if isinstance(kind_of(family), families.Categorical):
         return Finite(tuple(float(state - 1) for state in support))
     if support.is_FiniteSet or (isinstance(support, sympy.Range) and support.size.is_finite):
         return Finite(tuple(float(value) for value in support))

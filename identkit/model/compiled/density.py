@@ -9,6 +9,7 @@ import torch
 from sympy import Symbol
 from torch import Tensor
 
+from identkit.model import families
 from identkit.model.compiled.arithmetic import (
     log_of,
 )
@@ -36,38 +37,15 @@ from identkit.model.compiled.more_faces import (
     StudentTFace,
     UniformFace,
 )
-from identkit.model.families import (
-    Bernoulli,
-    Beta,
-    Binomial,
-    Categorical,
-    Cauchy,
-    Dirichlet,
-    Exponential,
-    Family,
-    Gamma,
-    Geometric,
-    InverseGamma,
-    Laplace,
-    LogNormal,
-    Mixture,
-    Multinomial,
-    MvNormal,
-    NegativeBinomial,
-    Normal,
-    Poisson,
-    StudentT,
-    Uniform,
-)
 from identkit.model.statement import Statement, marginal
 
 
 class MixtureFace(Face):
     """`Mixture` in torch."""
 
-    family: Mixture
+    family: families.Mixture
 
-    def __init__(self, family: Mixture) -> None:
+    def __init__(self, family: families.Mixture) -> None:
         super().__init__(family, [*family.weights, *[log_of(weight) for weight in family.weights]])
         self._components = [FACES[type(component)](component) for component in family.components]
 
@@ -85,27 +63,27 @@ class MixtureFace(Face):
         return draws.gather(1, label[..., None].expand(-1, 1, draws.shape[-1])).squeeze(1)
 
 
-FACES: dict[type[Family], Callable[[Any], Face]] = {
-    Normal: NormalFace,
-    MvNormal: MvNormalFace,
-    Bernoulli: BernoulliFace,
-    Categorical: CategoricalFace,
-    Beta: BetaFace,
-    Binomial: BinomialFace,
-    Poisson: PoissonFace,
-    LogNormal: LogNormalFace,
-    StudentT: StudentTFace,
-    Laplace: LaplaceFace,
-    Cauchy: CauchyFace,
-    Exponential: ExponentialFace,
-    Gamma: GammaFace,
-    InverseGamma: InverseGammaFace,
-    Uniform: UniformFace,
-    NegativeBinomial: NegativeBinomialFace,
-    Geometric: GeometricFace,
-    Dirichlet: DirichletFace,
-    Multinomial: MultinomialFace,
-    Mixture: MixtureFace,
+FACES: dict[type[families.Family], Callable[[Any], Face]] = {
+    families.Normal: NormalFace,
+    families.MvNormal: MvNormalFace,
+    families.Bernoulli: BernoulliFace,
+    families.Categorical: CategoricalFace,
+    families.Beta: BetaFace,
+    families.Binomial: BinomialFace,
+    families.Poisson: PoissonFace,
+    families.LogNormal: LogNormalFace,
+    families.StudentT: StudentTFace,
+    families.Laplace: LaplaceFace,
+    families.Cauchy: CauchyFace,
+    families.Exponential: ExponentialFace,
+    families.Gamma: GammaFace,
+    families.InverseGamma: InverseGammaFace,
+    families.Uniform: UniformFace,
+    families.NegativeBinomial: NegativeBinomialFace,
+    families.Geometric: GeometricFace,
+    families.Dirichlet: DirichletFace,
+    families.Multinomial: MultinomialFace,
+    families.Mixture: MixtureFace,
 }
 
 

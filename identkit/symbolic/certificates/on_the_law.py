@@ -18,6 +18,7 @@ from identkit.symbolic.certificates.zeros import all_apart, never_negative, told
 from identkit.symbolic.regularity import analytic, from_half_line, positive, regular
 from identkit.symbolic.summary import conditional_law
 from identkit.symbolic.support import State, all_domains, is_discrete, is_finite, supported_states
+from identkit.symbolic.wording import translation_in_words
 from identkit.verdict import Level
 
 
@@ -66,27 +67,36 @@ class OneValue(Claim):
         return states is not None and len({state[self.latent] for state in states}) == 1
 
 
-@dataclass(frozen=True)
-class Invisible(Claim):
-    """Translating the latents along a vector, by any amount, does not change the law."""
+class Translated(Claim):
+    """Translating the latents along a vector does not change the law."""
 
     direction: Mapping[Symbol, Expr]
-    state: State = field(default_factory=dict)
 
     @property
     def supports(self) -> dict[str, tuple[Level, ...]]:
         return {latent.name: (Level.PARTIAL,) for latent in self.direction}
 
     @property
+    def moved(self) -> dict[Symbol, Expr]:
+        """The latents after a step of any length along the vector."""
+        t = Dummy("t", real=True)
+        return {latent: latent + t * entry for latent, entry in self.direction.items()}
+
+
+@dataclass(frozen=True)
+class Invisible(Translated):
+    """Translating the latents along a vector, by any amount, does not change the law."""
+
+    direction: Mapping[Symbol, Expr]
+    state: State = field(default_factory=dict)
+
+    @property
     def sentence(self) -> str:
-        steps = ", ".join(f"{latent.name} + ({entry})*t" for latent, entry in self.direction.items())
-        return f"the law of the data is the same at ({steps}) for every t"
+        return f"the law of the data is the same at ({translation_in_words(self.direction)}) for every t"
 
     def holds(self, model: Model) -> bool:
-        t = Dummy("t", real=True)
-        moved = {latent: latent + t * entry for latent, entry in self.direction.items()}
         return any(entry != 0 for entry in self.direction.values()) and same_law(
-            model, dict(self.state), {**self.state, **moved}
+            model, dict(self.state), {**self.state, **self.moved}
         )
 
 
