@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import sympy
-from sympy import Expr, Interval, Range, S, Set, Symbol
+from sympy import Expr, Range, S, Set, Symbol
 
 from identkit.model.elements import assumed, element_names, leaves, shape_of
 from identkit.model.families import DOMAIN_WORDS, POSITIVE, Binomial, Family, exact
 from identkit.model.noise_free import Exactly
 from identkit.model.statement import RELATIONS, Condition, Constraint, Statement, can_hold
+from identkit.model.within import surely_in
 
 
 class Model:
@@ -301,10 +302,11 @@ class Model:
 
     def conditions(self) -> Iterator[Condition]:
         """What SymPy's own assumptions do not settle: scales that must be positive, probabilities within [0, 1]."""
+        supports = {symbol: st.family.support for st in self.latents for symbol in st.symbols} | self.domains
         for statement in [*self.latents, *self.observations]:
             subject = _listed(statement.symbols)
             for name, expression, domain in statement.family.expressions():
-                if expression.free_symbols and not self._holds(expression, domain):
+                if expression.free_symbols and not surely_in(domain, expression, supports):
                     yield Condition(expression, domain, f"the {name} of {subject}")
             for terms, role in statement.family.sums():
                 total = sympy.expand(self._with_totals(terms))
@@ -323,35 +325,6 @@ class Model:
                 *others, last = statement.symbols
                 expression = expression.xreplace({last: total - sympy.Add(*others)})
         return expression
-
-    def _holds(self, expression: Expr, domain: Set) -> bool:
-        if domain == S.Reals:
-            return expression.is_real is not False
-        if domain == POSITIVE and expression.is_positive:
-            return True
-        if domain is S.Naturals0:
-            return bool(expression.is_integer and expression.is_nonnegative)
-        if isinstance(domain, Interval) and domain.sup is S.Infinity and expression.is_nonnegative:
-            return domain.inf == 0 and not domain.left_open
-        return self._within_box(expression, domain)
-
-    def _within_box(self, expression: Expr, domain: Set) -> bool:
-        # A polynomial of degree one in each variable attains its extremes over a box at the corners.
-        supports = {symbol: st.family.support for st in self.latents for symbol in st.symbols} | self.domains
-        box = {s: supports[s] for s in expression.free_symbols if s in supports}
-        if len(box) != len(expression.free_symbols) or len(box) > 6:
-            return False
-        polynomial = expression.as_poly(*box) if box else None
-        if polynomial is None or any(degree > 1 for degree in polynomial.degree_list()):
-            return False
-        ends = [[side.inf, side.sup] for side in box.values()]
-        if any(not end.is_finite for pair in ends for end in pair):
-            return False
-        corners = [
-            expression.subs(dict(zip(box, corner, strict=True))) for corner in itertools.product(*ends)
-        ]
-        closed = Interval(domain.inf, domain.sup)
-        return all(closed.contains(value) == sympy.true for value in corners)
 
     # Fixing parameters
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from identkit.classical.arrays import unfilled
 from identkit.classical.placed import Placed
-from identkit.classical.state_space import kalman
+from identkit.classical.state_space import kalman, kalman_steady
 from identkit.classical.state_space.data import Seen, conditioning, factor, sequences, whiten
 from identkit.classical.state_space.kalman import Border, Smoothed
 from identkit.classical.state_space.kalman_scan import Array, follow, np_of
@@ -248,7 +248,7 @@ class Chain(Placed):
         strong = strong and regular and starts
         if self._constant(design):
             forward, noise, first = (self._raw(table) for table in (self.transition, noise, first))
-            return kalman.smooth_constant(
+            return kalman_steady.smooth_constant(
                 forward, noise, first, design.T @ design, residuals @ design, strong, before, after
             )
         return kalman.smooth(*self._pulling(design, residuals, times), strong, before, after)
@@ -261,7 +261,9 @@ class Chain(Placed):
         strong = strong and regular and starts
         if self._constant(design):
             forward, noise = self._raw(self.transition), self._raw(noise)
-            return kalman.said_constant(forward, noise, design.T @ design, residuals @ design, strong, after)
+            return kalman_steady.said_constant(
+                forward, noise, design.T @ design, residuals @ design, strong, after
+            )
         return kalman.said(*self._pulling(design, residuals, times), strong, after)
 
     def _constant(self, design: Array) -> bool:

@@ -24,12 +24,10 @@ import numpy as np
 import torch
 
 from identkit.classical.state_space.kalman_scan import (
-    SETTLED,
     Array,
     carried,
     diagonal,
     eye,
-    follow,
     np_of,
     scan,
     times,
@@ -109,135 +107,6 @@ class Border(NamedTuple):
     """``Φᵀ β``, or μ, (n, k)."""
 
 
-def smooth_constant(
-    transition: Array,
-    root: Array,
-    first_root: Array,
-    information: Array,
-    pulls: Array,
-    strong: bool,
-    before: Border | None = None,
-    after: Border | None = None,
-) -> Smoothed:
-    """Smooth where F, G and A do not depend on time: a few steps at both ends, and one step for all between.
-
-    The recursions of the matrices are followed to their floating-point fixed point; the means are then products
-    with a block Toeplitz matrix.
-
-    Args:
-        transition: F, (k, k).
-        root: G, (k, k).
-        first_root: G_1, (k, k); F_1 is 0.
-        information: A, (k, k).
-        pulls: a, (n, T, k).
-        strong: whether the data outweigh the prior by far; then G must be regular.
-        before: the posterior of the step before, of a chain that is cut there; then all steps have F and G.
-        after: what the data after the last step say of it.
-    """
-    xp = np_of(pulls)
-    length = pulls.shape[1]
-    late, seen, whitened = _late(transition, root, information, length, strong, after)
-    steady = length - 1 - len(late)  # the steps t = 2, …, 1 + steady are all as the first of the late ones
-    if before is None:
-        first = (*_gain(xp.zeros_like(transition), first_root, seen, None), seen)
-    else:
-        first_root, first = root, (*_gain(transition, root, seen, whitened), seen)
-    same = late[:1] if steady else []
-
-    covariance = [first[2].T @ first[2] if before is None else _following(first, before.matrix[0])]
-    left = steady
-    while left:
-        covariance.append(_following(same[0], covariance[-1]))
-        left -= 1
-        if _apart(covariance[-1], covariance[-2]) <= SETTLED:
-            break
-    rows = [first, *same * (len(covariance) - 1), *late]
-    for step in late:
-        covariance.append(_following(step, covariance[-1]))
-    repeats = None
-    if left:
-        repeats = np.ones(len(rows), dtype=np.int64)
-        repeats[len(rows) - len(late) - 1] += left
-
-    pull = _pulled(pulls, late, steady, after)
-    mean, shock = xp.zeros_like(pulls), xp.zeros_like(pulls)
-    shock[:, 0] = pull[:, 0] @ (first[3] @ first[2]).T
-    if before is None:
-        mean[:, 0] = shock[:, 0] @ first_root.T
-    else:
-        shock[:, 0] -= before.vector @ first[1].T
-        mean[:, 0] = before.vector @ first[0].T + pull[:, 0] @ (first[2].T @ first[2])
-    for step in same:
-        drive = times(pull[:, : steady + 1], step[2].T @ step[2])
-        drive[:, 0] = mean[:, 0]
-        mean[:, : steady + 1] = follow(step[0], drive)
-        towards = times(pull[:, 1 : steady + 1], (step[3] @ step[2]).T)
-        shock[:, 1 : steady + 1] = towards - times(mean[:, :steady], step[1].T)
-    for t, step in enumerate(late, start=1 + steady):
-        shock[:, t] = pull[:, t] @ (step[3] @ step[2]).T - mean[:, t - 1] @ step[1].T
-        mean[:, t] = mean[:, t - 1] @ step[0].T + pull[:, t] @ (step[2].T @ step[2])
-    closed, gain, half, _, excess, known = (xp.stack(column)[None] for column in zip(*rows, strict=True))
-    roots = xp.stack([first_root, *[root] * (len(rows) - 1)])[None]
-    return Smoothed(
-        closed=closed,
-        gain=gain,
-        root=half,
-        information=known,
-        excess=excess,
-        worked=roots,
-        noise=roots,
-        covariance=xp.stack(covariance)[None],
-        repeats=repeats,
-        mean=mean,
-        shock=shock,
-        start=None if before is None else before.matrix,
-    )
-
-
-def said_constant(
-    transition: Array, root: Array, information: Array, pulls: Array, strong: bool, after: Border | None
-) -> Border:
-    """What the data of these steps and later ones say of the step before the first; arguments as `smooth_constant`'s."""
-    late, seen, whitened = _late(transition, root, information, pulls.shape[1], strong, after)
-    closed, gain = _gain(transition, root, seen, whitened)[:2]
-    pull = _pulled(pulls, late, pulls.shape[1] - 1 - len(late), after)
-    return Border((closed.T @ seen @ closed + gain.T @ gain)[None], pull[:, 0] @ closed)
-
-
-def _late(
-    transition: Array, root: Array, information: Array, length: int, strong: bool, after: Border | None
-) -> tuple[list[tuple[Array, ...]], Array, Array | None]:
-    """Φ, K, X, U, E, B of the last steps until they repeat themselves, the B before them, and G⁻¹F where it serves."""
-    whitened = np_of(root).linalg.solve(root, transition) if strong else None
-    late: list[tuple[Array, ...]] = []
-    seen, settled = information if after is None else information + after.matrix[0], False
-    while len(late) < length - 1 and not settled:
-        late.append((*_gain(transition, root, seen, whitened), seen))
-        closed, gain = late[-1][:2]
-        following = information + closed.T @ seen @ closed + gain.T @ gain
-        settled = _apart(following, seen) <= SETTLED
-        seen = following
-    late.reverse()
-    return late, seen, whitened
-
-
-def _pulled(pulls: Array, late: list[tuple[Array, ...]], steady: int, after: Border | None) -> Array:
-    """β, (n, T, k)."""
-    xp, length = np_of(pulls), pulls.shape[1]
-    pull = xp.zeros_like(pulls)
-    pull[:, -1] = pulls[:, -1] if after is None else pulls[:, -1] + after.vector
-    for t, step in zip(range(length - 2, -1, -1), reversed(late), strict=False):
-        pull[:, t] = pulls[:, t] + pull[:, t + 1] @ step[0]
-    if steady:
-        drive = xp.concatenate([pulls[:, :steady], pull[:, steady : steady + 1]], 1)
-        pull[:, : steady + 1] = xp.flip(follow(late[0][0].T, xp.flip(drive, (1,))), (1,))
-    return pull
-
-
-def _following(step: Sequence[Array], covariance: Array) -> Array:
-    return step[0] @ covariance @ step[0].T + step[2].T @ step[2]
-
-
 def smooth(
     transition: Array,
     root: Array,
@@ -254,7 +123,9 @@ def smooth(
         root: G, (T, k, k).
         information: A, (g, T, k, k), g = 1 or n.
         pulls: a, (n, T, k).
-        strong, before, after: as in `smooth_constant`; F_1 is not 0 where there is a step before.
+        strong: whether the data outweigh the prior by far; then G must be regular.
+        before: the posterior of the step before, of a chain that is cut there; then F_1 is not 0.
+        after: what the data after the last step say of it.
     """
     g, n = len(information), len(pulls)
     transition, root = transition[None], root[None]
@@ -306,7 +177,7 @@ def _backward(
 
     def backward(state: Sequence[Array], at: Sequence[Array]) -> tuple[Sequence[Array], Sequence[Array]]:
         known, pull = at[-2] + state[0], at[-1] + state[1]
-        closed, gain, half, inverse, excess = _gain(at[0], at[1], known, at[2] if strong else None)
+        closed, gain, half, inverse, excess = gain_of(at[0], at[1], known, at[2] if strong else None)
         turned = transposed(closed)
         passed = turned @ (known @ closed) + transposed(gain) @ gain
         return (passed, turned @ pull), (known, pull, closed, gain, half, excess, inverse @ (half @ pull))
@@ -440,7 +311,7 @@ def spreads(transition: Array, root: Array, start: Array | None = None) -> Array
     return carried(step, (transition[None], root[None]), False, state)[0][0][0]
 
 
-def _gain(
+def gain_of(
     transition: Array, root: Array, information: Array, whitened: Array | None
 ) -> tuple[Array, Array, Array, Array, Array]:
     """Φ, K, X, U and E of one step or many, where UUᵀ = (I + E)⁻¹ and X = UᵀGᵀ.
@@ -477,14 +348,6 @@ def spread(table: Array, repeats: Array | None) -> Array:
     if table.device.type == "cpu":
         return torch.from_numpy(np.repeat(table.numpy(), repeats, axis=1))
     return torch.repeat_interleave(table, torch.as_tensor(repeats, device=table.device), dim=1)
-
-
-def _apart(new: Array, old: Array) -> float:
-    """The largest difference between two covariances, in units of their diagonals; ∞ where a coordinate is new."""
-    scale = diagonal(new) ** 0.5
-    unit = scale[:, None] * scale
-    gap = abs(new - old)
-    return float((gap[unit > 0] / unit[unit > 0]).max()) if bool((unit > 0).any()) else float(gap.max())
 
 
 def _columns(values: Array, g: int) -> Array:
