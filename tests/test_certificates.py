@@ -264,6 +264,9 @@ def test_folded():
     assert not Folded({z: z}).holds(m) and not Folded({z: z + 1}).holds(m)
     b, names = model("p ~ Beta(2, 2)", "observe x ~ Normal(p^2, 1)")
     assert not Folded({names["p"]: -names["p"]}).holds(b), "−p lies outside the prior's support"
+    parts = "Uniform(-3, -2), Uniform(0, 1), Uniform(2, 3)"
+    c, gaps = model(f"z ~ Mixture([1/2, 1/2, 0], {parts})", "observe x ~ Normal(z^2, 1)")
+    assert not Folded({gaps["z"]: -gaps["z"]}).holds(c), "−z lies in a part of weight 0"
 
 
 def test_one_value():
@@ -454,6 +457,7 @@ def test_a_certificate_speaks_of_its_model_only():
     for other in (
         "z ~ Normal(0, 1); observe x ~ Normal(3*z, 1)",
         "z ~ Normal(0, 1); observe x ~ Normal(0*z, 1)",
+        "u ~ Normal(0, 1); observe x ~ Normal(2*u, 1)",
     ):
         assert not dataclasses.replace(proof, model=ik.parse(other)).verify()
 

@@ -62,6 +62,8 @@ DECIDED = {
     "sum": (two("z[1] + z[2]"), both(P)),
     "sum under exp": (two("exp(z[1] + z[2])"), both(P)),
     "difference under cos": (two("cos(z[1] - z[2])"), both(P)),
+    "one cancels": (two("sin(z[1])^2 + cos(z[1])^2 + z[2]"), {"z[1]": C, "z[2]": G}),
+    "one cancels in a sum": (two("sigmoid(z[1]) + sigmoid(-z[1]) + z[2]^2"), {"z[1]": C, "z[2]": L}),
     "one seen": (two("z[1]"), {"z[1]": G, "z[2]": C}),
     "proportional rows": (two("w*z[1] + v*z[2]", "2*w*z[1] + 2*v*z[2]"), both(P)),
     "generic square": (two("w*z[1] + v*z[2]", "v*z[1] + w*z[2]"), both(G)),
@@ -320,6 +322,10 @@ TRICKY = {
     "a hill in a gap of the prior": (
         "z ~ Mixture([1/2, 1/2], Uniform(0, 1), Uniform(2, 3)); observe x ~ Normal(relu(z - 1)*relu(2 - z), 1)",
         {"z": C},
+    ),
+    "a fold into a part of the prior of weight 0": (
+        "z ~ Mixture([1/2, 1/2, 0], Uniform(-3, -2), Uniform(0, 1), Uniform(2, 3)); observe x ~ Normal(z^2, 1)",
+        {"z": G},
     ),
     # where no two states differ in a latent alone, that the law does not mention it says nothing
     "two names of one coin": (

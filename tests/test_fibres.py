@@ -330,6 +330,24 @@ def test_a_proof_holds_and_a_doctored_one_does_not():
     assert not replace(proof, claims=()).verify()
 
 
+def test_a_proof_of_one_value_is_none_of_finitely_many():
+    proof = check_fibre(
+        ik.parse("parameter a; parameter b; observe x[2] ~ Normal([a, a + b], 1)"), "parameters"
+    ).certificate
+    assert isinstance(proof, FibreProof) and proof.verify()
+    for level in (Level.CONSTANT, Level.PARTIAL, Level.LOCAL):
+        assert not replace(proof, levels={**proof.levels, "b": level}).verify()
+    assert not replace(
+        proof, model=ik.parse("parameter c; parameter b; observe x[2] ~ Normal([c, c + b], 1)")
+    ).verify()
+
+
+def test_an_unknown_that_cancels_is_not_seen():
+    a, b, c = symbols("a b c", real=True)
+    found = solve(problem([a, b, c], [sin(a) ** 2 + cos(a) ** 2 + b * c, a**2 - (a + b) ** 2 + 2 * a * b]))
+    assert found.levels == {a: Level.CONSTANT, b: Level.LOCAL, c: Level.LOCAL}
+
+
 def test_a_formula_must_not_lean_on_what_is_not_known():
     proof = proof_of(FACTOR)
     (formula,) = [c for c in proof.claims if isinstance(c, ReadOff)]
@@ -408,6 +426,13 @@ def test_a_map_that_moves_nothing_where_the_constraints_hold_is_no_second_soluti
 def test_an_entry_that_is_no_polynomial_is_no_traceback(point):
     verdict = ik.check(ik.parse("observe x ~ Normal(a*exp(-a), 1)"), about="parameters", at={"a": point})
     assert verdict.level in (Level.GLOBAL if point < 2 else Level.LOCAL, Level.UNKNOWN)
+
+
+@pytest.mark.parametrize("at", [None, {"a": 1, "b": 1}])
+@pytest.mark.parametrize("mean", ["[(a - 1)*sqrt(b + 1), b]", "[(a - 1)*sqrt(b), a*sqrt(b*a + 1)]"])
+def test_factors_under_roots_are_no_traceback(mean, at):
+    verdict = ik.check(ik.parse(f"parameter a > 0; parameter b > 0; observe x[2] ~ Normal({mean}, 1)"), at=at)
+    assert verdict.parameters["a"] in (Level.GLOBAL, Level.UNKNOWN, Level.LOCAL)
 
 
 def test_a_constraint_that_makes_an_unknown_zero_is_no_traceback():

@@ -222,6 +222,7 @@ UNKNOWN = {
     "other filling": lambda z: z.masked_fill(torch.tensor([True, False]), 3.0),
     "an operation without a rule": lambda z: torch.special.bessel_j0(z),
     "numbers of an integer buffer": lambda z: torch.zeros(1, 2, dtype=torch.int64).copy_(z).double(),
+    "a softplus that jumps": lambda z: torch.nn.functional.softplus(z, threshold=6),
     "truth values added": lambda z: ((z > 0) + (z > 1)).double(),
 }
 

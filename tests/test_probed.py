@@ -27,6 +27,13 @@ def network(inputs=2, outputs=3):
     return nn.Sequential(nn.Linear(inputs, 8), nn.Tanh(), nn.Linear(8, outputs))
 
 
+def overwriting(z):
+    y = z.clone()
+    y[:, 0] *= y[:, 1]
+    y[:, 1].add_(1.0)
+    return y
+
+
 # A one-parameter curve of laws of each family with a Fisher rule; a is about 0.4.
 CURVES = {
     "normal": lambda a: td.Normal(a.sin(), (1 + a).exp()),
@@ -276,6 +283,10 @@ ABUSES = {
         "each row of z alone",
     ),
     "numpy": (lambda: probed(lambda z: torch.from_numpy(z.numpy()), TWO, gaussian), "fails at draws.*numpy"),
+    "writes over what its derivative needs": (
+        lambda: probed(overwriting, TWO, gaussian),
+        "fails at draws.*inplace",
+    ),
     "data outside the support": (
         lambda: probed(network(), TWO, lambda f: td.Bernoulli(logits=f), torch.full((2, 3), 0.5)),
         "x should lie in the support",

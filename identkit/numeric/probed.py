@@ -243,7 +243,11 @@ def _tried(model: Probed) -> None:
     if model.prior.states is None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # at values of tensors that have derivatives
-            given(z[:1].requires_grad_())  # code that leaves torch fails here, not in the middle of a search
+            # Code that leaves torch, or writes over what its derivative needs, fails here and not in the middle of a search.
+            row = z[:1].requires_grad_()
+            tried = given(row)
+            if tried.requires_grad:
+                torch.autograd.grad(tried.sum(), row, allow_unused=True)
     if values.dtype != model.dtype:
         raise RuntimeError(
             f"the law has dtype {values.dtype}, not {model.dtype}"

@@ -115,6 +115,9 @@ def _norm(t: T, x: Any, p: float = 2, dim: Any = None, keepdim: bool = False, dt
 
 
 def _softplus(t: T, x: Any, beta: float = 1, threshold: float = 20) -> Value:
+    """``log(1 + exp(βx))/β``; above a threshold torch gives x, which from 20 on differs by 2e-9 at most."""
+    if threshold < 20:
+        raise Unknown("a softplus that jumps down at its threshold")
     if beta == 1:
         return t.function("softplus", x)
     return t.multiply(t.function("softplus", t.multiply(x, beta)), t.reciprocal(beta))
@@ -265,6 +268,8 @@ def _sigmoid_backward(t: T, gradient: Any, result: Any) -> Value:
 
 
 def _softplus_backward(t: T, gradient: Any, x: Any, beta: float, threshold: float) -> Value:
+    if threshold < 20:
+        raise Unknown("the slope of a softplus that jumps down at its threshold")
     return t.multiply(gradient, t.function("sigmoid", t.multiply(x, beta)))
 
 

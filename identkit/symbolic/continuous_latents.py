@@ -18,6 +18,7 @@ from identkit.symbolic.field import nonzero_point, vanishes
 from identkit.symbolic.findings import Findings
 from identkit.symbolic.full_rank import FullRank, affine_slopes, full_rank
 from identkit.symbolic.injectivity import Peeled, peel, slope_sign
+from identkit.symbolic.polynomials import factored
 from identkit.symbolic.regularity import analytic, positive
 from identkit.symbolic.summary import Summary
 from identkit.symbolic.support import State, all_domains, almost_never_zero, is_discrete, takes_every_value
@@ -148,9 +149,7 @@ def _assumed(factors: Sequence[Expr], model: Model) -> list[str]:
     parameters = set(model.domains)
     wanted = [sympy.together(f) for f in factors if f.free_symbols <= parameters and f.is_nonzero is not True]
     sides = [side for factor in wanted for side in sympy.fraction(factor) if side.free_symbols]
-    named = [
-        piece for side in sides for piece, _ in sympy.factor_list(side)[1] if piece.is_nonzero is not True
-    ]
+    named = [piece for side in sides for piece, _ in factored(side) if piece.is_nonzero is not True]
     return [f"{piece if not piece.could_extract_minus_sign() else -piece} != 0" for piece in named]
 
 
@@ -243,8 +242,9 @@ def _discrete_fibre(
         return
     support = domains[latent]
     symmetric = support.inf == -support.sup
-    if symmetric and all(vanishes(e.subs(latent, -latent) - e) for e in kappa):
-        found.claims.append(Folded({latent: -latent}))
+    fold = Folded({latent: -latent})
+    if symmetric and all(vanishes(e.subs(latent, -latent) - e) for e in kappa) and fold.holds(model):
+        found.claims.append(fold)
         prior = model.log_prior()
         keeps = True if vanishes(prior.subs(latent, -latent) - prior) else None
         found.invariances.append(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import sympy
-from sympy import Expr, Interval, Matrix, S, Symbol
+from sympy import Dummy, Expr, Interval, Matrix, S, Symbol
 
 from identkit.model import balls
 from identkit.model.tape import Tape
@@ -52,7 +52,7 @@ class FibreClaim(ABC):
 
 @dataclass(frozen=True)
 class Unseen(FibreClaim):
-    """No entry of κ contains these unknowns."""
+    """No entry of κ changes with these unknowns."""
 
     unknowns: tuple[Symbol, ...]
 
@@ -62,11 +62,12 @@ class Unseen(FibreClaim):
 
     @property
     def sentence(self) -> str:
-        return f"the law of the data does not contain {', '.join(u.name for u in self.unknowns)}"
+        return f"the law of the data does not change with {', '.join(u.name for u in self.unknowns)}"
 
     def holds(self, asked: Question) -> bool:
         seen = (*asked.problem.summary, *asked.problem.constraints)
-        return all(not e.has(*self.unknowns) for e in seen)
+        elsewhere = {u: Dummy(u.name, **u.assumptions0) for u in self.unknowns}
+        return all(zero(e - e.xreplace(elsewhere)) for e in seen if e.has(*self.unknowns))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from identkit.verdict import Certificate, Level
 def _holds(claim: FibreClaim, asked: Question) -> bool:
     try:
         return claim.holds(asked)
-    except NotImplementedError:  # what no arithmetic here evaluates is not proved
+    except (NotImplementedError, KeyError, ValueError):  # no arithmetic for it here, or no such unknown
         return False
 
 
@@ -84,8 +84,9 @@ class FibreProof(Certificate):
             if pinned:
                 evidence |= sliced - {Level.CONSTANT, Level.PARTIAL}
             evidence -= {Level.CONSTANT}
-        # A law that does not contain the unknown at all leaves no room for "some of it is seen".
-        return level is Level.CONSTANT if Level.CONSTANT in evidence else level in evidence
+        # "Not seen at all" leaves no room for "some of it is seen", nor "one value" for "finitely many" by the rank.
+        final = evidence & {Level.CONSTANT, Level.GLOBAL}
+        return level in (final or evidence)
 
 
 def _evidence(claims: tuple[FibreClaim, ...], asked: Question) -> dict[Symbol, set[Level]]:

@@ -29,7 +29,11 @@ class Fractions:
 
     def of(self, expression: Expr) -> Fraction:
         """Numerator and denominator of a rational function."""
-        return Tape([expression]).run(self.values, self)[0]
+        try:
+            tape = Tape([expression])
+        except NotImplementedError as foreign:  # such as the I in sqrt(-a) = I sqrt(a)
+            raise NotRational(str(foreign)) from foreign
+        return tape.run(self.values, self)[0]
 
     def slope(self, fraction: Fraction, symbol: Symbol) -> Fraction:
         """The derivative of a fraction."""
@@ -74,6 +78,7 @@ def rational_zero(expression: Expr) -> bool | None:
     >>> x = Symbol("x")
     >>> rational_zero((x + 1)**2 - x**2 - 2*x - 1), rational_zero(sympy.exp(x))
     (True, None)
+    >>> rational_zero(sympy.I * x)
     """
     try:
         return Fractions(sorted(expression.free_symbols, key=str)).of(expression)[0] == 0

@@ -31,6 +31,7 @@ from identkit.symbolic.fields import Field, is_null
 from identkit.symbolic.modular import Unsupported
 from identkit.symbolic.outcome import Outcome
 from identkit.symbolic.point_proof import Pinned, SumOfSquares
+from identkit.symbolic.polynomials import factored
 from identkit.symbolic.prior import keeps_prior, prior_first, prior_identified
 from identkit.symbolic.problem import Problem
 from identkit.symbolic.questions import Question, question
@@ -333,7 +334,7 @@ def _verdict(
 def _divisors(asked: Question, outcome: Outcome) -> list[str]:
     found = []
     for _, formula, _ in outcome.formulas:
-        for factor, _ in sympy.factor_list(sympy.fraction(sympy.together(formula.divisor))[0])[1]:
+        for factor, _ in factored(sympy.fraction(sympy.together(formula.divisor))[0]):
             if (
                 factor.is_nonzero is not True
                 and factor.free_symbols

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import flint
-from sympy import Add, Expr, Mul, Pow, Rational, Symbol
+from sympy import Add, Expr, Mul, Pow, Rational, Symbol, factor
 
 
 class NotRational(ValueError):
@@ -102,3 +102,14 @@ class Ring:
                     (total + a * slope, under) if b == under else (total * b + a * slope * under, under * b)
                 )
         return total == 0
+
+
+def factored(expression: Expr) -> list[tuple[Expr, Expr]]:
+    """The factors that contain symbols, with their powers; under roots too, where SymPy's `factor_list` gives up.
+
+    >>> a = Symbol("a", positive=True)
+    >>> factored(2 * a * (a + 1) ** 2 * (2 * a + 1) ** Rational(1, 2))
+    [(a, 1), (a + 1, 2), (2*a + 1, 1/2)]
+    """
+    parts = [part.as_base_exp() for part in Mul.make_args(factor(expression))]
+    return [(base, power) for base, power in parts if base.free_symbols]

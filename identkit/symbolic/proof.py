@@ -70,7 +70,10 @@ class Proof(Certificate):
         )
 
     def verify(self) -> bool:
-        if not all(claim.holds(self.model) for claim in self.claims):
+        try:
+            if not all(claim.holds(self.model) for claim in self.claims):
+                return False
+        except (KeyError, ValueError):  # a claim about what this model does not have
             return False
         weighed = Weighed(self.model, self.claims)
         return all(

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import permutations
 
-from sympy import Expr, Interval, Matrix, Symbol, exp, expand
+from sympy import Dummy, Expr, Interval, Matrix, S, Symbol, exp, expand
 
 from identkit.symbolic.discrete import discrete_maps, moves_inside
 from identkit.symbolic.field import points, vanishes
-from identkit.symbolic.fields import null_fields
+from identkit.symbolic.fields import is_null, null_fields
 from identkit.symbolic.injectivity import peel, slope_sign
 from identkit.symbolic.modular import Unsupported
 from identkit.symbolic.outcome import Convex, Increase, Outcome
@@ -52,6 +52,7 @@ def solve(problem: Problem, seconds: float = 20.0, tell: Callable[[Outcome], Non
     except Unsupported as reason:
         found.tried.append(f"no rank over a prime field: {reason}")
         return found
+    _unseen(problem, found, found.report)
     _free(problem, found, found.report, deadline)
     fixed = [u for u in problem.unknowns if u not in found.report.free]
     if found.report.upper_only and fixed:
@@ -88,6 +89,19 @@ def _ignored(problem: Problem, found: Outcome) -> None:
     for unknown in problem.unknowns:
         if unknown not in seen:
             found.levels[unknown] = Level.CONSTANT if problem.exhaustive else Level.UNKNOWN
+
+
+def _unseen(problem: Problem, found: Outcome, report: RankReport) -> None:
+    """Free unknowns that stand in κ and cancel there, as in ``sin(u)^2 + cos(u)^2``: ignored all the same."""
+    for unknown in report.free if problem.exhaustive else ():
+        if found.levels[unknown] is Level.CONSTANT:
+            continue
+        elsewhere = Dummy(unknown.name, **unknown.assumptions0)
+        seen = [e for e in (*problem.summary, *problem.constraints) if e.has(unknown)]
+        if all(
+            is_null({unknown: S.One}, [e]) and vanishes(e - e.xreplace({unknown: elsewhere})) for e in seen
+        ):
+            found.levels[unknown] = Level.CONSTANT
 
 
 def _free(problem: Problem, found: Outcome, report: RankReport, deadline: float) -> None:

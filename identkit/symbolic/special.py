@@ -20,7 +20,7 @@ from identkit.symbolic.fractions import rational_zero
 from identkit.symbolic.linear import nullspace, rationals
 from identkit.symbolic.modular import Evaluator, Unsupported
 from identkit.symbolic.outcome import Outcome, Pin, Squares, Tied
-from identkit.symbolic.polynomials import NotRational, Ring
+from identkit.symbolic.polynomials import NotRational, Ring, factored
 from identkit.symbolic.problem import Problem
 from identkit.symbolic.rank import generic_rank
 from identkit.symbolic.regularity import on_open_box, positive, regular
@@ -114,9 +114,11 @@ def _pinned(problem: Problem, found: Outcome, values: Mapping[Symbol, Expr]) -> 
         top = sympy.expand(sympy.fraction(sympy.together(expression - value))[0])
         if top == 0:
             continue
-        factors = sympy.factor_list(top)[1]
         roots = [
-            (u, n) for f, n in factors for u in f.free_symbols & set(values) if _is_root(f, u, values[u])
+            (u, n)
+            for f, n in factored(top)
+            for u in f.free_symbols & set(values)
+            if n.is_Integer and _is_root(f, u, values[u])
         ]
         if len(roots) != 1 or found.levels[roots[0][0]] is Level.GLOBAL:
             continue

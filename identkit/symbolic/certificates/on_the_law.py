@@ -17,7 +17,14 @@ from identkit.symbolic.certificates.points import differ_in, somewhere_not_zero,
 from identkit.symbolic.certificates.zeros import all_apart, never_negative, told_apart
 from identkit.symbolic.regularity import analytic, from_half_line, positive, regular
 from identkit.symbolic.summary import conditional_law
-from identkit.symbolic.support import State, all_domains, is_discrete, is_finite, supported_states
+from identkit.symbolic.support import (
+    State,
+    all_domains,
+    is_discrete,
+    is_finite,
+    supported_states,
+    takes_every_value,
+)
 from identkit.symbolic.wording import translation_in_words
 from identkit.verdict import Level
 
@@ -250,9 +257,13 @@ class Folded(Claim):
 
     def holds(self, model: Model) -> bool:
         moves = any(entry - latent != 0 for latent, entry in self.change.items())
+        # The ends of a support say nothing of gaps in it, or of parts of weight 0.
         inside = all(
-            model.support(latent) == S.Reals
-            or (entry == -latent and model.support(latent).inf == -model.support(latent).sup)
+            takes_every_value(model, latent)
+            and (
+                model.support(latent) == S.Reals
+                or (entry == -latent and model.support(latent).inf == -model.support(latent).sup)
+            )
             for latent, entry in self.change.items()
         )
         return moves and inside and same_law(model, {}, dict(self.change))
