@@ -295,6 +295,8 @@ LATENTS = [
     ("z ~ Normal(0, 1); observe x ~ StudentT(3, w*z, s)", "GLOBAL"),
     ("z ~ Normal(0, 1); observe x ~ Uniform(z, z + 1)", "GLOBAL"),
     ("z ~ Normal(0, 1); observe x ~ Uniform(0, 1)", "CONSTANT"),
+    ("z[2] ~ Beta(1, 2); observe x[2] ~ Uniform(0, z)", "GLOBAL"),
+    ("z[2] ~ Beta(1, 2); observe x[2] ~ Uniform(z, [1, 2])", "GLOBAL"),
     ("z[2] ~ Exponential(1); observe x ~ Normal(z[1] + z[2], 1)", "PARTIAL"),
     ("z[2] ~ Normal(0, 1); observe x ~ Geometric(sigmoid(z[1] + z[2]))", "PARTIAL"),
     ("z ~ Normal(0, 1); observe x ~ NegativeBinomial(exp(z), 1/2)", "GLOBAL"),

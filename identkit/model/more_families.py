@@ -190,6 +190,8 @@ class Uniform(Family):
     def _refuse_outside(self) -> None:
         super()._refuse_outside()
         low, high = self.arguments
+        if isinstance(low, sympy.MatrixBase) or isinstance(high, sympy.MatrixBase):
+            return  # each draw has bounds of its own, which are looked at when the draws are taken apart
         if (high - low).is_number and not (high - low).is_positive:
             raise ValueError(f"Uniform's low should be below its high, got {low} and {high}")
 
