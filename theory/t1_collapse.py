@@ -74,8 +74,8 @@ def collapse_proved(share: float = 1.0, claim: bool = True) -> Checked:
             positive = [total > 0] if claim else []
             yield proved([*model, *bayes, mean, *positive], iff(same, flat)), f"{states} states"
             # That the constant can only be p(x).
-            some = every([(p[i] == 0) | (l[i] == c) for i in range(states)])
-            yield proved([*a_law(p), mean, some], c == total), f"{states} states: the constant is p(x)"
+            constant = every([(p[i] == 0) | (l[i] == c) for i in range(states)])
+            yield proved([*a_law(p), mean, constant], c == total), f"{states} states: the constant is p(x)"
 
     return tried("T1", "the same for every model with up to five states", "z3", outcomes())
 

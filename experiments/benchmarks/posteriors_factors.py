@@ -43,14 +43,14 @@ def races() -> list[Race]:
                 operations=2.0 * ROWS * COLUMNS * (FACTORS + 1),
             )
         )
-    some = double[:FIT_ROWS]
+    rows = double[:FIT_ROWS]
     found.append(
         Race(
             name=f"factor analysis fit, n={FIT_ROWS}, D={COLUMNS}, K={FACTORS}",
-            ours=lambda: FactorAnalysis.fit(some, FACTORS).log_evidence(some).sum().item(),
+            ours=lambda: FactorAnalysis.fit(rows, FACTORS).log_evidence(rows).sum().item(),
             peers={
                 "scikit-learn": lambda: (
-                    Theirs(FACTORS, tol=1e-6).fit(some.numpy()).score(some.numpy()) * FIT_ROWS
+                    Theirs(FACTORS, tol=1e-6).fit(rows.numpy()).score(rows.numpy()) * FIT_ROWS
                 )
             },
             least={"scikit-learn": 1.0},

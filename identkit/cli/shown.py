@@ -53,12 +53,12 @@ def checks(
     table = Table(title=title, title_justify="left", header_style="bold")
     for column in ("model", "setting", "level", "n", "mean KL", "band", "theorem"):
         table.add_column(column, justify="right" if column in ("n", "mean KL") else "left", overflow="fold")
-    for each in found:
-        row = next(row for row in each.rows if row.latent is None and row.datum is None)
+    for check in found:
+        row = next(row for row in check.rows if row.latent is None and row.datum is None)
         band = "" if row.band is None else f"{row.band[0]:.3g} … {row.band[1]:.3g}"
-        level = each.verdict.level.value
-        cells = (Text(level, _LEVELS[level]), str(row.n), f"{row.kl:.4g}", band, _answer(each))
-        table.add_row(Text(each.model), Text(each.setting), *cells)
+        level = check.verdict.level.value
+        cells = (Text(level, _LEVELS[level]), str(row.n), f"{row.kl:.4g}", band, _answer(check))
+        table.add_row(Text(check.model), Text(check.setting), *cells)
     tally = (
         f"{results['agree']} rows agree with the theorem, {results['disagree']} contradict it, "
         f"{results['below_precision']} lie below precision, {results['undecided']} are undecided "
@@ -113,7 +113,7 @@ def posterior(answer: Inferred) -> None:
     if answer.information is not None:
         about = answer.information
         lines.append(f"Mutual information {about.value:.6g} nats ({about.method}, error {about.error:.1g}).")
-    quiet = [each["name"] for each in answer.latents if each["mean_kl_conditional"] <= _QUIET]
+    quiet = [latent["name"] for latent in answer.latents if latent["mean_kl_conditional"] <= _QUIET]
     if quiet:
         lines.append(
             f"Told next to nothing about: {', '.join(quiet)}. `identkit check` says whether the model can."
@@ -180,8 +180,8 @@ def zoo(cases: Sequence[Case]) -> None:
     table = Table(header_style="bold")
     for column in ("name", "level", "what it teaches"):
         table.add_column(column)
-    for each in cases:
-        table.add_row(Text(each.name), Text(each.level, _LEVELS[each.level]), Text(each.note))
+    for case in cases:
+        table.add_row(Text(case.name), Text(case.level, _LEVELS[case.level]), Text(case.note))
     _console().print(table)
 
 

@@ -226,12 +226,12 @@ def _known(
 ) -> dict[str, Any]:
     """Options that a constructor takes."""
     found = settings(text or "", option)
-    able = [each for each in takes if each not in elsewhere]
-    for each, value in found.items():
-        if each not in able:
-            raise ValueError(f"{option} of {name} are {', '.join(able)}; got {each!r}")
+    able = [key for key in takes if key not in elsewhere]
+    for key, value in found.items():
+        if key not in able:
+            raise ValueError(f"{option} of {name} are {', '.join(able)}; got {key!r}")
         if isinstance(value, list):
-            found[each] = tuple(value)
+            found[key] = tuple(value)
     return found
 
 
@@ -249,7 +249,7 @@ def _announced(model: Autoencoder, data: Dataset, folder: Path) -> str:
 def told(run: Run, folder: Path, drawn: list[str]) -> dict[str, Any]:
     """The object that `--json` prints."""
     facts = checkpoints.read_json(folder / CONFIG)
-    metrics = [each.to_dict() for each in run.metrics]
+    metrics = [member.to_dict() for member in run.metrics]
     return checkpoints.plain(
         {"folder": folder, **facts, "metrics": metrics, "figures": [str(folder / name) for name in drawn]}
     )
@@ -260,8 +260,8 @@ def show(run: Run, folder: Path, drawn: list[str]) -> None:
     best = run.best_number if bool(run.fine.any()) else None
     about = run.about
     rows = [
-        _row(name, each, number == best, run.stopped[number] is not None)
-        for number, (name, each) in enumerate(zip(run.names, run.metrics, strict=True))
+        _row(name, measured, number == best, run.stopped[number] is not None)
+        for number, (name, measured) in enumerate(zip(run.names, run.metrics, strict=True))
     ]
     columns = list(rows[0])
     first = run.metrics[0]
@@ -282,27 +282,27 @@ def show(run: Run, folder: Path, drawn: list[str]) -> None:
     shown.table(title, columns, [list(row.values()) for row in rows], lines)
 
 
-def _row(name: str, each: Any, best: bool, stopped: bool) -> dict[str, str]:
+def _row(name: str, metrics: Any, best: bool, stopped: bool) -> dict[str, str]:
     row = {
         "member": f"{name}{' *' if best else ', diverged' if stopped else ''}",
-        "ELBO": f"{each.elbo:.2f}",
-        "log p(x)": f"{each.log_likelihood:.2f} ±{each.log_likelihood_error:.2f}",
-        "KL": f"{each.total_kl:.2f}",
-        "I(z; x)": f"{each.information:.2f} ±{each.information_error:.2f}",
-        "active": f"{len(each.active_units)}/{_latents(each)}",
+        "ELBO": f"{metrics.elbo:.2f}",
+        "log p(x)": f"{metrics.log_likelihood:.2f} ±{metrics.log_likelihood_error:.2f}",
+        "KL": f"{metrics.total_kl:.2f}",
+        "I(z; x)": f"{metrics.information:.2f} ±{metrics.information_error:.2f}",
+        "active": f"{len(metrics.active_units)}/{_latents(metrics)}",
     }
-    if each.states is not None:
-        row["I(y; x)"] = f"{each.states.information:.2f}"
-        if each.states.accuracy is not None:
-            row |= {"accuracy": f"{each.states.accuracy:.2f}", "ARI": f"{each.states.ari:.2f}"}
-    row["m"] = "-" if each.lower is None else f"{each.lower:.3g}"
-    row["floor"] = "-" if each.floor is None else f"{each.floor:.3g}"
-    row["check"] = each.verdict or ""
+    if metrics.states is not None:
+        row["I(y; x)"] = f"{metrics.states.information:.2f}"
+        if metrics.states.accuracy is not None:
+            row |= {"accuracy": f"{metrics.states.accuracy:.2f}", "ARI": f"{metrics.states.ari:.2f}"}
+    row["m"] = "-" if metrics.lower is None else f"{metrics.lower:.3g}"
+    row["floor"] = "-" if metrics.floor is None else f"{metrics.floor:.3g}"
+    row["check"] = metrics.verdict or ""
     return row
 
 
-def _latents(each: Any) -> int:
-    return sum(name.startswith("z[") for name in each.kl)
+def _latents(metrics: Any) -> int:
+    return sum(name.startswith("z[") for name in metrics.kl)
 
 
 def _promise(guarantee: Any, verdict: str | None) -> str:

@@ -201,8 +201,8 @@ def diagnose(
     n = len(everything.x)
     means_of_q, variances_of_q = moments(encoded(vae, x, prior.size), seed)
     generator = torch.Generator().manual_seed(seed)
-    some = torch.randperm(n, generator=generator)[:most].sort().values
-    part = probed(vae, x=everything.x[some.to(everything.x.device)])
+    chosen = torch.randperm(n, generator=generator)[:most].sort().values
+    part = probed(vae, x=everything.x[chosen.to(everything.x.device)])
     law = encoded(vae, part.x, prior.size)
     tell = progress or (lambda what: None)
     tell("how much the likelihood varies")
@@ -273,11 +273,11 @@ def diagnose(
         active=active,
         level=level,
         method=truth.method,
-        used=len(some),
+        used=len(chosen),
         n=n,
         reasons=tuple(
             f"datum {int(row)}: {'; '.join(words)}"
-            for row, words in zip(some, truth.reasons, strict=True)
+            for row, words in zip(chosen, truth.reasons, strict=True)
             if words
         ),
     )

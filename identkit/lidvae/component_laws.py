@@ -122,7 +122,7 @@ def classes_of(
             if name not in ignored
         )
         found.setdefault(key, []).append(number)
-    return tuple(tuple(each) for each in found.values())
+    return tuple(tuple(states) for states in found.values())
 
 
 def mixture_verdict(model: MixtureAutoencoder) -> Verdict:

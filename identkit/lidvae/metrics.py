@@ -256,8 +256,8 @@ def _judging(model: Autoencoder) -> Iterator[None]:
 
 def _chunks(model: Autoencoder, x: Tensor, samples: int) -> Iterator[Tensor]:
     """Rows, as many at once as their draws fit into the cache: more would be slower."""
-    each = samples * model.members * max(x.shape[1], model.likelihood.outputs)
-    for part in x.split(max(1, _CELLS // each)):
+    cells = samples * model.members * max(x.shape[1], model.likelihood.outputs)
+    for part in x.split(max(1, _CELLS // cells)):
         yield model.rows(part)
 
 

@@ -89,13 +89,13 @@ class MixturePosterior(NamedTuple):
         chances = self.logits.detach().softmax(-1).flatten(end_dim=-2)
         chosen = torch.multinomial(chances, samples, replacement=True, generator=generator)
         index = chosen.mT.reshape(samples, *self.logits.shape[:-1], 1, 1)
-        each = self.draw_each(samples, generator)
-        return each.gather(-2, index.expand(*index.shape[:-1], each.shape[-1])).squeeze(-2)
+        by_component = self.draw_each(samples, generator)
+        return by_component.gather(-2, index.expand(*index.shape[:-1], by_component.shape[-1])).squeeze(-2)
 
     def log_prob(self, z: Float[Tensor, "*s n k"]) -> Float[Tensor, "*s n"]:
         """``log q(z | x)`` in nats, y summed out."""
-        each = normal_log_prob(z.unsqueeze(-2), self.mean, self.log_scale)
-        return (self.log_weight + each).logsumexp(-1)
+        by_component = normal_log_prob(z.unsqueeze(-2), self.mean, self.log_scale)
+        return (self.log_weight + by_component).logsumexp(-1)
 
     def latent_mean(self) -> Float[Tensor, "*e n k"]:
         """``E_q z``."""
@@ -105,8 +105,8 @@ class MixturePosterior(NamedTuple):
         """``log q(z_i | x_j)`` of every latent under every row's posterior."""
         n, count = self.logits.shape[-2:]
         flat = GaussianPosterior(self.mean.flatten(-3, -2), self.log_scale.flatten(-3, -2))
-        each = flat.pairwise(z).unflatten(-1, (n, count))
-        return (each + self.log_weight.unsqueeze(-3)).logsumexp(-1)
+        by_component = flat.pairwise(z).unflatten(-1, (n, count))
+        return (by_component + self.log_weight.unsqueeze(-3)).logsumexp(-1)
 
     def state_kl(self) -> Float[Tensor, "*e n"]:
         """``KL(q(y | x) ‖ uniform)``, in nats."""

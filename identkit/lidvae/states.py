@@ -114,8 +114,8 @@ def state_information(log_weight: Float[Tensor, "*e n c"]) -> tuple[Tensor, Tens
     """
     q = log_weight.double().exp()
     marginal = q.mean(-2, keepdim=True)
-    each = (torch.special.xlogy(q, q) - torch.special.xlogy(q, marginal)).sum(-1)
-    return each.mean(-1), each.std(-1) / math.sqrt(each.shape[-1])
+    information = (torch.special.xlogy(q, q) - torch.special.xlogy(q, marginal)).sum(-1)
+    return information.mean(-1), information.std(-1) / math.sqrt(information.shape[-1])
 
 
 def measure_states(

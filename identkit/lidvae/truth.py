@@ -55,10 +55,10 @@ def _on(model: Autoencoder, x: Tensor, lattice: Lattice, gradients: bool) -> Lat
     """Row by row, as many as fit."""
     z = lattice.points.to(model.device).expand(model.members, -1, -1)
     rows = model.rows(x)
-    each = max(1, _NUMBERS // (z.shape[1] * model.members))
+    at_once = max(1, _NUMBERS // (z.shape[1] * model.members))
     once = model.outputs(z.unsqueeze(0)).squeeze(0) if isinstance(model, PlainAutoencoder) else None
     parts = []
-    for chunk in rows.split(each, dim=1):
+    for chunk in rows.split(at_once, dim=1):
         values, slopes = [], []
         for i in range(chunk.shape[1]):
             row = chunk[:, i : i + 1].expand(-1, z.shape[1], *chunk.shape[2:])

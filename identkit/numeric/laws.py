@@ -120,14 +120,14 @@ def _counts(law: Any) -> list[Tensor]:
     """The number of trials, and the odds where there are trials: without, every law is the same."""
     given = _odds(law)[0]
     total = torch.as_tensor(law.total_count).expand(law.batch_shape).to(given.dtype)
-    some = total > 0
+    positive = total > 0
     if not isinstance(total, FakeTensor) and not bool(
-        some.all()
+        positive.all()
     ):  # a fake tensor, for recording, has no values
         raise ValueError(
             "likelihood should have a positive total_count: without trials every law is the same"
         )
-    return [total, given * some]
+    return [total, given * positive]
 
 
 def _covariance(law: Any) -> list[Tensor]:

@@ -196,11 +196,11 @@ class _Growth:
         for factor in (16.0, 4.0, 2.0, 1.4):
             far = self.centre[j] + factor * ((box.high if high else box.low)[j] - self.centre[j])
             ends.append(torch.minimum(far, end) if high else torch.maximum(far, end))
-        for each in ends:
+        for place in ends:
             if self.tries > _TRIES:
                 return box
             low, top = box.low.clone(), box.high.clone()
-            (top if high else low)[j] = each
+            (top if high else low)[j] = place
             wider = Interval(low, top)
             if self._holds(wider):
                 return wider
@@ -246,8 +246,8 @@ def prior_mass(prior: Prior, box: Interval) -> float:
         low, high = (_distribution_function(base, end.to(device), prior) for end in (box.low, box.high))
     except (NotImplementedError, ValueError):
         return 0.0
-    each = (high - low - 1e-12).clamp(min=0.0)
-    return float(each.prod()) * (1 - 1e-12)
+    sides = (high - low - 1e-12).clamp(min=0.0)
+    return float(sides.prod()) * (1 - 1e-12)
 
 
 def _distribution_function(base: td.Distribution, z: Tensor, prior: Prior) -> Tensor:

@@ -112,10 +112,10 @@ def _measures(
 
 
 def _spreads(ax: Axes, findings: tuple[Finding, ...], places: np.ndarray, active: float) -> None:
-    some = findings[1:]
+    latents = findings[1:]
     spreads = {
-        "spread": ([finding.spread for finding in some], SERIES[1], "s"),
-        "true_spread": ([finding.true_spread for finding in some], SERIES[0], "o"),
+        "spread": ([finding.spread for finding in latents], SERIES[1], "s"),
+        "true_spread": ([finding.true_spread for finding in latents], SERIES[0], "o"),
     }
     values = np.array([value for column, *_ in spreads.values() for value in column] + [active])
     values = values[np.isfinite(values)]

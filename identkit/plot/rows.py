@@ -81,8 +81,8 @@ def points(
         ax.scatter(*x.T.numpy(), s=size, lw=0, **{"color": SERIES[0], "alpha": 0.6, **style})
         return
     for number, label in enumerate(labels.unique().tolist()):
-        some = x[labels == label]
-        ax.scatter(*some.T.numpy(), s=size, lw=0, color=colour(number), **{"alpha": 0.7, **style})
+        rows = x[labels == label]
+        ax.scatter(*rows.T.numpy(), s=size, lw=0, color=colour(number), **{"alpha": 0.7, **style})
 
 
 def colour(number: int) -> Any:

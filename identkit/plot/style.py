@@ -145,8 +145,8 @@ def log_ticks(low: float, high: float) -> list[float]:
     step = max(1, math.ceil((last - first + 1) / 7))
     if last - first >= 2:
         return [float(f"1e{k}") for k in range(first, last + 1) if k % step == 0]
-    some = [float(f"{m}e{k}") for k in range(first - 1, last + 1) for m in (1, 2, 5)]
-    return [tick for tick in some if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
+    ticks = [float(f"{m}e{k}") for k in range(first - 1, last + 1) for m in (1, 2, 5)]
+    return [tick for tick in ticks if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
 
 
 def log_label(tick: float) -> str:

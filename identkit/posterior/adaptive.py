@@ -123,9 +123,9 @@ def _climb(
                 own = torch.zeros_like(pending)
                 own[group] = True
                 mine = own[owner]
-                some = (owner[mine], left[mine], right[mine])
+                panels = (owner[mine], left[mine], right[mine])
                 picked = values.map(lambda v, mine=mine: v[mine])
-                _climb(evaluate, place, some, picked, wander[mine], answer, own, list(progress), tolerance)
+                _climb(evaluate, place, panels, picked, wander[mine], answer, own, list(progress), tolerance)
             return
         law = bayes(owner, count, torch.log((right - left)[:, None] / 2) + _LOG_WEIGHTS, values)
         local = torch.stack([_leftover(nodes) for nodes in _integrands(owner, law, values)], 1)

@@ -171,10 +171,10 @@ def annealed(
     z = place.latents(last.u.reshape(-1, place.size)).reshape(particles, populations, n, place.size).detach()
     conditional, conditional_error = torch.full((2, n, place.size), math.nan, device=z.device, dtype=z.dtype)
     if lines and (place.independent or place.gaussian is not None):
-        some = torch.randperm(particles, generator=generator, device=place.device)[: lines // populations]
-        along = conditional_information(place, centred, z[some].reshape(-1, n, place.size), seed + 1)
-        each, slack = (table.reshape(len(some), populations, n, -1).mean(0) for table in along)
-        conditional, sampling = _jackknifed(lambda keep: _mean(share[keep], each[keep]), populations)
+        chosen = torch.randperm(particles, generator=generator, device=place.device)[: lines // populations]
+        along = conditional_information(place, centred, z[chosen].reshape(-1, n, place.size), seed + 1)
+        by_latent, slack = (table.reshape(len(chosen), populations, n, -1).mean(0) for table in along)
+        conditional, sampling = _jackknifed(lambda keep: _mean(share[keep], by_latent[keep]), populations)
         conditional_error = torch.hypot(sampling, _mean(share, slack))
     kl, kl_error = _jackknifed(
         lambda keep: _mean(share[keep], height[keep]) - _evidence(share[keep]), populations

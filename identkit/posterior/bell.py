@@ -336,9 +336,9 @@ def _discrete(prior: Tensor, height: Tensor) -> Tensor:
     marginal = kl_density(mass, torch.where(mass > 0, torch.exp(mass.log() + own), 0.0), own)
     _, rest = grouped(dims[-1:])
     # Where the posterior has no mass at all its conditional there counts nothing.
-    some = seen & (rest > -math.inf)
-    tilted = torch.where(some, prior * torch.exp(rest), 0.0)
-    given = kl_density(tilted, posterior, torch.where(some, ratio - rest, 0.0))
+    inside = seen & (rest > -math.inf)
+    tilted = torch.where(inside, prior * torch.exp(rest), 0.0)
+    given = kl_density(tilted, posterior, torch.where(inside, ratio - rest, 0.0))
     sums = [kl_density(prior, posterior, ratio), marginal, given]
     return torch.stack([part.flatten(1).sum(1) for part in sums], 1)
 

@@ -66,11 +66,11 @@ class _Lines:
 
     def heights(self, lines: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """log prior and ℓ at t (panels, nodes) on the panels' lines."""
-        each = lines.repeat_interleave(t.shape[1])
-        u = self.u[each]
+        line = lines.repeat_interleave(t.shape[1])
+        u = self.u[line]
         u[:, self.j] = t.reshape(-1)
         prior = self.prior.log_conditional(u, self.j)
-        likelihood = self.log_likelihood(self.rows[each], self.prior.latents(u)).to(torch.float64)
+        likelihood = self.log_likelihood(self.rows[line], self.prior.latents(u)).to(torch.float64)
         return prior.reshape(t.shape), likelihood.reshape(t.shape)
 
 
@@ -111,8 +111,8 @@ def _edges(prior: Unbounded, spread: Tensor, u: Tensor, j: int) -> Tensor:
 
 def _along(lines: _Lines, edges: Tensor) -> tuple[Float[Tensor, " lines"], Float[Tensor, " lines"]]:
     count = len(edges)
-    each = torch.arange(count, device=edges.device).repeat_interleave(edges.shape[1] - 1)
-    settled = _panels(lines, each, edges[:, :-1].reshape(-1), edges[:, 1:].reshape(-1))
+    owner = torch.arange(count, device=edges.device).repeat_interleave(edges.shape[1] - 1)
+    settled = _panels(lines, owner, edges[:, :-1].reshape(-1), edges[:, 1:].reshape(-1))
     for _ in range(_ROUNDS):
         coarse = _coarse(settled, count)
         if not bool(coarse.any()):

@@ -102,13 +102,13 @@ def _parts(model: CompiledModel) -> tuple[list[Statement], list[Statement]]:
     plain, pointing = [], []
     for statement in model.model.observations:
         family = statement.family
-        some = (
+        parts = (
             [part for part in dict.fromkeys(family.components) if part.free_symbols & latents]
             if isinstance(family, Mixture)
             else []
         )
-        pointing += [Statement(statement.symbols, part) for part in some]
-        plain += [] if some else [statement]
+        pointing += [Statement(statement.symbols, part) for part in parts]
+        plain += [] if parts else [statement]
     return plain, pointing
 
 

@@ -95,10 +95,10 @@ class Target:
         Raises:
             ValueError: NaN or +∞ as log-likelihood, or one without a gradient.
         """
-        flat, each = u.reshape(-1, u.shape[-1]), rows.expand(u.shape[:2]).reshape(-1)
+        flat, row = u.reshape(-1, u.shape[-1]), rows.expand(u.shape[:2]).reshape(-1)
         size = self.rows_at_once
         parts = [
-            self._evaluated(flat[start : start + size], each[start : start + size])
+            self._evaluated(flat[start : start + size], row[start : start + size])
             for start in range(0, len(flat), size)
         ]
         prior, likelihood, *slopes = (torch.cat(column) for column in zip(*parts, strict=True))

@@ -177,7 +177,7 @@ def _exact(model: ExactModel, x: Any) -> Collapse:
         x = with_gaps(model, x)
     kl = model.kl_to_prior(x)
     error = model.kl_error(x)
-    each = error[:, None].expand(-1, len(model.latent_names))
+    errors = error[:, None].expand(-1, len(model.latent_names))
     mean, sd = model.posterior_moments(x)
     return _with_band(
         model.flatness(x),
@@ -185,9 +185,9 @@ def _exact(model: ExactModel, x: Any) -> Collapse:
         kl=kl,
         kl_error=error,
         kl_per_latent=model.kl_per_latent(x),
-        kl_per_latent_error=each,
+        kl_per_latent_error=errors,
         kl_conditional=model.kl_conditional(x),
-        kl_conditional_error=each,
+        kl_conditional_error=errors,
         posterior_mean=mean,
         posterior_sd=sd,
         log_evidence=model.log_evidence(x),

@@ -105,8 +105,8 @@ class Base:
         if possible.all():
             likelihood = _shaped(self.log_likelihood(rows, z), (len(z),), "log_likelihood")
         elif possible.any():
-            some = self.log_likelihood(rows[possible], z[possible])
-            likelihood[possible] = _shaped(some, (int(possible.sum()),), "log_likelihood")
+            values = self.log_likelihood(rows[possible], z[possible])
+            likelihood[possible] = _shaped(values, (int(possible.sum()),), "log_likelihood")
         wrong = likelihood.isnan() | (likelihood == math.inf)
         if wrong.any():
             outside = wrong & (prior < self.top - _FAR_OUTSIDE)

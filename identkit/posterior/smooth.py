@@ -141,14 +141,14 @@ def _conditional(
         line = _STEP * (torch.arange(-count, count + 1, dtype=torch.float64) + offset)
         u = torch.stack(torch.meshgrid(*[line] * len(others), indexing="ij"), -1).reshape(-1, len(others))
         parts = []
-        for some in t.split(max(1, _POINTS_AT_ONCE // len(u))):
-            nodes = some[:, None].repeat(1, len(u), 1)
-            centre = mean[others] + (some[:, kept] - mean[kept]) @ slope.T
+        for block in t.split(max(1, _POINTS_AT_ONCE // len(u))):
+            nodes = block[:, None].repeat(1, len(u), 1)
+            centre = mean[others] + (block[:, kept] - mean[kept]) @ slope.T
             nodes[..., others] = centre[:, None] + u @ factor.T
             logs = alone(
                 torch.zeros(nodes[..., 0].numel(), dtype=torch.int64), nodes.reshape(-1, t.shape[1])
             )[0]
-            logs = logs.reshape(len(some), len(u))
+            logs = logs.reshape(len(block), len(u))
             edge = logs[:, u.abs().amax(1) > _REACH - _STEP].amax(1) > logs.amax(1) - _DEPTH
             parts.append(torch.where(edge, math.nan, torch.logsumexp(logs, 1)))
         sums.append(torch.cat(parts) + torch.log(_STEP * factor.diagonal()).sum())

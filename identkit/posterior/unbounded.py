@@ -76,8 +76,8 @@ class Unbounded:
         z = self.latents(u)
         base, pieces = _base(self.prior), _base_bijection(self.bijection)
         shaped = u.reshape(-1, *self.shape), z.reshape(-1, *self.shape)
-        each = base.log_prob(shaped[1]) + pieces.log_abs_det_jacobian(*shaped)
-        return each.reshape(len(u), -1)[:, j]
+        log_density = base.log_prob(shaped[1]) + pieces.log_abs_det_jacobian(*shaped)
+        return log_density.reshape(len(u), -1)[:, j]
 
     @staticmethod
     def _over_latents(values: Tensor) -> Tensor:

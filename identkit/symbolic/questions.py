@@ -50,12 +50,13 @@ def question(model: Model, about: str) -> Question:
     return _parameters(model) if about == "parameters" else _joint(model)
 
 
-def _open(model: Model) -> dict[Symbol, Set]:
+def _open_domains(model: Model) -> dict[Symbol, Set]:
+    """Where each symbol lies, intervals without their ends."""
     domains = {**all_domains(model), **model.knowns}
     return {symbol: domain.interior if domain.is_Interval else domain for symbol, domain in domains.items()}
 
 
-def _closed(model: Model) -> frozenset[Symbol]:
+def _with_ends(model: Model) -> frozenset[Symbol]:
     """Symbols whose domain contains an end of its interval."""
     domains = {**all_domains(model), **model.knowns}
     return frozenset(s for s, domain in domains.items() if domain.is_Interval and domain != domain.interior)
@@ -74,9 +75,10 @@ def _positive(model: Model, unknowns: tuple[Symbol, ...]) -> tuple[Expr, ...]:
     for condition in model.conditions():
         if isinstance(condition.domain, Interval):
             low, high = condition.domain.inf, condition.domain.sup
-            found += [condition.expression - low] * low.is_finite + [
-                high - condition.expression
-            ] * high.is_finite
+            if low.is_finite:
+                found.append(condition.expression - low)
+            if high.is_finite:
+                found.append(high - condition.expression)
     allowed = {*unknowns, *model.knowns}
     return tuple(e for e in dict.fromkeys(found) if e.free_symbols <= allowed and e.is_positive is not True)
 
@@ -89,13 +91,13 @@ def _parameters(model: Model) -> Question:
     equalities = _equalities(model)
     problem = Problem(
         unknowns,
-        _open(model),
+        _open_domains(model),
         law.local,
         tuple(model.knowns),
         law.exhaustive,
         equalities,
         inequalities=_positive(model, unknowns),
-        closed=_closed(model),
+        closed=_with_ends(model),
     )
     components = law.components if law.needs_components else ()
     return Question(problem, components, law.assumptions, law.incomplete, law.sufficient, law.method)
@@ -106,7 +108,7 @@ def _latents(model: Model) -> Question:
     law = conditional_law(model)
     problem = Problem(
         tuple(model.latent_symbols),
-        _open(model),
+        _open_domains(model),
         _stripped([e for e in law.determined if e.free_symbols], model.latent_symbols),
         (*model.parameters, *model.knowns),
         not law.incomplete,
@@ -136,7 +138,7 @@ def _joint(model: Model) -> Question:
     prior = model.log_prior() if not any(is_discrete(model.support(s)) for s in latents) else None
     problem = Problem(
         unknowns,
-        _open(model),
+        _open_domains(model),
         _stripped([e for e in law.determined if e != S.Zero], unknowns),
         tuple(model.knowns),
         not law.incomplete,
@@ -144,6 +146,6 @@ def _joint(model: Model) -> Question:
         prior,
         tuple(latents),
         _positive(model, unknowns),
-        _closed(model),
+        _with_ends(model),
     )
     return Question(problem, (), law.assumptions, law.incomplete, (), "the law given latents and parameters")

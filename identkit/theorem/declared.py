@@ -78,14 +78,14 @@ def _rows(
 ) -> Iterator[Row]:
     """Joint row and one row a latent for each datum, then the means over the data; `whole` lack no value."""
     for latent in (None, *measured.names):
-        each = []
+        data_rows = []
         for i, found in enumerate(evidence):
             level = overall(found.levels.values()) if latent is None else found.levels[latent]
             gap = found.gap if latent is None else found.gaps.get(latent)
             judge = partial(_agrees, level, gap, partial(confirm, i, latent is None))
-            each.append(datum_row(i, latent, level, measured, title, judge, size=size))
-        yield from each
-        yield mean_row(each, latent, verdict, title, whole)
+            data_rows.append(datum_row(i, latent, level, measured, title, judge, size=size))
+        yield from data_rows
+        yield mean_row(data_rows, latent, verdict, title, whole)
 
 
 def _agrees(

@@ -130,7 +130,7 @@ def datum_row(
 
 
 def mean_row(
-    each: Sequence[Row],
+    data_rows: Sequence[Row],
     latent: str | None,
     verdict: Verdict,
     title: tuple[str, str],
@@ -138,17 +138,17 @@ def mean_row(
 ) -> Row:
     """The mean over the data; it agrees iff all its data do and the law's level is known. `whole` lack no value."""
     level = verdict.level if latent is None else verdict.latents[latent]
-    answers = {row.agrees for row in each}
+    answers = {row.agrees for row in data_rows}
     if level is Level.UNKNOWN:
         answers.add(None)  # of the data there may be proofs, of the law there is none
-    seen = [row.level for row, lacks_nothing in zip(each, whole, strict=False) if lacks_nothing]
-    unseen = len(each) > 1 and len(seen) > 1 and set(seen) == {Level.CONSTANT.value}
+    seen = [row.level for row, lacks_nothing in zip(data_rows, whole, strict=False) if lacks_nothing]
+    unseen = len(data_rows) > 1 and len(seen) > 1 and set(seen) == {Level.CONSTANT.value}
     if unseen and level in (Level.LOCAL, Level.GLOBAL):
         # Data on which all values are as likely do occur (a class whose probability none of them changes): they refute
         # nothing, and do not show either that the law determines the latent.
         answers.add(None)
     agrees = False if False in answers else True if answers == {True} else None
-    first = each[0]
+    first = data_rows[0]
     joint = latent is None
     return Row(
         model=title[0],
@@ -157,16 +157,18 @@ def mean_row(
         latent=latent,
         datum=None,
         level=level.value,
-        n=len(each) if len(each) > 1 else first.n,
-        flatness=_mean([row.flatness for row in each]) if joint else None,
-        omega=_mean([row.omega for row in each]) if joint else None,
-        kl=_mean([row.kl for row in each]) or 0.0,
-        kl_error=_mean([row.kl_error for row in each]) or 0.0,
-        kl_conditional=_mean([row.kl_conditional for row in each]),
-        band=tuple(_mean([row.band[end] for row in each if row.band]) for end in (0, 1)) if joint else None,  # type: ignore[arg-type]
-        bound=" | ".join(dict.fromkeys(row.bound for row in each if row.bound)) if joint else None,
-        posterior_mean=_mean([row.posterior_mean for row in each]),
-        posterior_sd=_mean([row.posterior_sd for row in each]),
+        n=len(data_rows) if len(data_rows) > 1 else first.n,
+        flatness=_mean([row.flatness for row in data_rows]) if joint else None,
+        omega=_mean([row.omega for row in data_rows]) if joint else None,
+        kl=_mean([row.kl for row in data_rows]) or 0.0,
+        kl_error=_mean([row.kl_error for row in data_rows]) or 0.0,
+        kl_conditional=_mean([row.kl_conditional for row in data_rows]),
+        band=tuple(_mean([row.band[end] for row in data_rows if row.band]) for end in (0, 1))
+        if joint
+        else None,  # type: ignore[arg-type]
+        bound=" | ".join(dict.fromkeys(row.bound for row in data_rows if row.bound)) if joint else None,
+        posterior_mean=_mean([row.posterior_mean for row in data_rows]),
+        posterior_sd=_mean([row.posterior_sd for row in data_rows]),
         agrees=agrees,
     )
 

@@ -61,11 +61,11 @@ def checked(
     levels = _on_data(verdict, model, x)
     rows = []
     for latent in (None, *measured.names):
-        each = []
+        data_rows = []
         for i, of_datum in enumerate(levels):
             level = overall(of_datum.values()) if latent is None else of_datum[latent]
-            each.append(datum_row(i, latent, level, measured, (name, setting), partial(_agrees, level)))
-        rows += [*each, mean_row(each, latent, verdict, (name, setting), [True] * len(each))]
+            data_rows.append(datum_row(i, latent, level, measured, (name, setting), partial(_agrees, level)))
+        rows += [*data_rows, mean_row(data_rows, latent, verdict, (name, setting), [True] * len(data_rows))]
     return TheoremCheck(model=name, setting=setting, verdict=verdict, collapse=measured, rows=tuple(rows))
 
 

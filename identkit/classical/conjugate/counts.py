@@ -66,11 +66,11 @@ class _Proportions(Conjugate):
             # The rows' multinomial coefficients over that of their sum, at shares where all factors are of a size.
             total = self._counts(self._summary(x), float(len(x)))
             share = total / total.sum(-1, keepdim=True).clamp(min=1.0)
-            each = sum(
+            coefficients = sum(
                 log_multinomial(self._counts(block.to(torch.float64), 1.0), share).sum()
                 for block in x.split(BLOCK)
             )
-            evidence = evidence + (each - log_multinomial(total, share))
+            evidence = evidence + (coefficients - log_multinomial(total, share))
         return evidence.to(x.dtype)
 
     def mutual_information(self) -> Estimate:

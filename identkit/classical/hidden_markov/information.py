@@ -87,8 +87,8 @@ def log_posterior_ratio(log_prior: Tensor, ratio: Tensor) -> Tensor:
     return torch.where(ratio.abs().amax(-1, keepdim=True) <= 1.0, near, far)
 
 
-def _in_chunks(size: int, each: int, work: Callable[[slice], None]) -> None:
-    step = max(1, _ELEMENTS // each)
+def _in_chunks(size: int, size_of_one: int, work: Callable[[slice], None]) -> None:
+    step = max(1, _ELEMENTS // size_of_one)
     for start in range(0, size, step):
         work(slice(start, start + step))
 
@@ -136,8 +136,8 @@ def path_kl(m: Messages) -> Tensor:
     log_a = m.transition.log()
     by_products = len(rows) * log_a.numel() > _SMALL
 
-    def add(some: slice) -> None:
-        i, t = rows[some], steps[some]
+    def add(chunk: slice) -> None:
+        i, t = rows[chunk], steps[chunk]
         total.index_add_(0, i, _weighted(m.probs[i, t], _each_kl(log_a, m.onward[i, t + 1], by_products)))
 
     _in_chunks(len(rows), log_a.numel(), add)
@@ -207,8 +207,8 @@ def conditional_kl(m: Messages) -> Tensor:
     rows, steps = m.inner
     by_products = len(rows) * k**3 > _SMALL
 
-    def ends(some: slice) -> None:
-        i, t = rows[some], steps[some]
+    def ends(chunk: slice) -> None:
+        i, t = rows[chunk], steps[chunk]
         leaving = m.probs[i, t][:, :, None] * m.transitions(i, t)  # (now, next)
         first, last = t == 0, t == m.lengths[i] - 2
         for chosen, log_prior, weight, at in (
@@ -244,8 +244,8 @@ def error_bound(m: Messages, kl: Tensor) -> Tensor:
     spread = torch.where(m.flat[:, None], spread, 1 + spread)
     seen = torch.where(_within(m), spread, 0.0).sum(1) * bool(m.ratio.numel())
     silent = (m.ratio == 0).all(2).all(1)
-    each = m.error.sum(1) + torch.where(silent, 0.0, (k + 8) * _EPS * seen)
-    twice = 2 * each
+    along_a_path = m.error.sum(1) + torch.where(silent, 0.0, (k + 8) * _EPS * seen)
+    twice = 2 * along_a_path
     moved = twice * torch.exp(twice.clamp(max=700.0)) * (2 * kl + (2 * kl).sqrt()) + twice.square()
     if (int(m.lengths.sum()) - len(m.lengths)) * k**3 > _SMALL:  # matrix products, whose sums may cancel
         moved = moved + torch.where(silent, 0.0, 8 * _EPS * (m.lengths + seen))

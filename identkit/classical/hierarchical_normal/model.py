@@ -209,19 +209,19 @@ class HierarchicalNormal:
         """
         x = self._rows(x)
         y = x.to(torch.float64)
-        each = self._kl(y, self._nodes_for(y))[1]
-        above = each.new_zeros(len(each), len(self.latent_names) - each.shape[1])
-        return torch.cat([above, each], 1).to(x.dtype)
+        marginal = self._kl(y, self._nodes_for(y))[1]
+        above = marginal.new_zeros(len(marginal), len(self.latent_names) - marginal.shape[1])
+        return torch.cat([above, marginal], 1).to(x.dtype)
 
     def kl_error(self, x: Any) -> Float[Tensor, " n"]:
         """Bound the absolute error of all KLs of a datum, in nats: quadrature and rounding; positive."""
         y = self._rows(x).to(torch.float64)
         nodes = self._nodes_for(y)
-        kl, each = self._kl(y, nodes)
+        kl, marginal = self._kl(y, nodes)
         error = 64 * len(self.scales) * _EPS * (kl + self._rounding(y)) + self._marginals(y, nodes)[1] + _TINY
         if self.spread_is_latent:
             coarse, others = self._kl(y, tau_nodes(self.tau, self.scales, 10, nodes.edges))
-            error = error + (kl - coarse).abs() + (each - others).abs().sum(1)
+            error = error + (kl - coarse).abs() + (marginal - others).abs().sum(1)
             error = error + abs(nodes.missing) * (1 + kl)
         return error
 
@@ -396,8 +396,8 @@ class HierarchicalNormal:
         of_tau = kl_of_log_ratio(nodes.log_mass.to(y.device).expand_as(height), height - evidence[:, None])
         a = tau[:, None] ** 2 / s.square()
         square = (y[:, None] - mean[..., None]).square() + variance[..., None]
-        each = (gaussian_gain(a) + (tau[:, None] / (s.square() + tau[:, None] ** 2)).square() * square) / 2
-        of_theta = (mass[..., None] * each).sum(1)
+        gain = (gaussian_gain(a) + (tau[:, None] / (s.square() + tau[:, None] ** 2)).square() * square) / 2
+        of_theta = (mass[..., None] * gain).sum(1)
         of_mean = torch.zeros_like(of_tau)
         if self.mean_sd > 0:
             gain = self.mean_sd**2 * (1 / (s.square() + tau[:, None] ** 2)).sum(-1)

@@ -61,8 +61,8 @@ def gains(
     blocks = max(1, _CELLS_AT_ONCE // len(intercepts))
     if theta.ndim == 2 and x.ndim == 2 and len(theta) > blocks and not theta.requires_grad:
         parts = [
-            gains(slopes, intercepts, guessing, some, part)
-            for some, part in zip(x.split(blocks), theta.split(blocks), strict=True)
+            gains(slopes, intercepts, guessing, block, part)
+            for block, part in zip(x.split(blocks), theta.split(blocks), strict=True)
         ]
         return torch.cat(parts)
     shift = theta @ slopes.mT
@@ -88,5 +88,5 @@ def steepness(
     rise = torch.sigmoid(intercepts + theta @ slopes.mT)
     chance = guessing + (1 - guessing) * rise
     right = torch.where(guessing > 0, (1 - guessing) * rise * (1 - rise) / chance, 1 - rise)
-    each = torch.where(x == 1, right, torch.where(x == 0, -rise, torch.zeros_like(rise)))
-    return each @ slopes
+    slope = torch.where(x == 1, right, torch.where(x == 0, -rise, torch.zeros_like(rise)))
+    return slope @ slopes

@@ -226,8 +226,8 @@ class ItemResponse(Placed):
         bound = torch.where(given == 1, -here.guesses.log(), torch.where(given == 0, math.inf, 0.0))
         bound = torch.where(sees, bound, 0.0).sum(1) * (1 + 8 * _EPS)
         parts = []
-        for some, omega in zip(given.split(_ROWS_AT_ONCE), bound.split(_ROWS_AT_ONCE), strict=True):
-            fine, coarse = (_table(items, some, order) for order in _ORDERS[k])
+        for block, omega in zip(given.split(_ROWS_AT_ONCE), bound.split(_ROWS_AT_ONCE), strict=True):
+            fine, coarse = (_table(items, block, order) for order in _ORDERS[k])
             parts.append(flatness_on_rules(fine, coarse, omega, 1.0, _GAIN_ERROR))
         whole = {
             name: torch.cat([getattr(part, name) for part in parts])

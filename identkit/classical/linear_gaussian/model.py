@@ -285,8 +285,8 @@ class LinearGaussian(Whitened):
         """
         x = self._rows(x)
         here = self._at(x)
-        some = [here._some_flatness(block.to(torch.float64)) for block in here._split(x)]
-        moments = [torch.cat(column) for column in zip(*some, strict=True)]
+        parts = [here._some_flatness(block.to(torch.float64)) for block in here._split(x)]
+        moments = [torch.cat(column) for column in zip(*parts, strict=True)]
         return Flatness(
             variance=moments[0],
             variance_error=moments[1],

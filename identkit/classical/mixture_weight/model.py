@@ -108,9 +108,9 @@ class MixtureWeight:
         total = torch.empty_like(values)
         block = max(1, _CHUNK // max(1, len(x)))
         for start in range(0, len(values), block):
-            some = values[start : start + block, None]
+            weights = values[start : start + block, None]
             total[start : start + block] = torch.logaddexp(
-                some.log() + logs[0], (-some).log1p() + logs[1]
+                weights.log() + logs[0], (-weights).log1p() + logs[1]
             ).sum(1)
         return total.reshape(alpha.shape)
 
@@ -299,8 +299,8 @@ class _Concave:
 
     def __call__(self, alpha: Tensor) -> tuple[Tensor, Tensor]:
         values, slopes = [], []
-        for some in alpha[:, None].split(self._block):
-            down, up = some * self._down, (1 - some) * self._up
+        for weights in alpha[:, None].split(self._block):
+            down, up = weights * self._down, (1 - weights) * self._up
             values.append(torch.log1p(down).sum(1) + torch.log1p(up).sum(1))
             slopes.append((self._down / (1 + down)).sum(1) - (self._up / (1 + up)).sum(1))
         return torch.cat(values), torch.cat(slopes)

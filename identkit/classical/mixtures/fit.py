@@ -95,8 +95,8 @@ def seeded_masses(
 
 def _seeds(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
     place = generator.device
-    some = torch.randperm(len(x), generator=generator, device=place)[:_CANDIDATES].to(x.device)
-    x = x[some]
+    drawn = torch.randperm(len(x), generator=generator, device=place)[:_CANDIDATES].to(x.device)
+    x = x[drawn]
     seeds = x[:1]
     apart = (x - seeds).square().sum(1)
     for _ in range(count - 1):

@@ -135,11 +135,11 @@ class Chain(Placed):
     ) -> Seen:
         """What is seen at some times, from the prior's mean at the time before them; at all, where none are named."""
         times = range(values.shape[1]) if times is None else times
-        some = slice(times.start, times.stop)
-        x, known = self._raw(values[:, some].double()), self._raw(observed[:, some])
+        steps = slice(times.start, times.stop)
+        x, known = self._raw(values[:, steps].double()), self._raw(observed[:, steps])
         tables = ((self.observation, 2), (self.noise_covariance, 2), (self.observation_offset, 1))
         observation, noise, offset = (
-            table[some] if table.ndim > axes else table
+            table[steps] if table.ndim > axes else table
             for table, axes in ((self._raw(table), axes) for table, axes in tables)
         )
         return whiten(observation, noise, offset, x, known, self._prior_mean(times, before))
@@ -284,8 +284,8 @@ class Chain(Placed):
         """So few sequences that an array of numbers of their states may be held."""
         n, length = values.shape[:2]
         k = len(self.initial_mean)
-        each = length * (k + self._p) * (1 if self._shared(observed) else k)
-        count = max(1, _ROW_NUMBERS // each)
+        numbers = length * (k + self._p) * (1 if self._shared(observed) else k)
+        count = max(1, _ROW_NUMBERS // numbers)
         for first in range(0, max(n, 1), count):
             yield slice(first, first + count)
 
@@ -303,10 +303,10 @@ class Chain(Placed):
         for rows in self._rows(values, observed):
             x, known = values[rows], observed[rows]
             n, apart = len(x), not self._shared(known)
-            each = 10 * max(n, 1) * (k + self._p)
+            numbers = 10 * max(n, 1) * (k + self._p)
             if tables or self._time is not None or not bool(known.all()):
-                each += 20 * (n if apart else 1) * k * k
-            size = max(_SHORTEST, _PIECE_NUMBERS // each)
+                numbers += 20 * (n if apart else 1) * k * k
+            size = max(_SHORTEST, _PIECE_NUMBERS // numbers)
             cuts = [range(start, min(start + size, length)) for start in range(0, length, size)]
             yield rows, self._cut(x, known, cuts, apart, halo)
 

@@ -123,8 +123,8 @@ def _swept(
     return None
 
 
-def _part(value: Array, length: int, some: slice) -> Array:
-    return value[:, some] if value.shape[1] == length else value
+def _part(value: Array, length: int, steps: slice) -> Array:
+    return value[:, steps] if value.shape[1] == length else value
 
 
 def _shifted(ends: Array, backward: bool) -> Array:

@@ -78,8 +78,8 @@ class MixtureAutoencoder(Decoded):
         generator: torch.Generator | None = None,
     ) -> Terms:
         """KL in closed form; the likelihood summed over y, by S draws of z for each."""
-        each = self._decoded_each(x, q.draw_each(samples, generator)).mean(0)
-        log_likelihood = (q.log_weight.exp() * each).sum(-1)
+        by_component = self._decoded_each(x, q.draw_each(samples, generator)).mean(0)
+        log_likelihood = (q.log_weight.exp() * by_component).sum(-1)
         kl = torch.cat((q.state_kl().unsqueeze(-1), q.latent_kl(*self.placement())), dim=-1)
         return Terms(log_likelihood, kl)
 
