@@ -1,4 +1,5 @@
-"""The classical models, one file each, with their exact posteriors in closed form.
+"""The classical models, a folder each, with their exact posteriors: in closed form, by recursions or by quadrature.
 
-A file here states one model's mathematics; what is common to all of them lives in `identkit.posterior`.
+A folder holds one model's mathematics, the files beside them what several models need; what serves any model lives in
+`identkit.posterior`.
 """

@@ -124,7 +124,7 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 
 @app.command()
 def check(
-    model: str = typer.Argument(..., metavar="MODEL", help=f"{_SOURCE}."),
+    model: str = typer.Argument(..., metavar="MODEL", help=f"{_SOURCE}; or the folder of a run."),
     at: str | None = _AT,
     data: str | None = _DATA,
     pooled: bool = _POOLED,
@@ -132,7 +132,7 @@ def check(
         None,
         "--about",
         metavar="WHAT",
-        help="latents at fixed parameters (the default), parameters, or joint.",
+        help="latents at fixed parameters (the default where there are any), parameters, or joint.",
     ),
     as_json: bool = _JSON,
     time_limit: float = typer.Option(
