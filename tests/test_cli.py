@@ -225,20 +225,6 @@ def test_interrupted_suite_keeps_what_was_computed(say, tmp_path, small, monkeyp
 # verify can fail
 
 
-def checker_calls_everything_seen(monkeypatch):
-    prove = declared.check
-
-    def all_global(*arguments, **options):
-        verdict = prove(*arguments, **options)
-        return replace(verdict, level=Level.GLOBAL, latents=dict.fromkeys(verdict.latents, Level.GLOBAL))
-
-    def all_informed(self, rows):
-        return OnRow(dict.fromkeys(self.model.latent_names, Level.INFORMED))
-
-    monkeypatch.setattr("identkit.theorem.declared.check", all_global)
-    monkeypatch.setattr(LikelihoodOnData, "on", all_informed)
-
-
 def checker_calls_the_law_seen(monkeypatch):
     # The rows' own levels stay right: only the law's verdict is wrong.
     prove = declared.check
@@ -248,6 +234,14 @@ def checker_calls_the_law_seen(monkeypatch):
         return replace(verdict, level=Level.GLOBAL, latents=dict.fromkeys(verdict.latents, Level.GLOBAL))
 
     monkeypatch.setattr("identkit.theorem.declared.check", all_global)
+
+
+def checker_calls_everything_seen(monkeypatch):
+    def all_informed(self, rows):
+        return OnRow(dict.fromkeys(self.model.latent_names, Level.INFORMED))
+
+    checker_calls_the_law_seen(monkeypatch)
+    monkeypatch.setattr(LikelihoodOnData, "on", all_informed)
 
 
 def checker_calls_everything_constant(monkeypatch):
