@@ -58,28 +58,20 @@ def check(
                 f"{argument} should be a mapping from names to values, got {type(values).__name__}"
             )
     model = _taken_over(model)
+    kind = type(model).__name__
+    of_networks = {"prior": prior, "likelihood": likelihood, "x": x}
     if not has_symbols(model):
-        for argument, given in (("at", at), ("data", data), ("pooled", pooled or None)):
-            if given is not None:
-                raise ValueError(f"{argument} goes with a model that has symbols, got {type(model).__name__}")
+        of_symbols = {"at": at, "data": data, "pooled": pooled or None}
+        _refuse(of_symbols, f"goes with a model that has symbols, got {kind}")
         if about not in (None, "latents"):
             raise ValueError(f"about should be 'latents' for a model without symbols, got {about!r}")
         if callable(getattr(model, "verdict", None)):  # a model of its own kind, which brings its own proof
-            for argument, given in (("prior", prior), ("likelihood", likelihood), ("x", x)):
-                if given is not None:
-                    raise ValueError(
-                        f"{argument} goes with a decoder or a density, got {type(model).__name__}"
-                    )
+            _refuse(of_networks, f"goes with a decoder or a density, got {kind}")
             return model.verdict()
         from identkit.numeric.checker import check_numeric
 
         return check_numeric(model, prior=prior, likelihood=likelihood, x=x, seed=seed)
-    for argument, given in (("prior", prior), ("likelihood", likelihood), ("x", x)):
-        if given is not None:
-            raise ValueError(
-                f"{argument} goes with a decoder or a density; this {type(model).__name__} declares its own, and takes "
-                "data="
-            )
+    _refuse(of_networks, f"goes with a decoder or a density; this {kind} declares its own, and takes data=")
     model = as_symbolic(model)
     about = about or ("latents" if model.latents else "parameters")
     if data is not None and about != "latents":
@@ -118,6 +110,12 @@ def remedies(model: Any, verdict: Verdict, seconds: float = 20.0) -> list[dict[s
     from identkit.symbolic.remedy import remedies as search
 
     return search(as_symbolic(model), verdict, seconds)
+
+
+def _refuse(arguments: Mapping[str, Any], why: str) -> None:
+    for name, given in arguments.items():
+        if given is not None:
+            raise ValueError(f"{name} {why}")
 
 
 def _taken_over(model: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,9 @@ from jaxtyping import Bool, Float
 from scipy.stats import t as student
 from torch import Tensor
 
-from identkit.diagnosis.encoder import encoded, measured, moments
-from identkit.diagnosis.truth import true_posterior
-from identkit.numeric.flatness import flatness
+from identkit.diagnosis.encoder import Encoded, encoded, measured, moments
+from identkit.diagnosis.truth import Truth, true_posterior
+from identkit.numeric.flatness import Flat, flatness
 from identkit.numeric.probed import probed
 from identkit.posterior.unbounded import unbounded
 
@@ -212,63 +212,15 @@ def diagnose(
     q = measured(part, prior, law, draws, lines, seed)
     tell("the true posteriors")
     truth = true_posterior(part, prior, method, seed, options)
-    good = torch.tensor([not reasons for reasons in truth.reasons], device=truth.kl.device)
-    whole = torch.ones_like(good)
-
-    def finding(
-        name: str,
-        flatness: Measure,
-        truth: Measure,
-        inference: Measure,
-        spread: float,
-        true: float,
-        told: float,
-    ) -> Finding:
-        fault = _fault(truth, inference, threshold)
-        if fault is Fault.HEALTHY and told <= threshold and true > active:
-            fault = Fault.INFERENCE
-        return Finding(
-            name=name,
-            fault=fault,
-            flatness=flatness,
-            truth=truth,
-            inference=inference,
-            spread=spread,
-            true_spread=true,
-            told=told,
-        )
-
-    spreads, true_spreads = (_variance(table) for table in (means_of_q, truth.mean[good]))
-    told = ((variances_of_q.mean(0) + spreads).log() - variances_of_q.log().mean(0)) / 2
-    latents = tuple(
-        finding(
-            name,
-            _over_data(flat.per_latent[:, j], flat.per_latent_interval[:, j]),
-            _interval(
-                truth.kl_conditional[:, j], truth.kl_conditional_error[:, j], truth.degrees, level, good
-            ),
-            _interval(q.kl_conditional[:, j], q.kl_conditional_error[:, j], q.degrees, level, whole),
-            float(spreads[j]),
-            float(true_spreads[j]),
-            float(told[j]),
-        )
-        for j, name in enumerate(part.prior.names)
-    )
-    overall = finding(
-        "all",
-        _over_data(flat.half_variance, flat.half_variance_interval),
-        _interval(truth.kl, truth.kl_error, truth.degrees, level, good),
-        _interval(q.kl, q.kl_error, math.inf, level, whole),
-        float(spreads.max()),
-        float(true_spreads.max()),
-        float(told.sum()),
+    latents, overall = _findings(
+        part.prior.names, flat, truth, q, (means_of_q, variances_of_q), (threshold, active), level
     )
     missed_error = torch.hypot(truth.log_evidence_error, q.elbo_error)
     return Diagnosis(
         model=type(vae).__name__,
         latents=latents,
         overall=overall,
-        missed=_interval(truth.log_evidence - q.elbo, missed_error, truth.degrees, level, good),
+        missed=_interval(truth.log_evidence - q.elbo, missed_error, truth.degrees, level, truth.believed),
         threshold=threshold,
         active=active,
         level=level,
@@ -283,14 +235,73 @@ def diagnose(
     )
 
 
-def _fault(truth: Measure, inference: Measure, threshold: float) -> Fault:
+def _findings(
+    names: Sequence[str],
+    flat: Flat,
+    truth: Truth,
+    q: Encoded,
+    of_q: tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]],
+    thresholds: tuple[float, float],
+    level: float,
+) -> tuple[tuple[Finding, ...], Finding]:
+    """What was found of each latent, and of all; `of_q` are q's means and variances of all data."""
+    good = truth.believed
+    whole = torch.ones_like(good)
+    means, variances = of_q
+    spreads, true_spreads = (_variance(table) for table in (means, truth.mean[good]))
+    told = ((variances.mean(0) + spreads).log() - variances.log().mean(0)) / 2
+    latents = tuple(
+        _finding(
+            name,
+            _over_data(flat.per_latent[:, j], flat.per_latent_interval[:, j]),
+            _interval(
+                truth.kl_conditional[:, j], truth.kl_conditional_error[:, j], truth.degrees, level, good
+            ),
+            _interval(q.kl_conditional[:, j], q.kl_conditional_error[:, j], q.degrees, level, whole),
+            (float(spreads[j]), float(true_spreads[j]), float(told[j])),
+            thresholds,
+        )
+        for j, name in enumerate(names)
+    )
+    overall = _finding(
+        "all",
+        _over_data(flat.half_variance, flat.half_variance_interval),
+        _interval(truth.kl, truth.kl_error, truth.degrees, level, good),
+        _interval(q.kl, q.kl_error, math.inf, level, whole),
+        (float(spreads.max()), float(true_spreads.max()), float(told.sum())),
+        thresholds,
+    )
+    return latents, overall
+
+
+def _finding(
+    name: str,
+    flatness: Measure,
+    truth: Measure,
+    inference: Measure,
+    numbers: tuple[float, float, float],
+    thresholds: tuple[float, float],
+) -> Finding:
+    (spread, true_spread, told), (threshold, active) = numbers, thresholds
     if truth.high <= threshold:
-        return Fault.MODEL
-    if truth.low > threshold and inference.high <= threshold:
-        return Fault.INFERENCE
-    if truth.low > threshold and inference.low > threshold:
-        return Fault.HEALTHY
-    return Fault.UNDECIDED
+        fault = Fault.MODEL
+    elif truth.low > threshold and inference.high <= threshold:
+        fault = Fault.INFERENCE
+    elif truth.low > threshold and inference.low > threshold:
+        same_for_all = told <= threshold and true_spread > active
+        fault = Fault.INFERENCE if same_for_all else Fault.HEALTHY
+    else:
+        fault = Fault.UNDECIDED
+    return Finding(
+        name=name,
+        fault=fault,
+        flatness=flatness,
+        truth=truth,
+        inference=inference,
+        spread=spread,
+        true_spread=true_spread,
+        told=told,
+    )
 
 
 def _interval(

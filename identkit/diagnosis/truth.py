@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from identkit.model.protocol import Continuous
@@ -43,6 +43,11 @@ class Truth:
     """Why a datum's numbers should not be believed; empty where they may be."""
     method: str
     """"quadrature" or "annealing"."""
+
+    @property
+    def believed(self) -> Bool[Tensor, " n"]:
+        """The data whose numbers nothing speaks against."""
+        return torch.tensor([not reasons for reasons in self.reasons], device=self.kl.device)
 
 
 def true_posterior(model: Probed, prior: Unbounded, method: str, seed: int, options: dict[str, Any]) -> Truth:
