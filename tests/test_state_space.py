@@ -613,12 +613,24 @@ def test_pieces_of_time_are_one_sequence(kind: str, monkeypatch: pytest.MonkeyPa
         rng.normal(size=2) / 10, rng.normal(size=p),
     )  # fmt: skip
     asked = ("log_evidence", "kl_to_prior", "kl_error", "kl_per_latent", "kl_conditional")
-    whole = {name: getattr(model, name)(x) for name in asked}
+    asked += ("filtered", "flatness", "posterior", "posterior_moments")
+
+    def answer(name: str) -> Any:
+        found = getattr(model, name)(x)
+        if name == "posterior":
+            path = found.sample((2,), torch.Generator().manual_seed(0))
+            return found.mean, found.covariance, found.lag_one, found.stddev, path, found.log_prob(path)
+        return [value for value in vars(found).values() if value is not None] if name == "flatness" else found
+
+    whole = {name: answer(name) for name in asked}
+    information = model.of_length(length).mutual_information()
     monkeypatch.setattr(state_chain, "_PIECE_NUMBERS", 1)
     for shortest in (150, 490):
         monkeypatch.setattr(state_chain, "_SHORTEST", shortest)
         for name in asked:
-            torch.testing.assert_close(getattr(model, name)(x), whole[name], rtol=1e-10, atol=1e-13)
+            torch.testing.assert_close(answer(name), whole[name], rtol=1e-10, atol=1e-13)
+        again = model.of_length(length).mutual_information()
+        assert_allclose([again.value, again.error], [information.value, information.error], rtol=1e-10)
 
 
 def test_single_precision_in_single_precision_out() -> None:
@@ -905,7 +917,7 @@ def test_the_sweep_gives_what_the_loop_gives() -> None:
         return found, found
 
     for backward in (False, True):
-        covariance, mean = kalman_scan.scan(step, (forward, noise, drive), backward)
+        covariance, mean = kalman_scan.carried(step, (forward, noise, drive), backward, None)[0]
         spread, centre = np.zeros((2, 2)), np.zeros((2, 3))
         for t in reversed(range(500)) if backward else range(500):
             spread = forward[0, t] @ spread @ forward[0, t].T + np.eye(2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,18 @@ _ROW_NUMBERS = 2**21  # numbers of one array that are worked on at once
 _PIECE_NUMBERS = 2**22  # numbers of all arrays of a piece of time,
 _SHORTEST = 640  # which has so many steps at least
 _STRONG = 1e3  # prior variance of an observation, in units of its noise
+
+
+class Block(NamedTuple):
+    """Some sequences, cut into pieces of time that follow each other."""
+
+    rows: slice
+    apart: int | None
+    """How many they are, where they have matrices of their own though in some piece they might share them."""
+    cuts: list[range]
+    """The steps of each piece."""
+    pieces: list[tuple[range, Callable[[], Seen]]]
+    """The same, a little longer where there is a halo, and what is seen there, made when it is asked for."""
 
 
 class Chain(Placed):
@@ -81,6 +93,11 @@ class Chain(Placed):
         """Whether all sequences miss the same, and so share every matrix."""
         table = self._raw(observed)
         return len(table) < 2 or bool((table == table[:1]).all())
+
+    def _alike(self, observed: Tensor) -> bool:
+        """Whether one matrix serves most steps: nothing is missing, and no matrix depends on time."""
+        tables = (self.transition, self.observation, self.process_covariance, self.noise_covariance)
+        return all(table.ndim == 2 for table in tables) and bool(observed.all())
 
     def _raw(self, tensor: Tensor) -> Array:
         return tensor.numpy() if tensor.device.type == "cpu" else tensor
@@ -179,11 +196,8 @@ class Chain(Placed):
         harmless = all(conditioning(new) > 1e-3 * conditioning(old) for old, new in pairs)
         return (turn, turned) if harmless else None
 
-    def _smoothed(self, seen: Seen) -> Smoothed:
-        return next(self._journey([(range(seen.residuals.shape[1]), lambda: seen)], False, 0))[1]
-
     def _journey(
-        self, pieces: Sequence[tuple[range, Callable[[], Seen]]], apart: bool, halo: int
+        self, pieces: Sequence[tuple[range, Callable[[], Seen]]], apart: int | None, halo: int
     ) -> Iterator[tuple[Seen, Smoothed]]:
         """Smooth pieces of time one after the other, from the first, though what they need comes from the last.
 
@@ -191,7 +205,7 @@ class Chain(Placed):
 
         Args:
             pieces: times that follow each other, and what is seen there, made when it is asked for.
-            apart: whether sequences have matrices of their own though in some piece they might share them.
+            apart: how many sequences have matrices of their own though in some piece they might share them.
             halo: how many steps of the next piece each has at its end, to look at.
         """
         try:
@@ -205,10 +219,8 @@ class Chain(Placed):
                     # What rounding leaves where [L 0] has its zeros would be squared, and drown what little is seen.
                     least = 8 * turn.shape[0] * _EPS * (design**2).sum(-1)[..., None] ** 0.5
                     design = np_of(design).where(abs(design) > least, design, 0.0)
-                if apart:
-                    design = timed(design, seen.residuals.shape[1])
-                    size = (len(seen.residuals), *design.shape[1:])
-                    design = np_of(design).broadcast_to(design, size)
+                if apart is not None:
+                    design = timed(design, seen.residuals.shape[1], apart)
                 return design, seen.residuals
 
             afters: list[Border | None] = [None]
@@ -275,56 +287,79 @@ class Chain(Placed):
         turned = design.swapaxes(-1, -2)
         return *self._forward(times), turned @ design, (turned @ residuals[..., None])[..., 0]
 
-    def _blocks(self, values: Tensor, observed: Tensor) -> Iterator[tuple[slice, Seen, Smoothed]]:
-        for rows in self._rows(values, observed):
-            seen = self._seen(values[rows], observed[rows])
-            yield rows, seen, self._smoothed(seen)
+    def _blocks(
+        self, values: Tensor, observed: Tensor, tables: bool, halo: int = 0, matrices: int = 20
+    ) -> Iterator[Block]:
+        """Cut sequences into blocks, and these into pieces of time, for what needs some matrices a step at once.
 
-    def _rows(self, values: Tensor, observed: Tensor) -> Iterator[slice]:
-        """So few sequences that an array of numbers of their states may be held."""
+        Args:
+            values, observed: the sequences.
+            tables: whether a matrix for each step is needed, even where all steps share one.
+            halo: how many steps of the next piece each has at its end, where there are any.
+            matrices: how many for each step.
+        """
+        k, length = len(self.initial_mean), values.shape[1]
+        apart = not self._shared(observed)
+        for rows in self._rows(values, observed):
+            x, known = values[rows], observed[rows]
+            n = max(len(x), 1)
+            numbers = 10 * n * (k + self._p)
+            if tables or self._time is not None or not bool(known.all()):
+                numbers += matrices * (n if apart else 1) * k * k
+            size = max(_SHORTEST, _PIECE_NUMBERS // numbers)
+            cuts = [range(start, min(start + size, length)) for start in range(0, length, size)]
+            befores = [None, *(means[-1] + 0.0 for means in self._prior_means(cuts[:-1]))]
+            pieces = [
+                self._piece(x, known, range(times.start, min(times.stop + halo, length)), before)
+                for times, before in zip(cuts, befores, strict=True)
+            ]
+            yield Block(rows, len(x) if apart and len(cuts) > 1 else None, cuts, pieces)
+
+    def _piece(
+        self, x: Tensor, known: Tensor, times: range, before: Array | None
+    ) -> tuple[range, Callable[[], Seen]]:
+        return times, lambda: self._seen(x, known, times, before)
+
+    def _prior_means(self, cuts: Sequence[range]) -> Iterator[Array]:
+        """E[z_t] of times that follow each other, from the first on."""
+        means = None
+        for times in cuts:
+            means = self._prior_mean(times, None if means is None else means[-1])
+            yield means
+
+    def _rows(self, values: Tensor, observed: Tensor, numbers: int | None = None) -> Iterator[slice]:
+        """So few sequences that an array of so many numbers for each, or of those of its states, may be held."""
         n, length = values.shape[:2]
         k = len(self.initial_mean)
-        numbers = length * (k + self._p) * (1 if self._shared(observed) else k)
+        numbers = numbers or length * (k + self._p) * (1 if self._shared(observed) else k)
         count = max(1, _ROW_NUMBERS // numbers)
         for first in range(0, max(n, 1), count):
             yield slice(first, first + count)
 
     def _pieces(
-        self, values: Tensor, observed: Tensor, tables: bool, halo: int = 0
+        self, values: Tensor, observed: Tensor, tables: bool, halo: int = 0, matrices: int = 20
     ) -> Iterator[tuple[slice, Iterator[tuple[range, Seen, Smoothed]]]]:
-        """Blocks of sequences, and of each the pieces of time: their steps, and what is seen and known of them.
+        """What is seen and known of the steps of each piece of `_blocks`, a little beyond them with a halo."""
+        for block in self._blocks(values, observed, tables, halo, matrices):
+            journey = self._journey(block.pieces, block.apart, halo)
+            yield (
+                block.rows,
+                (
+                    (times, seen, smoothed)
+                    for times, (seen, smoothed) in zip(block.cuts, journey, strict=True)
+                ),
+            )
 
-        Args:
-            values, observed: the sequences.
-            tables: whether a matrix for each step is needed, even where all steps share one.
-            halo: for how many steps what is seen and known goes on beyond a piece, where there are any.
-        """
-        k, length = len(self.initial_mean), values.shape[1]
-        for rows in self._rows(values, observed):
-            x, known = values[rows], observed[rows]
-            n, apart = len(x), not self._shared(known)
-            numbers = 10 * max(n, 1) * (k + self._p)
-            if tables or self._time is not None or not bool(known.all()):
-                numbers += 20 * (n if apart else 1) * k * k
-            size = max(_SHORTEST, _PIECE_NUMBERS // numbers)
-            cuts = [range(start, min(start + size, length)) for start in range(0, length, size)]
-            yield rows, self._cut(x, known, cuts, apart, halo)
-
-    def _cut(
-        self, x: Tensor, known: Tensor, cuts: list[range], apart: bool, halo: int
-    ) -> Iterator[tuple[range, Seen, Smoothed]]:
-        befores: list[Array | None] = [None]
-        for times in cuts[:-1]:
-            befores.append(self._prior_mean(times, befores[-1])[-1] + 0.0)
-        longer = [range(times.start, min(times.stop + halo, x.shape[1])) for times in cuts]
-
-        def maker(times: range, before: Array | None) -> Callable[[], Seen]:
-            return lambda: self._seen(x, known, times, before)
-
-        pieces = [(times, maker(times, before)) for times, before in zip(longer, befores, strict=True)]
-        journey = self._journey(pieces, apart and len(cuts) > 1, halo)
-        for times, (seen, smoothed) in zip(cuts, journey, strict=True):
-            yield times, seen, smoothed
+    def _posteriors(
+        self, values: Tensor, observed: Tensor, matrices: int
+    ) -> Iterator[tuple[tuple[slice, slice], Array, Smoothed]]:
+        """Piece by piece, the sequences and times it stands for, E[z_t | x] there, and the rest of the posterior."""
+        for rows, pieces in self._pieces(values, observed, tables=False, matrices=matrices):
+            before = None
+            for times, _, smoothed in pieces:
+                prior = self._prior_mean(times, before)
+                before = prior[-1]
+                yield (rows, slice(times.start, times.stop)), smoothed.mean + prior, smoothed
 
     def _summed(self, x: Any, measure: Callable[[Seen, Smoothed], Array]) -> Tensor:
         """What is a sum over time, (n,)."""
@@ -365,7 +400,8 @@ def varying(values: dict[str, Tensor]) -> list[str]:
     return [name for name, value in values.items() if value.ndim > fixed.get(name, 2)]
 
 
-def timed(table: Array, length: int) -> Array:
-    """(a, b) or (T, a, b) or (g, T, a, b) as (g, T, a, b)."""
+def timed(table: Array, length: int, count: int | None = None) -> Array:
+    """(a, b) or (T, a, b) or (g, T, a, b) as (g, T, a, b), g = count where one is given."""
     table = table[(None,) * (4 - table.ndim)]
-    return np_of(table).broadcast_to(table, (len(table), length, *table.shape[2:]))
+    size = (len(table) if count is None else count, length, *table.shape[2:])
+    return np_of(table).broadcast_to(table, size)

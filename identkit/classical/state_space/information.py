@@ -152,9 +152,12 @@ class Roundings:
         return by_matrices + self.pushed**0.5 * moved + moved**2 + _TINY
 
 
-def information_error(smoothed: Smoothed) -> Array:
-    """Bound the absolute error of `log_volume`, (g,), as `kl_error` does: ``log det(I + E)`` moves by tr (I + E)⁻¹∆E."""
-    _, length, k = smoothed.mean.shape
+def information_error(smoothed: Smoothed, length: int) -> Array:
+    """Bound the absolute error of `log_volume`, (g,), as `kl_error` does: ``log det(I + E)`` moves by tr (I + E)⁻¹∆E.
+
+    Of a piece of so many steps.
+    """
+    k = smoothed.mean.shape[-1]
     reach, inverse, _ = _roundings(smoothed)
     drowned = smoothed.total((reach * diagonal(inverse)).sum(-1))
     return rounding(length, k, k) * log_volume(smoothed) + rounding(0, k, k) * drowned + _TINY

@@ -29,7 +29,6 @@ from identkit.classical.state_space.kalman_scan import (
     diagonal,
     eye,
     np_of,
-    scan,
     times,
     transposed,
     zeros,
@@ -186,14 +185,17 @@ def _backward(
     return carried(backward, inputs, True, _state(after, len(information)))
 
 
-def filter_forward(transition: Array, root: Array, design: Array, residuals: Array) -> tuple[Array, Array]:
+def filter_forward(
+    transition: Array, root: Array, design: Array, residuals: Array, before: Border | None
+) -> tuple[Array, Array]:
     """Give mean and covariance of z_t given the data up to t, by the covariance form of Kalman's filter.
 
     Args:
-        transition: F, (T, k, k) with F_1 = 0.
+        transition: F, (T, k, k), with F_1 = 0 where nothing comes before.
         root: G, (T, k, k).
         design: W, (g, T, p, k): the observations have unit noise, ``r = W z + ε``.
         residuals: r, (n, T, p).
+        before: covariance and mean of the step before the first.
 
     Returns:
         Means (n, T, k), covariances (g, T, k, k).
@@ -212,7 +214,8 @@ def filter_forward(transition: Array, root: Array, design: Array, residuals: Arr
         mean = mean + gain @ (data - seen @ mean)
         return (covariance, mean), (covariance, mean)
 
-    covariance, mean = scan(step, (transition[None], root[None], design, columns), False)
+    inputs, start = (transition[None], root[None], design, columns), _state(before, len(design))
+    covariance, mean = carried(step, inputs, False, start)[0]
     return _rows(mean, n), covariance
 
 

@@ -28,7 +28,9 @@ _SINGLE = 2**18  # multiplications
 Step = Callable[[Sequence[Array], Sequence[Array]], tuple[Sequence[Array], Sequence[Array]]]
 
 
-def scan(step: Step, inputs: Sequence[Array], backward: bool) -> list[Array]:
+def carried(
+    step: Step, inputs: Sequence[Array], backward: bool, start: Sequence[Array] | None
+) -> tuple[list[Array], Sequence[Array]]:
     """Run a recursion over time, many stretches of it at once.
 
     Each stretch starts from nothing; then again from the end of its neighbour, until what it computes is what it had
@@ -36,23 +38,15 @@ def scan(step: Step, inputs: Sequence[Array], backward: bool) -> list[Array]:
     order after all, so that the result is always that of the plain loop.
 
     Args:
-        step: takes the state (a matrix and vectors, zero at the outset) and the inputs of one step, gives the next
-            state and the outputs, of which the first two are a positive semidefinite matrix and vectors.
+        step: takes the state (a matrix and vectors) and the inputs of one step, gives the next state and the outputs,
+            of which the first two are a positive semidefinite matrix and vectors.
         inputs: arrays (g or 1, T, …), the last of shape (g, T, k, m).
         backward: run from T to 1.
+        start: the state at the outset, (g, k, k) and (g, k, m); zero where there is none.
 
     Returns:
-        The outputs, each (g, T, …).
-    """
-    return carried(step, inputs, backward, None)[0]
-
-
-def carried(
-    step: Step, inputs: Sequence[Array], backward: bool, start: Sequence[Array] | None
-) -> tuple[list[Array], Sequence[Array]]:
-    """Run as `scan` does from a state, (g, k, k) and (g, k, m), or from nothing; give the outputs and the last state.
-
-    The last state is that of a recursion backward alone, where what pads the stretches comes before all else.
+        The outputs, each (g, T, …), and the last state: that of a recursion backward alone, where what pads the
+        stretches comes before all else.
     """
     g, length = np_of(inputs[-1]).broadcast_shapes(*[i.shape[:2] for i in inputs])
     k = inputs[0].shape[-1]

@@ -22,11 +22,11 @@ from identkit.classical.state_space.data import Seen, covariance, matrix
 from identkit.classical.state_space.declared import declare
 from identkit.classical.state_space.flatness import path_flatness
 from identkit.classical.state_space.information import Roundings
-from identkit.classical.state_space.kalman import Smoothed
-from identkit.classical.state_space.kalman_scan import Array, np_of
+from identkit.classical.state_space.kalman import Border, Smoothed
+from identkit.classical.state_space.kalman_scan import Array, diagonal
 from identkit.classical.state_space.modes import Unobservable, unobservable
 from identkit.classical.state_space.noises import of_noises
-from identkit.classical.state_space.path import GaussianPath, as_paths
+from identkit.classical.state_space.path import GaussianPath, as_paths, joined
 from identkit.model.compiled.data import number_of_draws
 from identkit.model.model import Model
 from identkit.model.protocol import Estimate, Flatness
@@ -252,26 +252,30 @@ class StateSpace(Chain):
         """
         here, values, observed = self._taken(x)
         n, length = values.shape[:2]
-        mean = unfilled(values, n, length, len(self.initial_mean))
-        answer = here._raw(mean)
+        k = len(here.initial_mean)
         shared = here._shared(observed)
-        prior = here._prior_mean(range(length))
-        parts: list[tuple[Array, ...]] = []
-        repeats = None
-        for rows, _, smoothed in here._blocks(values, observed):
-            answer[rows] = smoothed.mean + prior
+        mean = unfilled(values, n, length, k)
+        tables = [
+            unfilled(values, 1 if shared else n, length, k, k)
+            for _ in range(0 if here._alike(observed) else 3)
+        ]
+        rows: list[tuple[Array, ...]] = []  # of matrices, where one serves many steps
+        repeats: list[Array | None] = []
+        # Few matrices beside those that are handed out: ten thousand steps in eight dimensions are one piece.
+        for (block, now), found, smoothed in here._posteriors(values, observed, matrices=4):
+            mean[block, now] = here._tensor(found)
+            if shared and block.start > 0:
+                continue
             chosen = (smoothed.closed, smoothed.root, smoothed.covariance)
-            if not shared:
-                count = len(smoothed.mean)
-                whole = (smoothed.full(table) for table in chosen)
-                parts.append(tuple(np_of(t).broadcast_to(t, (count, *t.shape[1:])) for t in whole))
-            elif not parts:
-                parts, repeats = [chosen], smoothed.repeats
-        closed, root, spread = (
-            (torch.cat(tables) if len(tables) > 1 else tables[0]).to(values.dtype)
-            for tables in ([here._tensor(table) for table in column] for column in zip(*parts, strict=True))
-        )
-        return GaussianPath(mean, closed, root, spread, repeats)
+            for table, matrices in zip(tables, chosen, strict=False):
+                table[block, now] = here._tensor(smoothed.full(matrices))
+            if not tables:
+                rows.append(chosen)
+                repeats.append(smoothed.repeats)
+        if rows:
+            columns = ([here._tensor(table) for table in column] for column in zip(*rows, strict=True))
+            tables = [torch.cat(column, 1).to(values.dtype) for column in columns]
+        return GaussianPath(mean, *tables, repeats=joined([len(row[0][0]) for row in rows], repeats))
 
     def filtered(self, x: Any) -> tuple[Float[Tensor, "n t k"], Float[Tensor, "n t k k"]]:
         """Give means and covariances of each state given the data up to its time, by Kalman's own recursion.
@@ -280,13 +284,22 @@ class StateSpace(Chain):
             x: sequences.
         """
         here, values, observed = self._taken(x)
-        length = values.shape[1]
-        forward, root, prior = here._steps(length)
-        seen = here._seen(values, observed)
-        design = timed(seen.design, length)
-        mean, spread = kalman.filter_forward(forward, root, design, seen.residuals)
-        mean, spread = here._tensor(mean + prior), here._tensor(spread)
-        return mean.to(values.dtype), spread.expand(len(mean), *spread.shape[1:]).to(values.dtype)
+        n, length = values.shape[:2]
+        k = len(here.initial_mean)
+        mean = unfilled(values, n, length, k)
+        spread = unfilled(values, 1 if here._shared(observed) else n, length, k, k)
+        for block in here._blocks(values, observed, tables=True, matrices=4):
+            state = prior = None
+            for times, make in block.pieces:
+                seen, now = make(), slice(times.start, times.stop)
+                prior = here._prior_mean(times, None if prior is None else prior[-1])
+                design = timed(seen.design, len(times), block.apart)
+                found = kalman.filter_forward(*here._forward(times), design, seen.residuals, state)
+                state = Border(found[1][:, -1] + 0.0, found[0][:, -1] + 0.0)
+                mean[block.rows, now] = here._tensor(found[0] + prior)
+                if len(spread) > 1 or block.rows.start == 0:
+                    spread[block.rows, now] = here._tensor(found[1])
+        return mean, spread.expand(n, *spread.shape[1:])
 
     def log_evidence(self, x: Any) -> Float[Tensor, " n"]:
         """Evaluate ``log p(x)`` in nats.
@@ -367,25 +380,28 @@ class StateSpace(Chain):
             ValueError: no length is declared.
         """
         length = self._declared
-        values = torch.zeros(1, length, self._p, dtype=torch.float64, device=self.initial_mean.device)
-        seen = self._seen(values, torch.ones_like(values, dtype=torch.bool))
-        smoothed = self._smoothed(seen)
-        value, error = (
-            float(f(smoothed)[0]) / 2 for f in (information.log_volume, information.information_error)
-        )
+        values = torch.zeros(1, 1, self._p, dtype=torch.float64, device=self.initial_mean.device)
+        values = values.expand(1, length, self._p)
+        value = error = 0.0
+        for _, _, smoothed in next(self._pieces(values, values == 0, tables=False))[1]:
+            value += float(information.log_volume(smoothed)[0]) / 2
+            error += float(information.information_error(smoothed, length)[0]) / 2
         return Estimate(value=value, error=error, method="closed form")
 
     def flatness(self, x: Any) -> Flatness:
-        """Give the moments of ℓ under the prior; see `state_space_flatness` for the forms and their cost."""
+        """Give the moments of ℓ under the prior; see `path_flatness` for the forms and their cost."""
         here, values, observed = self._taken(x)
-        forward, root, _ = here._steps(values.shape[1])
-        seen = here._seen(values.double(), observed)
-        return path_flatness(forward, root, timed(seen.design, values.shape[1]), seen, here._tensor)
+        return path_flatness(here, values, observed)
 
     def posterior_moments(self, x: Any) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]]:
         """Give the posterior mean and standard deviation of each state, (n, T·k)."""
-        posterior = self.posterior(x)
-        mean, sd = posterior.mean, posterior.stddev
+        here, values, observed = self._taken(x)
+        shape = (*values.shape[:2], len(here.initial_mean))
+        mean, sd = unfilled(values, *shape), unfilled(values, *shape)
+        for place, found, smoothed in here._posteriors(values, observed, matrices=12):
+            mean[place] = here._tensor(found)
+            variance = here._tensor(diagonal(smoothed.covariance))
+            sd[place] = here._tensor(smoothed.full(variance.clamp(min=0.0).sqrt()))
         return _flat(mean), _flat(sd)
 
     def unobservable(self, length: int | None = None) -> Unobservable:

@@ -94,7 +94,9 @@ def expected(model: StateSpace, values: Tensor, observed: Tensor) -> tuple[Momen
         ValueError: float64 cannot hold what the model says.
     """
     total, height = None, 0.0
-    for rows, seen, smoothed in model._blocks(values, observed):
+    for rows in model._rows(values, observed):
+        seen = model._seen(values[rows], observed[rows])
+        ((_, smoothed),) = model._journey([(range(values.shape[1]), lambda seen=seen: seen)], None, 0)
         found = _of_block(model, values[rows], observed[rows], smoothed)
         total = found if total is None else total.plus(found)
         height += float(model._tensor(information.log_evidence(seen, smoothed)).sum())

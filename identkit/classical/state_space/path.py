@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -13,6 +15,9 @@ from torch.distributions import MultivariateNormal
 
 from identkit.classical.arrays import real
 from identkit.classical.state_space.kalman import spread
+
+_NUMBERS = 2**18  # of one array of a piece of time,
+_SHORTEST = 64  # which has so many steps at least
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +69,8 @@ class GaussianPath:
     @property
     def stddev(self) -> Float[Tensor, "n t k"]:
         """The standard deviation of each latent."""
-        return self.variance.clamp(min=0.0).sqrt()
+        deviations = self.covariances.diagonal(dim1=-2, dim2=-1).clamp(min=0.0).sqrt()
+        return self._shared(spread(deviations, self.repeats))
 
     def marginal(self, t: int) -> MultivariateNormal:
         """Give the law of the state at one time.
@@ -96,38 +102,64 @@ class GaussianPath:
         """
         single = self.mean.dtype
         value = as_paths(real(path, "path").to(self.mean.device), self.mean.shape, "path")
-        factor, failed = torch.linalg.cholesky_ex((self.root.mT @ self.root).double())
-        if bool(failed.any()):
-            raise ValueError(
-                "path should have a density, but the process (or initial) covariance is singular: "
-                "paths fill a subspace only"
-            )
-        apart = value - self.mean
-        before = torch.nn.functional.pad(apart[..., :-1, :], (0, 0, 1, 0))
-        closed = self._shared(spread(self.closed, self.repeats)).double()
-        fresh = apart - (closed @ before[..., None])[..., 0]
-        inverse = torch.linalg.solve_triangular(
-            factor, torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device), upper=False
-        )
-        whitened = (self._shared(spread(inverse, self.repeats)) @ fresh[..., None])[..., 0]
-        scale = spread(factor.diagonal(dim1=-2, dim2=-1).log().sum(-1), self.repeats).sum(-1)
-        constant = self._shared(scale) + math.prod(self.event_shape) * math.log(2 * math.pi) / 2
-        return (-whitened.square().sum((-1, -2)) / 2 - constant).to(single)
+        total = torch.zeros(value.shape[:-2], dtype=torch.float64, device=value.device)
+        before = torch.zeros_like(value[..., :1, :], dtype=torch.float64)
+        for now, rows, repeated in self._pieces(total.numel()):
+            root = self.root[:, rows].double()
+            factor, failed = torch.linalg.cholesky_ex(root.mT @ root)
+            if bool(failed.any()):
+                raise ValueError(
+                    "path should have a density, but the process (or initial) covariance is singular: "
+                    "paths fill a subspace only"
+                )
+            unit = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
+            inverse = torch.linalg.solve_triangular(factor, unit, upper=False)
+            apart = (value[..., now, :] - self.mean[:, now]).double()
+            earlier = torch.cat([before, apart[..., :-1, :]], -2)
+            before = apart[..., -1:, :]
+            fresh = apart - (repeated(self.closed[:, rows].double()) @ earlier[..., None])[..., 0]
+            whitened = (repeated(inverse) @ fresh[..., None])[..., 0]
+            scale = repeated(factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)).sum(-1)
+            total = total - whitened.square().sum((-1, -2)) / 2 - scale
+        return (total - math.prod(self.event_shape) * math.log(2 * math.pi) / 2).to(single)
 
     def sample(
         self, sample_shape: tuple[int, ...] | torch.Size = (), generator: torch.Generator | None = None
     ) -> Float[Tensor, "*samples n t k"]:
         """Draw whole paths, step after step: shape (*sample_shape, n, T, k)."""
         shape = (*sample_shape, *self.mean.shape)
-        noise = torch.randn(shape, dtype=torch.float64, device=self.mean.device, generator=generator)
-        closed, root = (spread(table, self.repeats).double() for table in (self.closed, self.root))
-        path = (noise[..., None, :] @ root)[..., 0, :]
-        for t in range(1, path.shape[-2]):
-            path[..., t, :] += (path[..., t - 1, None, :] @ closed[:, t].mT)[..., 0, :]
-        return (path + self.mean).to(self.mean.dtype)
+        path = torch.randn(shape, dtype=torch.float64, device=self.mean.device, generator=generator)
+        for now, rows, repeated in self._pieces(math.prod(shape[:-2])):
+            closed, root = (repeated(table[:, rows].double()) for table in (self.closed, self.root))
+            path[..., now, :] = (path[..., now, None, :] @ root)[..., 0, :]
+            for t in range(max(now.start, 1), now.stop):
+                path[..., t, :] += (path[..., t - 1, None, :] @ closed[:, t - now.start].mT)[..., 0, :]
+        return path.add_(self.mean).to(self.mean.dtype)
+
+    def _pieces(self, paths: int) -> Iterator[tuple[slice, slice, Callable[[Tensor], Tensor]]]:
+        """Pieces of time of so many paths: steps, rows, and what repeats what was made of these, one entry a step."""
+        length, k = self.event_shape
+        size = max(_SHORTEST, _NUMBERS // (k * (paths + len(self.closed) * k)))
+        ends = None if self.repeats is None else np.cumsum(self.repeats)
+        for start in range(0, length, size):
+            now = slice(start, min(start + size, length))
+            if ends is None:
+                yield now, now, lambda table: table
+            else:
+                row = np.searchsorted(ends, np.arange(now.start, now.stop), side="right")
+                index = torch.from_numpy(row - row[0]).to(self.mean.device)
+                yield now, slice(row[0], row[-1] + 1), lambda table, index=index: table[:, index]
 
     def _shared(self, table: Tensor) -> Tensor:
         return table.expand(len(self.mean), *table.shape[1:])
+
+
+def joined(rows: Sequence[int], repeats: Sequence[Any]) -> Any:
+    """`GaussianPath.repeats` of pieces that follow each other, from those of each and its number of rows."""
+    if all(counts is None for counts in repeats):
+        return None
+    pairs = zip(rows, repeats, strict=True)
+    return np.concatenate([np.ones(n, dtype=np.int64) if counts is None else counts for n, counts in pairs])
 
 
 def as_paths(value: Tensor, shape: torch.Size, name: str) -> Float[Tensor, "*samples n t k"]:
