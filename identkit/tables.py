@@ -57,7 +57,7 @@ def read_csv(path: str | Path, names: Sequence[str] | None = None) -> Table:
         expected = f", {','.join(names)}," if names else ""
         raise ValueError(f"{path} should start with a line of names{expected} but is empty")
     header = [re.sub(r"\s", "", cell) for cell in lines[0]]
-    if names is None and all(_is_number(cell) for cell in header):
+    if names is None and all(is_number(cell) for cell in header):
         raise ValueError(
             f"{path} should start with a line of names, got the numbers {', '.join(header)[:60]}: "
             "the first datum would be lost as a header"
@@ -107,7 +107,8 @@ def _refuse_header(path: str | Path, header: Sequence[str], names: Sequence[str]
         raise ValueError(f"{path} {expected}; unknown: {shown}")
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether a cell holds a number, NaN and infinities among them."""
     try:
         float(text)
     except ValueError:

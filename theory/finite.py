@@ -26,9 +26,9 @@ def random_law(rng: Random, states: int, zeros: bool = True) -> Law:
             return tuple(Fraction(count, sum(counts)) for count in counts)
 
 
-def random_heights(rng: Random, states: int, values: int = 3) -> tuple[Fraction, ...]:
-    """Draw likelihoods ``p(x | z)`` from a few values, 0 among them, so that some coincide."""
-    pool = [Fraction(0)] + [Fraction(rng.randint(1, 9), rng.randint(1, 9)) for _ in range(values)]
+def random_heights(rng: Random, states: int) -> tuple[Fraction, ...]:
+    """Draw likelihoods ``p(x | z)`` from three values and 0, so that some coincide."""
+    pool = [Fraction(0)] + [Fraction(rng.randint(1, 9), rng.randint(1, 9)) for _ in range(3)]
     return tuple(rng.choice(pool) for _ in range(states))
 
 

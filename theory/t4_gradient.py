@@ -89,9 +89,9 @@ def gaussian_grid(points: int = 6001, reach: float = 12.0) -> tuple[np.ndarray, 
     return z, weights / weights.sum()
 
 
-def beta_grid(a: float, b: float, points: int = 6001) -> tuple[np.ndarray, np.ndarray]:
+def beta_grid(a: float, b: float) -> tuple[np.ndarray, np.ndarray]:
     """Nodes and weights of Beta(a, b): the trapezoid rule in the logit, whose tails decay exponentially."""
-    logit = np.linspace(-36, 36, points)
+    logit = np.linspace(-36, 36, 6001)
     z = 1 / (1 + np.exp(-logit))
     log_weights = -a * np.logaddexp(0, -logit) - b * np.logaddexp(0, logit)
     weights = np.exp(log_weights - log_weights.max())

@@ -38,13 +38,12 @@ def singular() -> str | None:
     return None
 
 
-def fibre_count(problem: Problem, seconds: float = 5.0, seed: int = 3) -> int | None:
+def fibre_count(problem: Problem, seconds: float = 5.0) -> int | None:
     """Count the points of the generic complex fibre, each once where κ's poles have been taken out.
 
     Args:
         problem: unknowns and κ, which should be rational functions of them and of what is known.
         seconds: time after which Singular is stopped.
-        seed: of the random point.
 
     Returns:
         The count; None without Singular, where κ is not rational, where there are constraints, when time is up, and for
@@ -55,7 +54,7 @@ def fibre_count(problem: Problem, seconds: float = 5.0, seed: int = 3) -> int | 
     True
     """
     program = singular()
-    ideal = None if program is None or problem.constraints else _ideal(problem, random.Random(seed))
+    ideal = None if program is None or problem.constraints else _ideal(problem, random.Random(3))
     if program is None or ideal is None:
         return None
     names = [f"u{i}" for i in range(len(problem.unknowns))] + ["t"]

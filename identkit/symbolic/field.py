@@ -20,6 +20,8 @@ from identkit.model import balls
 from identkit.model.functions import select, sigmoid, xlogy
 from identkit.model.tape import Tape
 
+_TRIES = 12  # points at which an expression may turn out not to be 0
+
 MOST_DEGREE = 240
 """exp(1000 z) and exp(z) are left unrelated, since a polynomial of degree 1000 in exp(z) says no more and takes long."""
 UNIT = Dummy("i")
@@ -356,16 +358,14 @@ def points(
         yield random_point(domains, chance, parts)
 
 
-def nonzero_point(
-    expression: Expr, domains: Mapping[Symbol, Set], tries: int = 12
-) -> dict[Symbol, Rational] | None:
+def nonzero_point(expression: Expr, domains: Mapping[Symbol, Set]) -> dict[Symbol, Rational] | None:
     """A point of the domains at which the expression is proved not to be 0, or None."""
     relevant = {symbol: domains[symbol] for symbol in expression.free_symbols}  # type: ignore[index]
     try:
         tape = Tape([expression])
     except NotImplementedError:
         return None
-    for point in points(relevant, tries if relevant else 1):
+    for point in points(relevant, _TRIES if relevant else 1):
         for precision in balls.PRECISIONS:
             if balls.excludes_zero(balls.run_or_nan(tape, point, precision)[0]):
                 return point

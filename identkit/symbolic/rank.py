@@ -38,7 +38,7 @@ class RankReport:
     error: float
 
 
-def generic_rank(problem: Problem, seed: int = 0) -> RankReport:
+def generic_rank(problem: Problem) -> RankReport:
     """Rank, deficiency and the unknowns that a generic fibre leaves free.
 
     Raises:
@@ -49,7 +49,7 @@ def generic_rank(problem: Problem, seed: int = 0) -> RankReport:
     >>> generic_rank(Problem((a, b), {}, (a * b,)))
     RankReport(rank=1, deficiency=1, free=(a, b), upper_only=False, error=...)
     """
-    chance = random.Random(seed)
+    chance = random.Random(0)
     best: tuple[int, frozenset[int]] = (-1, frozenset())
     evaluator = None
     for prime in PRIMES[:_POINTS]:

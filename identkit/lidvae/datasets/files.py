@@ -18,6 +18,7 @@ from identkit.lidvae.datasets.dataset import Dataset, from_rows
 from identkit.lidvae.datasets.idx import read_bytes, read_idx, read_text
 from identkit.lidvae.datasets.support import whole
 from identkit.lidvae.datasets.text import from_text
+from identkit.tables import is_number
 
 
 def from_file(path: str | Path, **options: Any) -> Dataset:
@@ -228,7 +229,7 @@ def _header(path: str | Path, header: bool | None) -> tuple[list[str], str]:
     cells = [cell.strip() for cell in next(csv.reader([first]), [])]
     if not cells:
         raise ValueError(f"{path} should be a table of numbers, but is empty")
-    numbers = sum(map(_is_number, cells))
+    numbers = sum(map(is_number, cells))
     counted = cells == [str(column) for column in range(len(cells))]  # as pandas names columns without a name
     if header is None and (0 < numbers < len(cells) or counted):
         raise ValueError(
@@ -263,17 +264,9 @@ def _fault(path: str | Path, body: str, names: list[str], label: int | None) -> 
         if len(cells) != len(names):
             return f"{path}, row {row} should have {len(names)} cells, got {len(cells)}"
         for column, cell in enumerate(cells):
-            if column != label and not _is_number(cell):
+            if column != label and not is_number(cell):
                 return f"{path}, row {row}, column {names[column]} should hold a number, got {cell[:40]!r}"
     return None
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
 
 
 def _numbered(categories: int | None) -> list[str] | None:
