@@ -107,6 +107,25 @@ def test_against_nested_adaptive_quadrature(guessing: float):
         torch.testing.assert_close(found, getattr(q, name), rtol=1e-7, atol=1e-9)
 
 
+def test_covariances_of_sharp_answers_with_guessing():
+    """Cliffs that a grid over ±5 sd cuts through: the cross moment is integrated as the others are."""
+    slopes, guess = [[8.0, 4.0], [-6.0, 9.0], [7.0, -5.0]], 0.25
+    intercepts, given = [1.0, -2.0, 0.5], [1.0, 0.0, 1.0]
+    found = ItemResponse(slopes, intercepts=intercepts, guessing=guess).posterior([given])
+    line = np.linspace(-8, 8, 2001)
+    one, two = np.meshgrid(line, line, indexing="ij")
+    weight = np.exp(-(one**2 + two**2) / 2)
+    for (a, b), d, x in zip(slopes, intercepts, given, strict=True):
+        right = guess + (1 - guess) * expit(a * one + b * two + d)
+        weight *= right if x else 1 - right
+    weight /= weight.sum()
+    mean = [(weight * one).sum(), (weight * two).sum()]
+    cross = (weight * (one - mean[0]) * (two - mean[1])).sum()
+    assert found.mean[0].tolist() == pytest.approx(mean, abs=1e-9)
+    assert found.covariance[0, 0, 1].item() == pytest.approx(cross, abs=1e-9)
+    assert torch.equal(found.covariance, found.covariance.mT)
+
+
 def test_three_abilities_of_separate_items_add_up():
     """Items that ask for one ability each: the posterior is a product, and so is the evidence."""
     a, b = [1.0, 2.0, 0.7], [0.2, -0.5, 1.0]
@@ -240,7 +259,7 @@ def test_fit_refuses_what_has_no_maximum_and_warns_when_it_stops():
         ValueError, match="right and wrong answers to every item, got only one kind in column 1"
     ):
         ItemResponse.fit([[0, 1], [1, 1]])
-    with pytest.raises(ValueError, match="abilities should be 1 to 3"):
+    with pytest.raises(ValueError, match=r"abilities should be in 1\.\.3"):
         ItemResponse.fit([[0, 1], [1, 0]], abilities=4)
     x, _ = EXAMPLES["2PL"].model.sample(200, torch.Generator().manual_seed(0))
     with warnings.catch_warnings(record=True) as caught:

@@ -681,6 +681,20 @@ def test_gradient_second_moment_in_the_plane():
 # Refusals
 
 
+def test_a_slope_that_is_zero_throughout_costs_no_digits():
+    """A box on N(0, 1): ∇ℓ = 0 on it, and 0 is no part of the goal 0."""
+    found = integrate(
+        standard,
+        lambda rows, z: torch.where((z[:, 0] > 0.3) & (z[:, 0] < 0.7), 0.0, -math.inf),
+        [LINE],
+        1,
+        gradient=lambda rows, z: torch.zeros_like(z),
+    )
+    truth = -math.log(0.5 * (math.erf(0.7 / math.sqrt(2)) - math.erf(0.3 / math.sqrt(2))))
+    assert float(found.kl) == pytest.approx(truth, abs=1e-12)
+    assert float(found.kl_error) < 1e-10
+
+
 def test_refuses_what_it_cannot_integrate():
     noise = torch.Generator().manual_seed(0)
     with pytest.raises(QuadratureError, match="datum 0 the error should come below"):

@@ -140,7 +140,7 @@ def _climb(
             1,
         )
         number = torch.bincount(owner, minlength=count)
-        progress.append((missing / goals).amax(1))
+        progress.append(_parts(missing, goals))
         coarse = right - left > span[owner] * _FINEST
         hiding, crests = _hiding(owner, count, left, right, values, wander, coarse)
         hidden = torch.bincount(owner[hiding], minlength=count) > 0
@@ -155,7 +155,7 @@ def _climb(
             | (round_ == _ROUNDS - 1)
         )
         fixed = right - left <= 128 * EPSILON * torch.maximum(left.abs(), right.abs())
-        split = ~met[owner] & ~fixed & (((local / goals[owner]).amax(1) * number[owner] > 0.5) | hiding)
+        split = ~met[owner] & ~fixed & ((_parts(local, goals[owner]) * number[owner] > 0.5) | hiding)
         if round_ >= _PATIENCE:
             split &= (local > 10 * _floors(owner, law, values)).any(1) | hiding
         done = pending & (met | (torch.bincount(owner[split], minlength=count) == 0))
@@ -181,6 +181,11 @@ def _climb(
         owner, left, right = (
             torch.cat([a[old], b]) for a, b in zip((owner, left, right), fresh, strict=True)
         )
+
+
+def _parts(error: Tensor, goals: Tensor) -> Tensor:
+    """The largest part of its goal that an error has; none is none even of the goal 0, as of a slope that is 0."""
+    return torch.where(error > 0, error / goals, 0.0).amax(1)
 
 
 def nodes_of(left: Tensor, right: Tensor) -> Tensor:

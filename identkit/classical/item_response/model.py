@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations, product
 from typing import Any, ClassVar
 
 import sympy
@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Independent, Normal
 
-from identkit.classical.arrays import latents, real, shaped
+from identkit.classical.arrays import latents, real, shaped, whole
 from identkit.classical.em import Convergence
 from identkit.classical.item_response.fit import Items, fitted
 from identkit.classical.item_response.likelihood import answers, gains, level, steepness
@@ -35,7 +35,6 @@ _ORDERS = {1: (96, 64), 2: (40, 28), 3: (20, 14)}
 _PATTERNS = {1: 4096, 2: 1024, 3: 64}
 _DRAWS = {1: 4096, 2: 2048, 3: 256}
 _ROWS_AT_ONCE = 256
-_LINES = {1: 3, 2: 301, 3: 61}
 _GAIN_ERROR = 64 * _EPS  # relative, of the differences of ℓ between abilities
 
 
@@ -136,8 +135,7 @@ class ItemResponse(Placed):
         Raises:
             ValueError: an item that all answered alike, no data, `abilities` out of range.
         """
-        if abilities not in _ORDERS or (equal and abilities > 1):
-            raise ValueError(f"abilities should be 1 to 3, and 1 with equal slopes, got {abilities}")
+        abilities = whole(abilities, "abilities", 1, 1 if equal else _ABILITIES, ", 1 with equal slopes")
         table = real(x, "x", missing=True)
         if table.ndim != 2 or 0 in table.shape:
             raise ValueError(f"x should have shape (n, items), neither of them 0, got {tuple(table.shape)}")
@@ -323,19 +321,31 @@ def _settled(model: ItemResponse, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Te
     covariance = square - mean[:, :, None] * mean[:, None, :]
     left = torch.nonzero(~found.good)[:, 0]
     if len(left):
-        line = Continuous(-math.inf, math.inf)
+        line, pairs = Continuous(-math.inf, math.inf), list(combinations(range(k), 2))
+
+        def sums(_: Tensor, theta: Tensor) -> Tensor:
+            # In the place of ∇ℓ, whose squares are averaged: E(θ_i + θ_j)² is what a covariance lacks.
+            wanted = torch.zeros_like(theta)
+            wanted[:, : len(pairs)] = theta[:, [i for i, _ in pairs]] + theta[:, [j for _, j in pairs]]
+            return wanted
+
         slow = integrate(
             lambda z: prior(tuple(range(k)), z),
             lambda rows, z: gains(*items, x[left[rows]], z),
             [line] * k,
             len(left),
+            gradient=sums if pairs else None,
             independent=True,
         )
         names = ("log_evidence", "kl", "kl_per_latent", "kl_conditional")
         value[left] = torch.cat([getattr(slow, n).reshape(len(left), -1) for n in names], 1)
         error[left] = torch.cat([getattr(slow, f"{n}_error").reshape(len(left), -1) for n in names], 1)
         mean[left] = slow.mean
-        covariance[left] = _covariance(items, x[left], slow.mean, slow.sd)
+        covariance[left] = torch.diag_embed(slow.sd.square())
+        if slow.grad_second_moment is not None:
+            for (i, j), square in zip(pairs, slow.grad_second_moment.T[: len(pairs)], strict=True):
+                single = slow.mean[:, [i, j]].sum(1).square() + slow.sd[:, [i, j]].square().sum(1)
+                covariance[left, i, j] = covariance[left, j, i] = (square - single) / 2
     value[:, 0] += level(*items[1:], x)
     # Where no item that was answered discriminates, the posterior is the prior, to the last digit.
     blind = ~(~x.isnan() & (model.slopes != 0).any(1)).any(1)
@@ -344,21 +354,6 @@ def _settled(model: ItemResponse, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Te
         value[blind, 0] = level(*items[1:], x[blind])
         error[blind, 1:] = 1e-300
     return value, error, mean, covariance
-
-
-def _covariance(items: tuple[Tensor, Tensor, Tensor], x: Tensor, mean: Tensor, sd: Tensor) -> Tensor:
-    """Covariances between abilities on equal steps over ±5 sd: quadrature itself yields the variances alone."""
-    k = mean.shape[1]
-    line = torch.linspace(-5, 5, _LINES[k], dtype=torch.float64)
-    grid = torch.stack(torch.meshgrid(*[line] * k, indexing="ij"), -1).reshape(-1, k)
-    found = []
-    for row, centre, width in zip(x, mean, sd, strict=True):
-        theta = centre + width * grid
-        height = gains(*items, row.expand(len(theta), -1), theta) - 0.5 * theta.square().sum(1)
-        away = theta - centre
-        square = (torch.softmax(height, 0)[:, None] * away).T @ away
-        found.append(square.fill_diagonal_(0.0) + torch.diag(width.square()))
-    return torch.stack(found)
 
 
 def _table(
