@@ -115,3 +115,26 @@ def test_a_funnel_is_answered():
         assert found.log_evidence[row].item() == pytest.approx(evidence, abs=1e-10)
         kl = (mass * gain).sum() / mass.sum() - evidence
         assert found.kl[row].item() == pytest.approx(kl, rel=1e-9)
+
+
+def test_a_rounded_measurement_is_an_island_in_a_sea_of_minus_infinity():
+    """``x ~ U(z − h, z + h)``: Z = P(|z − x| < h)/2h and KL = −log P, for h far below the spacing of any rule."""
+    for half in (1e-3, 1e-6):
+        text = f"z ~ Normal(0, 1); observe x ~ Uniform(z - {half:.9f}, z + {half:.9f})"
+        found = ik.collapse(text, [[2.5], [0.3], [7.0]])
+        for row, x in enumerate((2.5, 0.3, 7.0)):
+            mass, _ = quad(norm.pdf, x - half, x + half, epsabs=0, epsrel=1e-13)
+            assert abs(found.kl[row].item() + math.log(mass)) <= found.kl_error[row].item() < 1e-7
+            assert found.log_evidence[row].item() == pytest.approx(math.log(mass / (2 * half)), abs=1e-8)
+            assert found.posterior_mean[row, 0].item() == pytest.approx(x, abs=half)
+            assert found.band[row, 0] <= found.kl[row] <= found.band[row, 1]
+
+
+def test_rounded_measurements_overlap_in_a_strip():
+    """Two rows of one z leave ``max x − h < z < min x + h``, with either of two roots."""
+    text = "z ~ Normal(0, 1); observe x ~ Uniform(z^2 - 0.001, z^2 + 0.001)"
+    found = ik.collapse(text, [[4.0], [4.0015]], pooled=True)
+    mass = 2 * (norm.cdf(math.sqrt(4.001)) - norm.cdf(math.sqrt(4.0005)))
+    assert abs(found.kl.item() + math.log(mass)) <= found.kl_error.item() < 1e-8
+    with pytest.raises(ValueError, match="probability zero wherever it was looked"):
+        ik.collapse(text, [[-1.0]])

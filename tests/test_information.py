@@ -16,6 +16,7 @@ from torch import Tensor
 from identkit.classical.linear_gaussian import PPCA
 from identkit.posterior import information
 from identkit.posterior.information import Collapse, collapse
+from identkit.theorem import verify
 
 XOR = "z[2] ~ Bernoulli(1/2); observe x ~ Bernoulli(0.1 + 0.8*(z[1] + z[2] - 2*z[1]*z[2]))"
 LOADINGS = np.array([[1.0, 0.5], [-0.3, 0.2], [0.7, -1.1]])
@@ -334,3 +335,28 @@ def test_results_are_frozen():
     c = collapse(LINEAR, column(1.0), at={"w": 1, "s": 1})
     with pytest.raises(dataclasses.FrozenInstanceError):
         c.kl = c.kl  # type: ignore[misc]
+
+
+JUMPS = {
+    "Uniform(z - 1, z + 1)": 1.0,
+    "Uniform(0, exp(z))": 1.0,
+    "Mixture([1/1000, 999/1000], Uniform(z - 1, z + 1), Uniform(-10, 10))": 1.0,
+    "Normal(tanh(1/z), 1)": 1.0,
+    "Bernoulli(sigmoid(1/z))": 1.0,
+}
+
+
+@pytest.mark.parametrize("law", JUMPS)
+def test_no_slope_bounds_the_information_of_a_jump(law: str):
+    """E_Q‖∇ℓ‖² is 0 of a box and too small beside a pole; the mean's shift bounds from below all the same."""
+    text = f"z ~ Normal(0, 1); observe x ~ {law}"
+    found = collapse(text, [[JUMPS[law]]])
+    low, high = found.band[0]
+    assert 0 < low <= found.kl[0] and high == math.inf
+    assert found.kl_error.item() < 1e-10
+    assert all(row.agrees is not False for row in verify(text, [[JUMPS[law]]]).rows)
+
+
+def test_the_information_of_a_box():
+    found = collapse("z ~ Normal(0, 1); observe x ~ Uniform(z - 1, z + 1)", [[1.0]])
+    assert found.kl.item() == pytest.approx(-math.log(math.erf(math.sqrt(2)) / 2), abs=1e-12)

@@ -292,6 +292,13 @@ class TestPosterior:
         legend = figure.legends[0].get_window_extent()
         assert all(legend.y0 >= ax.get_window_extent().y1 for ax in figure.axes)
 
+    def test_a_needle_that_a_mixture_hides_is_drawn(self):
+        """Half of N(2; 0, 1) lies in a needle at 2; elsewhere ℓ is flat."""
+        ax = plot.posterior(
+            "z ~ Normal(0, 1); observe x ~ Mixture([1/2, 1/2], Normal(z, 1e-8), Normal(0, 10))", [[2.0]]
+        )
+        assert ax.get_title() == "KL 10.87 nats"
+
     def test_a_text_model_is_drawn_by_quadrature(self):
         ax = plot.posterior(LINEAR, [[1.0]], at={"w": 1})
         points, density = self.curves(ax)["posterior"]

@@ -20,6 +20,7 @@ from identkit.model.model import Model
 from identkit.model.protocol import Continuous, ExactModel, Finite
 from identkit.plot.single import alone, density, masses, support
 from identkit.plot.style import POSTERIOR, PRIOR, at_most, canvas, number, styled
+from identkit.posterior.guides import guides
 from identkit.posterior.heights import heights
 from identkit.posterior.information import with_gaps
 from identkit.posterior.quadrature import Quadrature, integrate
@@ -210,7 +211,8 @@ def _by_quadrature(model: CompiledModel, x: Any, pooled: bool) -> list[list[_Mar
         def log_likelihood(rows: Tensor, z: Tensor) -> Tensor:
             return heights(model, datum, z, True)[:, 0]
 
-        after = integrate(model.log_prior, log_likelihood, model.axes, 1)
+        pointing = guides(model, datum, True)
+        after = integrate(model.log_prior, log_likelihood, model.axes, 1, guides=pointing)
         return [
             _Marginal(
                 name=model.latent_names[j],

@@ -1,9 +1,12 @@
-"""Where the components of a mixture point: needles that the logarithm of their sum hides.
+"""Where mixtures and bounded supports point: needles that a sum's logarithm hides, and islands in a sea of −∞.
 
 ``log Σ_k w_k f_k(x; z)`` is flat wherever one component is small against the others, however narrow the peak that it makes
 elsewhere: an outlier model with exact measurements shows quadrature a constant and hides most of the posterior. The
 component's own ``log f_k(x; z)`` slopes towards that peak from everywhere. So each component that depends on latents is a
 guide: a log-likelihood of which only the peaks are wanted, never the mass.
+
+So does the end of a support: a measurement that was rounded, Uniform(z − h, z + h), is −∞ wherever z is not near, which
+points nowhere. A normal law of the same middle and half width stands in for it.
 
 Source: theory/T4 (computation).
 """
@@ -18,7 +21,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from identkit.model.compiled import CompiledModel
-from identkit.model.families import Mixture
+from identkit.model.families import Mixture, Normal
+from identkit.model.family import Family
 from identkit.model.model import Statement
 from identkit.posterior.heights import heights
 
@@ -37,6 +41,8 @@ def guides(
     mask: Bool[Tensor, "n d"] | None = None,
 ) -> list[Guide]:
     """Give ``ℓ_plain(z) + log f_k(x_i; z)`` for every mixture observed and every component that depends on latents.
+
+    Where the support ends as latents say, a normal law stands in.
 
     Of pooled data some rows at equal distances have to do for all: where many agree, each points near their peak.
 
@@ -99,17 +105,26 @@ def hiding(
 def _parts(model: CompiledModel) -> tuple[list[Statement], list[Statement]]:
     """What is observed of no such mixture, and every component of the others as if it alone were observed."""
     latents = {*model.model.latent_symbols}
-    plain, pointing = [], []
+
+    def ends(family: Family) -> bool:
+        return any(bound.free_symbols & latents for bound in family.bounds)
+
+    def soft(family: Family) -> Family:
+        if not ends(family):
+            return family
+        low, high = family.bounds
+        return Normal((low + high) / 2, (high - low) / 2)
+
+    plain, pointing, softened = [], [], []
     for statement in model.model.observations:
         family = statement.family
-        parts = (
-            [part for part in dict.fromkeys(family.components) if part.free_symbols & latents]
-            if isinstance(family, Mixture)
-            else []
-        )
+        mixed = family.components if isinstance(family, Mixture) else ()
+        parts = [soft(part) for part in dict.fromkeys(mixed) if part.free_symbols & latents]
         pointing += [Statement(statement.symbols, part) for part in parts]
-        plain += [] if parts else [statement]
-    return plain, pointing
+        if not parts:
+            (softened if ends(family) else plain).append(Statement(statement.symbols, soft(family)))
+    # Where no mixture is seen, one bounded law points for all: the others stay with the rest.
+    return (plain + softened, pointing) if pointing else (plain + softened[1:], softened[:1])
 
 
 def _only(model: CompiledModel, observed: list[Statement]) -> tuple[CompiledModel, list[int]]:

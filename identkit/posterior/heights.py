@@ -57,10 +57,10 @@ def _gathered(parts: list[Tensor], part: Tensor, pooled: bool) -> list[Tensor]:
     return [parts[0] + total] if parts else [total]
 
 
-def refuse_unusable(table: Float[Tensor, "m r"], pooled: bool) -> None:
-    """Refuse a table of ℓ in which a datum has no finite height at all, or one that is not a number."""
-    wrongs = ((table.isnan().any(dim=0), "not a number"), (table.amax(dim=0) == -torch.inf, "−∞ throughout"))
-    for wrong, words in wrongs:
+def refuse_unusable(table: Float[Tensor, "m r"], pooled: bool, whole: bool) -> None:
+    """Refuse a table of ℓ in which a datum has a height that is no number or, if all of ℓ is there, none that is finite."""
+    wrongs = [(table.isnan().any(dim=0), "not a number"), (table.amax(dim=0) == -torch.inf, "−∞ throughout")]
+    for wrong, words in wrongs if whole else wrongs[:1]:
         if bool(wrong.any()):
             where = "" if pooled else f" for row {int(wrong.nonzero()[0]) + 1} of x"
             raise ValueError(

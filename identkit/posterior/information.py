@@ -277,8 +277,9 @@ def _block(
     else:
         # The slope of ℓ under the posterior is only needed where no rule under the prior resolves it.
         slope = flatness.gradient_second_moment
-        narrow = torch.zeros_like(settled) if slope is None else (slope.isinf() | hidden) & ~settled
-        posterior = _posterior(model, x, pooled, mask, settled, bool(narrow.any()), pointing, mean)
+        narrow = ~settled if slope is None else (slope.isinf() | hidden) & ~settled
+        sloping = slope is not None and bool(narrow.any())
+        posterior = _posterior(model, x, pooled, mask, settled, sloping, pointing, mean)
         flatness = _beyond_the_rule(flatness, posterior, narrow, mean)
         if pointing:
             flatness = _beside_needles(flatness, _missed(model, x, pooled, mask, posterior) & hidden)
@@ -378,15 +379,12 @@ def _beyond_the_rule(flatness: Flatness, posterior: Quadrature, narrow: Tensor, 
 
     Nothing is confirmed by itself here: T4.4 is an inequality between different moments of the posterior.
     """
-    slope, shift = flatness.gradient_second_moment, flatness.mean_shift
-    if slope is None or shift is None or posterior.grad_second_moment is None:
-        return flatness
-    apart = (posterior.mean - mean).square().sum(dim=1) * (1 - _QUADRATURE_SLACK)
-    steep = posterior.grad_second_moment.sum(dim=1) * (1 + _QUADRATURE_SLACK)
-    # Where ∇ℓ is infinite at nodes of no mass, as of log(1 − z) where z rounds to 1, nothing is known of it.
-    steep = torch.where(steep.isnan(), torch.inf, steep)
-    return replace(
-        flatness,
-        gradient_second_moment=torch.where(narrow, steep, slope),
-        mean_shift=torch.where(narrow, apart, shift),
-    )
+    slope, shift, steep = flatness.gradient_second_moment, flatness.mean_shift, posterior.grad_second_moment
+    if shift is not None:
+        apart = (posterior.mean - mean).square().sum(dim=1) * (1 - _QUADRATURE_SLACK)
+        shift = torch.where(narrow, apart, shift)
+    if slope is not None and steep is not None:
+        steep = steep.sum(dim=1) * (1 + _QUADRATURE_SLACK)
+        # Where ∇ℓ is infinite at nodes of no mass, as of log(1 − z) where z rounds to 1, nothing is known of it.
+        slope = torch.where(narrow, torch.where(steep.isnan(), torch.inf, steep), slope)
+    return replace(flatness, gradient_second_moment=slope, mean_shift=shift)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from identkit.model.compiled import CompiledModel
 from identkit.model.families import Beta
+from identkit.model.functions import step
 from identkit.model.protocol import Flatness
 from identkit.posterior.bounds import beta_log_sobolev
 from identkit.posterior.heights import NEARLY_FLAT, exact_gaps, heights, refuse_unusable, slopes
@@ -29,8 +30,7 @@ _SAFETY = 4.0  # stated error over the difference of two orders
 _ROUNDING = 8 * torch.finfo(torch.float64).eps
 _GAP_ROUNDING = 1e-13  # relative, of moments made from exact gaps
 _RESOLVED = 1e-6
-# theory/T4.4 asks for a locally Lipschitz ℓ, and no derivative sees a jump.
-_JUMPS = (sympy.sign, sympy.Heaviside, sympy.floor, sympy.ceiling, sympy.Piecewise)
+_JUMPS = (step, sympy.sign, sympy.Heaviside, sympy.floor, sympy.ceiling, sympy.Piecewise)
 _TILTS = 40
 
 Rule = tuple[Tensor, Tensor]
@@ -49,7 +49,7 @@ def prior_moments(
     what lies between nodes. Rows on which ℓ is nearly flat are recomputed from its gaps in ball
     arithmetic, so V is relatively accurate however small. `gradient_second_moment` and `mean_shift` err
     outward (at least and at most the truth), to ∞ and 0 on rows whose posterior is too narrow for a
-    rule under the prior.
+    rule under the prior. Where ℓ may jump they are None and 0.
 
     Source: theory/T4.
 
@@ -60,7 +60,7 @@ def prior_moments(
         mask: (n, d), True where x is observed.
 
     Raises:
-        ValueError: more than three continuous latents; ℓ is not a number, or −∞ for every latent value.
+        ValueError: more than three continuous latents; ℓ is not a number, or −∞ for every state of finite latents.
 
     >>> import identkit as ik
     >>> from identkit.model.compiled import compiled
@@ -69,22 +69,21 @@ def prior_moments(
     0.5
     """
     count = len(continuous_latents(compiled))
-    rho = None if compiled.model.log_likelihood().has(*_JUMPS) else log_sobolev(compiled)
+    rho = log_sobolev(compiled)
+    sloping = rho is not None and not may_jump(compiled)
     tables = []
     for order in _ORDERS.get(count, (1, 1)):
         rule = prior_rule(compiled, order)
         table = heights(compiled, x, rule[0], pooled, mask)
-        refuse_unusable(table, pooled)
-        tables.append(
-            _reduced(table, None if rho is None else slopes(compiled, x, rule[0], pooled, mask), rule)
-        )
+        refuse_unusable(table, pooled, whole=not count)
+        tables.append(_reduced(table, slopes(compiled, x, rule[0], pooled, mask) if sloping else None, rule))
     fine, coarse = tables
     noise = _ROUNDING * (1 + fine.size)  # ℓ is rounded to about this much, and √V moves by no more
     rounding = 2 * noise * fine.variance.sqrt() + noise**2
     stated = _stated(fine, coarse, rounding, fine.range + 2 * _ROUNDING * (1 + fine.largest))
     flat = (fine.range < NEARLY_FLAT).nonzero()[:, 0]
     if len(flat):
-        nearly = _flat_moments(compiled, x, flat, pooled, mask, rho is not None)
+        nearly = _flat_moments(compiled, x, flat, pooled, mask, sloping)
         known = nearly[0].isfinite()  # balls know no log 0; such rows keep their float64 moments
         stated[:, flat[known]] = nearly[:, known]
     variance, error, oscillation, slope, shift = stated
@@ -95,9 +94,26 @@ def prior_moments(
         variance_error=error,
         oscillation=oscillation,
         log_sobolev=rho,
-        gradient_second_moment=None if rho is None else slope,
-        mean_shift=None if rho is None else shift,
+        gradient_second_moment=slope if sloping else None,
+        mean_shift=None if rho is None else shift if sloping else torch.zeros_like(shift),
     )
+
+
+def may_jump(compiled: CompiledModel) -> bool:
+    """Whether ℓ, by its form, may jump where a latent passes a point: at the end of a support, or at a pole.
+
+    theory/T4.4 bounds KL by the slope of a locally Lipschitz ℓ, and no slope sees a jump: that of ``tanh(1/z)`` is almost
+    0 on either side of it. False is a proof, True may be a want of one.
+
+    >>> import identkit as ik
+    >>> from identkit.model.compiled import compiled
+    >>> texts = [f"z ~ Normal(0, 1); observe x ~ {law}" for law in ("Uniform(z, z + 1)", "Normal(1/z, 1)", "Normal(z, 1)")]
+    >>> [may_jump(compiled(ik.parse(text))) for text in texts]
+    [True, True, False]
+    """
+    height, latents = compiled.model.log_likelihood(), {*compiled.model.latent_symbols}
+    divisors = [power.base for power in height.atoms(sympy.Pow) if not power.exp.is_nonnegative]
+    return height.has(*_JUMPS) or any(b.free_symbols & latents and not b.is_nonzero for b in divisors)
 
 
 def prior_kl(
@@ -233,6 +249,7 @@ def _reduced(table: Tensor, steep: Tensor | None, rule: Rule) -> _Moments:
     """The moments of ℓ (m, r) under a rule, and of the posterior that it makes by tilting the weights."""
     nodes, weights = rule
     mean, top = weights @ table, table.amax(dim=0)
+    top = torch.where(top == -torch.inf, 0.0, top)  # seen by no node
     spread = top - table.amin(dim=0)
     tilted = weights[:, None] * torch.exp(table - top)
     tilted = tilted / tilted.sum(dim=0)
@@ -266,7 +283,7 @@ def _stated(fine: _Moments, coarse: _Moments, rounding: Tensor, spread: Tensor) 
     resolved = fine.resolved & (slope_error <= _RESOLVED * fine.slope)
     # Rounding of ∇ℓ, which may be a difference of large terms, shows in no difference of two orders.
     slope = fine.slope * (1 + _RESOLVED) + _SAFETY * slope_error
-    loss = torch.where(fine.variance > 0, rounding / fine.variance, 1.0)
+    loss = torch.where((fine.variance > 0) & fine.variance.isfinite(), rounding / fine.variance, 1.0)
     shift = fine.shift * (1 - loss) - _SAFETY * (fine.shift - coarse.shift).abs()
     slope = torch.where(resolved, slope, torch.inf)
     shift = torch.where(resolved, shift.clamp(min=0.0), 0.0)

@@ -163,7 +163,7 @@ def integrate(
 
     Raises:
         ValueError: NaN or +∞ in a density (the message names the point), a wrong shape, a datum of
-            probability zero, no latent, no datum, a datum that takes more than its `evaluations`.
+            probability zero wherever it was looked, no latent, no datum, a datum that takes more than its `evaluations`.
         QuadratureError: the prior does not integrate to one, or no error worth stating was reached.
 
     >>> normal = torch.distributions.Normal(0, 1)
@@ -237,7 +237,7 @@ def _nested(
         impossible = torch.nonzero(folded.values.log_likelihood == -math.inf)
         if len(impossible):
             row = int(data[impossible[0, 0]])
-            raise ValueError(f"log_likelihood gives datum {row} probability zero wherever the prior has mass")
+            raise ValueError(f"log_likelihood gives datum {row} probability zero wherever it was looked")
         tally.add(order, folded, slopes is not None)
     return _checked(tally, data)
 
