@@ -7,7 +7,10 @@ import math
 import warnings
 
 import pytest
+import torch
 
+import identkit as ik
+from identkit.classical.arrays import whole
 from identkit.classical.em import ConvergenceWarning, maximise
 
 
@@ -117,3 +120,26 @@ def test_the_end_can_be_left_to_another_climb() -> None:
     best, found = maximise([-50.0, 0.0], creeping, 1e-12, 100, trial=10, finish=finish)
     assert best == 5.0 and found.converged
     assert found.iterations == 12 and found.log_likelihood == found.restarts[1] == 0.0
+
+
+@pytest.mark.parametrize(
+    "fit",
+    [
+        lambda x: ik.GaussianMixture.fit(x, 2),
+        lambda x: ik.PPCA.fit(x, 1),
+        lambda x: ik.FactorAnalysis.fit(x, 1),
+        lambda x: ik.LatentClass.fit(x.abs().round(), 2),
+    ],
+    ids=["gaussian mixture", "ppca", "factor analysis", "latent class"],
+)
+def test_a_fit_refuses_by_name_what_it_cannot_square_or_count(fit) -> None:
+    x = torch.randn(20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x[3, 1] = 1e300
+    with pytest.raises(ValueError, match=r"x should .*, got 1e\+300"):
+        fit(x)
+
+
+@pytest.mark.parametrize("value", [2.0, 1.5, "2", None, True, 1, 9])
+def test_what_is_no_whole_number_in_range_is_named(value) -> None:
+    with pytest.raises(ValueError, match=r"components should be .*in 2\.\.8, .*got"):
+        whole(value, "components", 2, 8, ", the rows of x")

@@ -11,6 +11,8 @@ from typing import TypeVar
 import numpy as np
 from torch import Tensor
 
+from identkit.classical.arrays import whole
+
 State = TypeVar("State")
 Numbers = TypeVar("Numbers", float, np.ndarray, Tensor)
 
@@ -111,8 +113,7 @@ def maximise(
     >>> round(best, 5), convergence.converged
     (3.0, True)
     """
-    if iterations < 1:
-        raise ValueError(f"iterations should be at least 1, got {iterations}")
+    iterations = whole(iterations, "iterations", 1)
     if not tolerance >= 0:
         raise ValueError(f"tolerance should be at least 0, got {tolerance}")
     alone = trial is None or (len(starts) == 1 and finish is None)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from identkit.classical.arrays import refuse_overflow, rows, shaped
+from identkit.classical.arrays import refuse_overflow, rows, shaped, whole
 from identkit.classical.em import Convergence, maximise
 from identkit.classical.gaussian_mixture.covariances import (
     Parameters,
@@ -151,9 +151,8 @@ class GaussianMixture(FiniteMixture):
         """
         check_covariance_type(covariance_type)
         x = shaped(x, "x", None, None)
-        count, d = components, x.shape[1]
-        if not 2 <= count <= len(x):
-            raise ValueError(f"components should be in 2..{len(x)}, the rows of x, got {count}")
+        refuse_overflow(x)
+        count, d = whole(components, "components", 2, len(x), ", the rows of x"), x.shape[1]
         if not floor >= 0:
             raise ValueError(f"floor should be at least 0, got {floor}")
         variances = x.var(0, correction=0)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from identkit.classical.arrays import whole
 from identkit.classical.em import Convergence, extrapolated, maximise
 from identkit.classical.hidden_markov.band import expected
 from identkit.classical.hidden_markov.data import Sequences
@@ -40,8 +41,7 @@ def first_guess(
     Raises:
         ValueError: another kind, fewer than two states, or nothing observed.
     """
-    if isinstance(states, bool) or states < 2:
-        raise ValueError(f"start should be a HiddenMarkov or a number of states from 2, got {states!r}")
+    states = whole(states, "start", 2, why=", a number of states, or a HiddenMarkov")
     parts = [
         np.asarray(unmasked(part), dtype=np.float64) for part in (x if isinstance(x, (list, tuple)) else [x])
     ]
@@ -82,8 +82,7 @@ def fitted(
     """
     if not data.observed.any():
         raise ValueError("x should have at least one observed step, got none")
-    if starts < 1 or iterations < 1:
-        raise ValueError(f"starts and iterations should be at least 1, got {starts} and {iterations}")
+    starts, iterations = whole(starts, "starts", 1), whole(iterations, "iterations", 1)
     initial, transition, emission = start
     learning = learner(emission, data.x.reshape(-1, data.x.shape[2]), data.observed.reshape(-1))
     climb = _Climb(data, learning)

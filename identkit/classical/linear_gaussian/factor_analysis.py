@@ -13,7 +13,7 @@ from jaxtyping import Float
 from scipy.optimize import minimize
 from torch import Tensor
 
-from identkit.classical.arrays import real, shaped
+from identkit.classical.arrays import real, refuse_overflow, shaped, whole
 from identkit.classical.em import Convergence, ConvergenceWarning
 from identkit.classical.linear_gaussian.model import LinearGaussian, symbolic_rows
 from identkit.classical.linear_gaussian.ppca import attributes, mean_of, signed
@@ -106,15 +106,14 @@ class FactorAnalysis(LinearGaussian):
         True
         """
         x = shaped(x, "x", None, None)
+        refuse_overflow(x)
         n, d = x.shape
         if n < 2:
             raise ValueError(f"x should have at least two rows, got {n}")
         if d < 2:
             raise ValueError(f"x should have at least two columns, got {d}")
-        if min(starts, iterations) < 1:
-            raise ValueError(f"starts and iterations should be at least 1, got {starts} and {iterations}")
-        if not 1 <= latent_dim <= d - 1:
-            raise ValueError(f"latent_dim should be in 1..{d - 1}, got {latent_dim}")
+        starts, iterations = whole(starts, "starts", 1), whole(iterations, "iterations", 1)
+        latent_dim = whole(latent_dim, "latent_dim", 1, d - 1)
         mean, covariance = _covariance(x)
         spread = covariance.diagonal().sqrt()
         still = torch.nonzero(~(spread > 1e-14 * (mean.abs() + x[0].abs())))

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from identkit.classical.arrays import positive, real, shaped
+from identkit.classical.arrays import positive, real, refuse_overflow, shaped, whole
 from identkit.classical.em import Convergence
 from identkit.classical.linear_gaussian.model import LinearGaussian, symbolic_rows
 from identkit.model import families
@@ -83,12 +83,12 @@ class PPCA(LinearGaussian):
                 [0., 0.]], dtype=torch.float64)
         """
         x = shaped(x, "x", None, None)
+        refuse_overflow(x)
         d = x.shape[1]
         most = d if sigma is not None else d - 1
         if most < 1:
             raise ValueError(f"x should have at least two columns where sigma is free, got {d}")
-        if not 1 <= latent_dim <= most:
-            raise ValueError(f"latent_dim should be in 1..{most}, got {latent_dim}")
+        latent_dim = whole(latent_dim, "latent_dim", 1, most)
         scales, directions = principal(x)
         if sigma is None:
             variance = scales[latent_dim:].square().mean().item()

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
-from identkit.classical.arrays import rows
+from identkit.classical.arrays import rows, whole
 from identkit.classical.em import Convergence
 from identkit.classical.mixtures.finite import FiniteMixture, probabilities
 from identkit.classical.mixtures.fit import climb, seeded_masses, shares
@@ -123,8 +123,7 @@ class FamilyMixture(FiniteMixture):
         if columns is None:
             columns = np.shape(x)[1] if np.ndim(x) == 2 else 1
         x = _checked(rows(x, columns), member).double()
-        if not 2 <= components <= len(x):
-            raise ValueError(f"components should be in 2..{len(x)}, the rows of x, got {components}")
+        components = whole(components, "components", 2, len(x), ", the rows of x")
         if start is not None and (start.member.words, *start.parameters.shape[1:]) != (
             member.words,
             components,

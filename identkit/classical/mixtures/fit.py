@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from identkit.classical.arrays import whole
 from identkit.classical.em import maximise
 
 _EMPTY = 1e-14
@@ -84,8 +85,7 @@ def seeded_masses(
     Raises:
         ValueError: no start is asked for.
     """
-    if starts < 1:
-        raise ValueError(f"restarts should be at least 1, got {starts}")
+    starts = whole(starts, "restarts", 1)
     if generator is None:
         generator = torch.Generator().manual_seed(_SEED)
     sd = x.std(0, correction=0)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from identkit.classical.arrays import rows, shaped
+from identkit.classical.arrays import rows, shaped, whole
 from identkit.classical.em import Convergence
 from identkit.classical.mixtures.finite import FiniteMixture, exact_law, probabilities
 from identkit.classical.mixtures.fit import climb, seeded_masses, shares
@@ -25,6 +25,7 @@ from identkit.model.model import Model
 from identkit.model.protocol import Estimate
 
 _EPS = torch.finfo(torch.float64).eps
+_CATEGORIES = 2**16  # of an item: its probabilities are a table
 _SUM_TOLERANCE = 1e-8
 _MOST_CELLS = 2**16
 _ROWS = 2**16  # checked at a time, so that the check takes no memory to speak of
@@ -152,14 +153,18 @@ class LatentClass(FiniteMixture):
         columns = filled.shape[1] if filled.ndim == 2 else 1
         filled = rows(filled, columns).double()
         missing = missing.reshape(filled.shape)
-        if not 2 <= components <= len(filled):
-            raise ValueError(f"components should be in 2..{len(filled)}, the rows of x, got {components}")
+        components = whole(components, "components", 2, len(filled), ", the rows of x")
         if bool(missing.all(0).any()):
             raise ValueError(
                 f"x should have an answer to every item, got none to item {int(missing.all(0).int().argmax())}"
             )
         if categories is None:
             categories = [max(2, int(most) + 1 - first) for most in filled.amax(0).tolist()]
+            if max(categories) > _CATEGORIES:
+                raise ValueError(
+                    f"x should hold answers numbered {first}, {first + 1}, … up to at most {_CATEGORIES}, "
+                    f"got {filled.amax():g}"
+                )
         uniform = [torch.full((components, size), 1 / size, dtype=torch.float64) for size in categories]
         blank = cls(torch.full((components,), 1 / components, dtype=torch.float64), uniform, first)
         blank = (blank if start is None else start)._at(filled)

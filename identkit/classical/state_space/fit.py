@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from identkit.classical.arrays import whole
 from identkit.classical.ascent import ascend
 from identkit.classical.em import ConvergenceWarning, climbed, maximise
 from identkit.classical.state_space.data import factor, sequences
@@ -56,12 +57,8 @@ def fit(
     """
     if (state_dim is None) == (start is None):
         raise ValueError(f"state_dim or start should be given, one of them, got {state_dim!r} and {start!r}")
-    if state_dim is not None and (
-        isinstance(state_dim, bool) or not isinstance(state_dim, int) or state_dim < 1
-    ):
-        raise ValueError(f"state_dim should be a whole number from 1 on, got {state_dim!r}")
-    if restarts < 1 or iterations < 1:
-        raise ValueError(f"restarts and iterations should be at least 1, got {restarts} and {iterations}")
+    state_dim = None if state_dim is None else whole(state_dim, "state_dim", 1)
+    restarts, iterations = whole(restarts, "restarts", 1), whole(iterations, "iterations", 1)
     device = start.initial_mean.device if start is not None else torch.device("cpu")
     values, observed = sequences(x, length, _columns(x, start, length), device)
     values = values.double()
