@@ -42,6 +42,23 @@ def test_json_and_csv_hold_the_same_rows(say, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("family", "table", "fit", "latents"),
+    [
+        ("family-mixture", "n\n0\n1\n9\n0\n11\n1\n", "family=Poisson,components=2", 1),
+        ("dirichlet-multinomial", "a,b\n5,5\n1,9\n8,2\n", "", 2),
+        ("normal-inverse-gamma", "v\n0\n1\n-1\n0.5\n-0.5\n0.2\n-0.1\n30\n", "kappa=2", 2),
+    ],
+)
+def test_families_of_counts_and_scales_by_name(say, tmp_path, family, table, fit, latents):
+    (tmp_path / "t.csv").write_text(table)
+    status, out, err = say(family, "--data", "t.csv", "--fit", fit, "--json")
+    found = json.loads(out)
+    assert (status, err, len(found["rows"])) == (0, "", table.count("\n") - 1)
+    assert len(found["latents"]) == latents
+    assert math.isfinite(found["mutual_information"]["value"]) and "converged" in found["fit"]
+
+
+@pytest.mark.parametrize(
     ("arguments", "phrase"),
     [
         (("v.csv", "--fit", "sigma=1"), "row 3, column v is empty, and normal-normal takes no missing"),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 FAMILIES = {
     "gaussian-mixture": "gaussian_mixture.GaussianMixture",
+    "family-mixture": "mixtures.FamilyMixture",
     "latent-class": "mixtures.LatentClass",
     "ppca": "linear_gaussian.PPCA",
     "factor-analysis": "linear_gaussian.FactorAnalysis",
@@ -30,9 +31,11 @@ FAMILIES = {
     "state-space": "state_space.StateSpace",
     "item-response": "item_response.ItemResponse",
     "beta-binomial": "conjugate.BetaBinomial",
+    "dirichlet-multinomial": "conjugate.DirichletMultinomial",
     "gamma-poisson": "conjugate.GammaPoisson",
     "gamma-exponential": "conjugate.GammaExponential",
     "normal-normal": "conjugate.NormalNormal",
+    "normal-inverse-gamma": "conjugate.NormalInverseGamma",
 }
 """Classical families by the name that the command line takes, and where they live."""
 
@@ -213,7 +216,7 @@ def fitted(family: str, x: Any, settings: Mapping[str, Any]) -> Any:
             raise ValueError(f"--fit of {family} takes {', '.join(wanted)}, got {name!r}")
     missing = [n for n in wanted if known[n].default is inspect.Parameter.empty and n not in settings]
     if missing:
-        example = ",".join(f"{name}=2" for name in missing)
+        example = ",".join(f"{n}={'WORD' if _kinds(known[n]) == ('str',) else 2}" for n in missing)
         raise ValueError(f"--fit of {family} should say {', '.join(missing)}, as in --fit {example}")
     chosen = {name: _of_kind(name, value, _kinds(known[name])) for name, value in settings.items()}
     return model.fit(x[:, 0] if family == "hidden-markov" and x.shape[1] == 1 else x, **chosen)

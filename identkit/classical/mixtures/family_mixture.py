@@ -80,7 +80,7 @@ class FamilyMixture(FiniteMixture):
     def fit(
         cls,
         x: Any,
-        family: type[Distribution],
+        family: type[Distribution] | str,
         components: int,
         *,
         total_count: int | None = None,
@@ -100,7 +100,7 @@ class FamilyMixture(FiniteMixture):
 
         Args:
             x: data (n, d).
-            family: the class of torch.distributions.
+            family: the class of torch.distributions, or its name.
             components: K ≥ 2, at most n.
             total_count: the number of trials of a Binomial.
             shape: fixes the shape of a Gamma (its concentration); None to estimate it.
@@ -130,7 +130,7 @@ class FamilyMixture(FiniteMixture):
             columns,
         ):
             raise ValueError(
-                f"start should have {components} {family.__name__} components of {columns} columns, got "
+                f"start should have {components} {type(member).__name__} components of {columns} columns, got "
                 f"{type(start.member).__name__} of shape {tuple(start.parameters.shape[1:])}"
             )
 

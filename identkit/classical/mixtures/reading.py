@@ -15,6 +15,11 @@ from identkit.classical.mixtures.members import (
     Poisson,
 )
 
+_CLASSES = {
+    name.lower(): getattr(distributions, name)
+    for name in ("Poisson", "Exponential", "Bernoulli", "Binomial", "Geometric", "Gamma")
+}
+
 
 def member_of(components: distributions.Distribution) -> tuple[Member, Tensor]:
     """Read the family and its parameters (P, K, d) off a torch distribution of batch shape (K,) or (K, d).
@@ -45,12 +50,14 @@ def member_of(components: distributions.Distribution) -> tuple[Member, Tensor]:
     )
 
 
-def member_named(family: type, total_count: int | None, shape: float | int | None) -> Member:
-    """Give the member for a class of torch distributions.
+def member_named(family: type | str, total_count: int | None, shape: float | int | None) -> Member:
+    """Give the member for a class of torch distributions, or its name.
 
     Raises:
         TypeError, ValueError: another class; a missing or needless total_count or shape.
     """
+    if isinstance(family, str):
+        family = _CLASSES.get(family.lower(), family)
     if (total_count is not None) != (family is distributions.Binomial):
         raise ValueError(f"total_count should be given for a Binomial, and only there, got {total_count}")
     if shape is not None and family is not distributions.Gamma:
