@@ -712,7 +712,7 @@ def test_a_fit_starts_from_a_number_of_states():
         [0, 1, 1, 0, 0, 1, 0, 0, 1, 1], 2, emission="categorical", iterations=3000, tolerance=1e-3
     )
     assert coins.emission.table.shape == (2, 2)
-    for start, emission, phrase in ((1, "gaussian", "from 2"), (2, "normal", "should be 'gaussian'")):
+    for start, emission, phrase in ((1, "gaussian", "at least 2"), (2, "normal", "should be 'gaussian'")):
         with pytest.raises(ValueError, match=phrase):
             HiddenMarkov.fit([0.0, 1.0], start, emission=emission)
 
