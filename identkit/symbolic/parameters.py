@@ -335,12 +335,8 @@ def _divisors(asked: Question, outcome: Outcome) -> list[str]:
     found = []
     for _, formula, _ in outcome.formulas:
         for factor, _ in factored(sympy.fraction(sympy.together(formula.divisor))[0]):
-            if (
-                factor.is_nonzero is not True
-                and factor.free_symbols
-                and len(sympy.Add.make_args(factor)) <= 4
-            ):
-                found.append(f"{factor} != 0")
+            if factor.is_nonzero is not True and len(sympy.Add.make_args(factor)) <= 4:
+                found.append(f"{-factor if factor.could_extract_minus_sign() else factor} != 0")
     return list(dict.fromkeys(found))[:8]
 
 
