@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ import sympy
 import torch
 
 import identkit as ik
+from identkit.classical.conjugate import BetaBinomial, DirichletMultinomial
 from identkit.dispatch import check
 from identkit.model.compiled import compiled
-from identkit.symbolic.certificates import GapOnData
+from identkit.symbolic.certificates import GapOnData, InvisibleOnData
 from identkit.symbolic.on_data import LikelihoodOnData, exact_rows
+from identkit.symbolic.proof import Proof
 from identkit.verdict import Level
 
 CONSTANT, PARTIAL, INFORMED, UNKNOWN = Level.CONSTANT, Level.PARTIAL, Level.INFORMED, Level.UNKNOWN
@@ -32,7 +35,52 @@ def levels(text, **arguments):
     return verdict.latents
 
 
+SHARES = "p[3] ~ Dirichlet(1, 2, 3); observe x[3] ~ Multinomial(5, p[1], p[2], p[3])"
+RATES = "a ~ Gamma(2, 1); b ~ Gamma(3, 1); observe x ~ Poisson(a); observe y ~ Poisson(b)"
+ODDS = """a ~ Gamma(2, 1); b ~ Gamma(2, 1)
+observe x[3] ~ Multinomial(4, a/(1 + a + b), b/(1 + a + b), 1/(1 + a + b))"""
+
+
+def shares(*expected):
+    return {f"p[{i}]": level for i, level in enumerate(expected, 1)}
+
+
 TABLE = [
+    # all draws of one kind: what the other shares take from each other is not seen
+    (SHARES, {"x": [5, 0, 0]}, {}, shares(INFORMED, PARTIAL, PARTIAL)),
+    (SHARES, {"x": [0, 0, 5]}, {}, shares(PARTIAL, PARTIAL, INFORMED)),
+    (SHARES, {"x": [4, 1, 0]}, {}, shares(INFORMED, INFORMED, INFORMED)),
+    (SHARES, {"x": [[5, 5], [0, 0], [0, 0]]}, {"pooled": True}, shares(INFORMED, PARTIAL, PARTIAL)),
+    (SHARES, {"x": [[5, 0], [0, 5], [0, 0]]}, {"pooled": True}, shares(*[INFORMED] * 3)),
+    ("p[2] ~ Dirichlet(1, 1); observe x ~ Categorical(p[1], p[2])", {"x": 1}, {}, shares(INFORMED, INFORMED)),
+    (
+        "p[4] ~ Dirichlet(1, 1, 1, 1); observe x[4] ~ Multinomial(5, p[1], p[2], p[3], p[4])",
+        {"x": [4, 1, 0, 0]},
+        {},
+        shares(INFORMED, INFORMED, PARTIAL, PARTIAL),
+    ),
+    # nothing counted: ℓ = −a − b; one count more, and a is told from b
+    (RATES, {"x": 0, "y": 0}, {}, {"a": PARTIAL, "b": PARTIAL}),
+    (RATES, {"x": 0, "y": 1}, {}, {"a": INFORMED, "b": INFORMED}),
+    (RATES, {"x": [0, 0], "y": [0, 1]}, {}, {"a": PARTIAL, "b": PARTIAL}),
+    (RATES, {"x": [0, 0], "y": [0, 1]}, {"pooled": True}, {"a": INFORMED, "b": INFORMED}),
+    (ODDS, {"x": [0, 0, 4]}, {}, {"a": PARTIAL, "b": PARTIAL}),
+    (ODDS, {"x": [4, 0, 0]}, {}, {"a": INFORMED, "b": INFORMED}),
+    # a latent that these data ignore altogether takes no direction from the others
+    (
+        f"z[2] ~ Normal(0, 1); {WEIGHT}; observe y ~ Normal(z[1]*z[2], 1)",
+        {"x": 1, "y": 2},
+        {},
+        {"z[1]": INFORMED, "z[2]": INFORMED, "a": CONSTANT},
+    ),
+    # in a state that the prior allows, (a, b) slides; c is seen in both
+    (
+        """a ~ Gamma(2, 1); b ~ Gamma(2, 1); c ~ Normal(0, 1); k ~ Bernoulli(1/2)
+observe x ~ Poisson(a); observe y ~ Poisson(select(1 + k, b, b^2)); observe w ~ Normal(c, 1)""",
+        {"x": 0, "y": 0, "w": 1},
+        {},
+        {"a": PARTIAL, "b": PARTIAL, "c": INFORMED, "k": INFORMED},
+    ),
     # two normals of equal mean agree at one |x| and nowhere else
     (SCALES, {"x": TIE}, {}, {"k": CONSTANT}),
     (SCALES, {"x": f"-{TIE}"}, {}, {"k": CONSTANT}),
@@ -114,6 +162,8 @@ DOUBTFUL = [
     ("constraint a^2 = 1; z ~ Normal(0, 1); observe x ~ Normal((a^2 - 1)*z, 1)", {"x": 1}, {}),
     # (−1)^k has the same value at all even k that were tried, or not; no claim either way without a proof.
     ("z ~ Normal(0, 1); observe x ~ Normal(abs(z - 100)/(z - 100), 1)", {"x": 1}, {}),
+    # The density has no slope along a, and yet the datum may lie outside.
+    ("a ~ Normal(0, 1); b ~ Normal(0, 1); observe x ~ Uniform(a, a + exp(b))", {"x": 0}, {}),
 ]
 
 
@@ -255,3 +305,50 @@ def test_a_coordinate_of_a_simplex_is_not_called_ignored():
     # z[2] and z[3] add up to 1 − z[1], which the datum speaks of.
     found = levels("z ~ Dirichlet(1, 1, 1); observe x ~ Normal(z[1], 1)", data={"x": 1})
     assert CONSTANT not in found.values()
+
+
+def test_a_direction_that_data_ignore_is_one_of_the_posterior():
+    """Theory/T2: with all draws of one kind, all that is learnt of the shares is learnt of one of them."""
+    model, verdict = ik.parse(SHARES), check(SHARES, data={"x": [5, 0, 0]})
+    proof, other = verdict.certificate, check(SHARES, data={"x": [4, 1, 0]}).certificate
+    assert isinstance(proof, Proof) and isinstance(other, Proof)
+    (claim,) = [c for c in proof.claims if isinstance(c, InvisibleOnData)]
+    p1, p2, p3 = model.latent_symbols
+    assert claim.holds(model) and claim.supports == {"p[2]": (PARTIAL,), "p[3]": (PARTIAL,)}
+    everything = DirichletMultinomial(5, [1.0, 2.0, 3.0]).kl_to_prior([[5, 0, 0]])
+    torch.testing.assert_close(everything, BetaBinomial(5, 1.0, 5.0).kl_to_prior([5]))
+    # What is no direction of the simplex, no translation, not of these data or seen by them is no evidence.
+    for forged in (
+        {p2: sympy.S.One},
+        {p1: sympy.S.One, p2: -sympy.S.One},
+        {p2: p1, p3: -p1},
+        {p2: sympy.S.Zero, p3: sympy.S.Zero},
+        {},
+    ):
+        assert not replace(claim, direction=forged).holds(model)
+    assert not replace(claim, data=other.groups[0]).holds(model)
+    assert not replace(other, claims=(*other.claims, claim), levels=verdict.latents).verify()
+    assert not replace(proof, claims=tuple(c for c in proof.claims if c != claim)).verify()
+    raised = {**verdict.latents, "p[2]": INFORMED}
+    assert not replace(proof, levels=raised).verify()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_ignored_directions_agree_with_gradients_in_float64(seed):
+    """Counts of random mixed rates, some of them 0: ranks of ∇ℓ at many points are the oracle."""
+    rng = np.random.default_rng(seed)
+    loads = rng.integers(0, 3, size=(3, 3))
+    counts = rng.integers(0, 2, size=3) * (loads.sum(1) > 0)
+    lines = [f"observe x{i + 1} ~ Poisson(" + " + ".join(f"{w}*z[{j + 1}]" for j, w in enumerate(row)) + ")"
+             for i, row in enumerate(loads) if row.any()]  # fmt: skip
+    data = {f"x{i + 1}": int(counts[i]) for i in range(3) if loads[i].any()}
+    found = levels("z[3] ~ Gamma(2, 1); " + "; ".join(lines), data=data)
+    points = rng.gamma(2.0, size=(40, 3))
+    gradients = -loads.sum(0) + (counts / np.maximum(points @ loads.T, 1e-9)) @ loads
+    values, right = np.linalg.svd(gradients)[1:]
+    null = right[np.append(values, np.zeros(3 - len(values))) < 1e-9 * max(values[0], 1)]
+    moved = np.abs(null).max(0, initial=0.0) > 1e-9
+    still = np.abs(gradients).max(0) < 1e-9
+    for j in range(3):
+        expected = CONSTANT if still[j] else PARTIAL if moved[j] else INFORMED
+        assert found[f"z[{j + 1}]"] is expected

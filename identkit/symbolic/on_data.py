@@ -22,7 +22,14 @@ from identkit.model.family import ROUNDED
 from identkit.model.model import Model, constant
 from identkit.model.statement import Statement, marginal
 from identkit.model.tape import Tape
-from identkit.symbolic.certificates import Claim, ExcludedByData, FlatOnData, GapOnData, SpanOnData
+from identkit.symbolic.certificates import (
+    Claim,
+    ExcludedByData,
+    FlatOnData,
+    GapOnData,
+    InvisibleOnData,
+    SpanOnData,
+)
 from identkit.symbolic.certificates.on_data import along_simplexes
 from identkit.symbolic.certificates.zeros import certified_rank
 from identkit.symbolic.checker import analyse
@@ -46,6 +53,7 @@ from identkit.symbolic.symmetry import Vector, null_directions
 from identkit.verdict import Level, Verdict, overall
 
 Row = Mapping[Symbol, Expr]
+_MOST_ROWS = 50  # whose likelihood is written out as one formula
 
 
 def check_data(
@@ -310,7 +318,7 @@ class LikelihoodOnData:
                 return
 
     def _flat(self, latent: Symbol, rows: Sequence[Row]) -> bool:
-        if sum(1 for _ in rows) > 50:
+        if len(rows) > _MOST_ROWS:
             return False
         second = Symbol(f"{latent.name}'", **latent.assumptions0)
         densities = [
@@ -336,20 +344,48 @@ class LikelihoodOnData:
             or not any(level is Level.INFORMED for level in found.levels.values())
         ):
             return
-        for place in range(len(self._states)):
+        doubtful = False
+        for place, state in enumerate(self._states):
             ignored = [d for d in self._ignored[place] if set(d) <= set(latents)]
-            wanted = len(latents) - len(self._simplexes) - len(ignored)
             places = self._spread(len(latents))
             slopes = [self._values(place, rows, point, 128)[1:] for point in places]
-            if certified_rank(along_simplexes(self.model, latents, slopes)) >= wanted:
-                state = self._states[place]
+            rank = certified_rank(along_simplexes(self.model, latents, slopes))
+            if rank < len(latents) - len(self._simplexes) - len(ignored):
+                ignored = self._null_directions(place, rows)
+                for direction in ignored:
+                    found.claims.append(InvisibleOnData(tuple(map(_frozen, rows)), direction, state))
+                    for latent in direction:
+                        if found.levels[latent.name] is Level.INFORMED:
+                            found.levels[latent.name] = Level.PARTIAL
+            wanted = len(latents) - len(self._simplexes) - len(ignored)
+            if rank >= wanted:
                 span = SpanOnData(tuple(map(_frozen, rows)), tuple(latents), state, tuple(places), wanted)
                 found.claims.append(span)
-                continue
+            else:
+                doubtful = True
+        if doubtful:
             for latent in latents:
                 if found.levels[latent.name] is Level.INFORMED:
                     found.levels[latent.name] = Level.UNKNOWN
             found.tried = "whether these data ignore a further direction was not decided"
+
+    def _null_directions(self, place: int, rows: Sequence[Row]) -> list[Vector]:
+        """Constant directions that ℓ of these data ignores in a state; of a simplex, those that keep its sum."""
+        if len(rows) > _MOST_ROWS:
+            return []
+        density = sympy.Add(*[self._density(place, frozenset(row)).subs(list(row.items())) for row in rows])
+        last = {}
+        for statement in self._simplexes:
+            *others, end = statement.symbols
+            last[end] = statement.family.total - sympy.Add(*others)
+        moving = [s for s in self._continuous if s not in last]
+        found = null_directions([density.xreplace(last)], moving)
+        for direction in found:
+            for statement in self._simplexes:
+                given_way = -sympy.Add(*[direction.get(s, sympy.S.Zero) for s in statement.symbols[:-1]])
+                if given_way != 0:
+                    direction[statement.symbols[-1]] = given_way
+        return found
 
     def _spread(self, size: int) -> list[dict[Symbol, Rational]]:
         base, move = self._bases[0], self._moves[0]

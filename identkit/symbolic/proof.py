@@ -24,6 +24,7 @@ from identkit.symbolic.certificates import (
     GapOnData,
     Ignored,
     Invisible,
+    InvisibleOnData,
     Merged,
     Monotone,
     Recovered,
@@ -136,7 +137,7 @@ class Weighed:
             isinstance(c, GapOnData) and c.latent == latent and self._possible(c, group) for c in self._claims
         ):
             return None
-        if self._partial(latent):
+        if self._partial(latent) or self._slides(latent, group):
             return Level.PARTIAL
         return Level.INFORMED if latent in self._finite or self._spans(group) else None
 
@@ -268,6 +269,18 @@ class Weighed:
                 return {_frozen(state) for state in claim.states} >= set(self._states or ())
         return False
 
+    def _slides(self, latent: Symbol, group: Data) -> bool:
+        """Whether these data ignore a direction that moves the latent, from points of the support to others of it."""
+        for claim in self._claims:
+            if isinstance(claim, InvisibleOnData) and claim.data == group and latent in claim.direction:
+                state = _frozen(claim.state)
+                # A direction that keeps the sums of a simplex, as the claim checks, stays within it for a while.
+                bound = {s for st in self._model.latents if on_simplex(st.family) for s in st.symbols}
+                free = {s: step for s, step in claim.direction.items() if s not in bound}
+                if state in (self._states or ()) and self._meets_the_support(self._held(state), free):
+                    return True
+        return False
+
     def _possible(self, gap: GapOnData, group: Data) -> bool:
         """Whether a gap is one of this data set, between points of the prior's support."""
         ends = [frozenset((s, point[s]) for s in self._finite) for point in (gap.one, gap.other)]
@@ -291,15 +304,19 @@ class Weighed:
                 default=0,
             )
             sums = sum(on_simplex(st.family) for st in self._model.latents)
-            if rank < len(continuous) - sums - self._unseen(state, continuous):
+            if rank < len(continuous) - sums - self._unseen(state, continuous, group):
                 return False
         return True
 
-    def _unseen(self, state: _Frozen, latents: Sequence[Symbol]) -> int:
+    def _unseen(self, state: _Frozen, latents: Sequence[Symbol], group: Data) -> int:
         rows = []
         for claim in self._claims:
-            if isinstance(claim, Invisible | Ignored) and (not claim.state or _frozen(claim.state) == state):
-                moves = [claim.direction] if isinstance(claim, Invisible) else [{s: 1} for s in claim.latents]
+            if isinstance(claim, InvisibleOnData) and claim.data != group:
+                continue
+            if isinstance(claim, Invisible | InvisibleOnData | Ignored) and (
+                not claim.state or _frozen(claim.state) == state
+            ):
+                moves = [{s: 1} for s in claim.latents] if isinstance(claim, Ignored) else [claim.direction]
                 rows += [[move.get(s, 0) for s in latents] for move in moves if set(move) <= set(latents)]
         return sympy.Matrix(rows).rank() if rows else 0
 

@@ -9,7 +9,14 @@ non-zeros by balls. What the claims amount to, `proof` derives from them alone.
 from __future__ import annotations
 
 from identkit.symbolic.certificates.claim import Claim, Point
-from identkit.symbolic.certificates.on_data import Data, ExcludedByData, FlatOnData, GapOnData, SpanOnData
+from identkit.symbolic.certificates.on_data import (
+    Data,
+    ExcludedByData,
+    FlatOnData,
+    GapOnData,
+    InvisibleOnData,
+    SpanOnData,
+)
 from identkit.symbolic.certificates.on_the_law import (
     AllDiffer,
     DiscreteFibre,
@@ -34,6 +41,7 @@ __all__ = [
     "GapOnData",
     "Ignored",
     "Invisible",
+    "InvisibleOnData",
     "Merged",
     "Monotone",
     "OneValue",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import flint
 import sympy
 from flint import arb
-from sympy import Expr, Symbol
+from sympy import Expr, S, Symbol
 
 from identkit.model import balls
 from identkit.model.model import Model
@@ -16,9 +16,17 @@ from identkit.model.statement import Statement, marginal
 from identkit.model.tape import Tape
 from identkit.symbolic.certificates.claim import Claim, Point, spelled
 from identkit.symbolic.certificates.laws import values_of
-from identkit.symbolic.certificates.points import differ_in, generic, on_simplexes, within
+from identkit.symbolic.certificates.on_the_law import Translated
+from identkit.symbolic.certificates.points import (
+    differ_in,
+    generic,
+    on_simplexes,
+    somewhere_not_zero,
+    within,
+)
 from identkit.symbolic.certificates.zeros import certified_rank, zero
 from identkit.symbolic.support import State, all_domains, is_discrete, on_simplex, probability
+from identkit.symbolic.wording import translation_in_words
 from identkit.verdict import Level
 
 Data = tuple[tuple[tuple[Symbol, Expr], ...], ...]
@@ -143,6 +151,37 @@ class FlatOnData(Claim):
 
 
 @dataclass(frozen=True)
+class InvisibleOnData(Translated):
+    """Translating the latents along a vector, by any amount, does not change these data's likelihood (theory/T2).
+
+    Counts (n, 0, …, 0) of n draws with the shares p have the likelihood p₁ⁿ, whatever p₂ takes from p₃.
+    """
+
+    data: Data
+    direction: Mapping[Symbol, Expr]
+    state: State
+
+    @property
+    def sentence(self) -> str:
+        return f"the likelihood of these data is the same at ({translation_in_words(self.direction)}) for every t"
+
+    def holds(self, model: Model) -> bool:
+        latents = set(model.latent_symbols)
+        if not self.direction or not latents.issuperset(self.direction):
+            return False
+        if any(is_discrete(model.support(latent)) for latent in self.direction):
+            return False
+        for entry in self.direction.values():
+            if entry.free_symbols & latents or not somewhere_not_zero(entry, model):
+                return False
+        groups = [st.symbols for st in model.latents if on_simplex(st.family)]
+        if not all(zero(sympy.Add(*[self.direction.get(s, S.Zero) for s in group])) for group in groups):
+            return False
+        density = _density(model, self.data, self.state)
+        return zero(density.xreplace(self.moved) - density)
+
+
+@dataclass(frozen=True)
 class SpanOnData(Claim):
     """The gradients of ℓ at these points span all directions but those that the law ignores."""
 
@@ -168,6 +207,19 @@ class SpanOnData(Claim):
             for point in self.points
         ]
         return certified_rank(along_simplexes(model, self.latents, slopes)) >= self.rank
+
+
+def _density(model: Model, data: Data, state: State) -> Expr:
+    """ℓ of these data as a function of the latents, in a state of those that have states."""
+    held = [
+        Statement(st.symbols, st.family.map(lambda e: e.subs(list(state.items()))))
+        for st in model.observations
+    ]
+    terms = []
+    for row in map(dict, data):
+        kept = [marginal(st, [s in row for s in st.symbols]) for st in held]
+        terms += [st.log_density().subs(list(row.items())) for st in kept if st is not None]
+    return sympy.Add(*terms)
 
 
 def along_simplexes(
