@@ -95,6 +95,11 @@ DECIDED = {
     "even": (one("exp(w*z) + exp(-w*z)"), {"z": L}),
     "cosine": (one("cos(z)"), {"z": L}),
     "folded beta": ("z ~ Beta(1, 1); observe x ~ Normal((z - 1)^2, 1)", {"z": G}),
+    # no hang: exp(-(z^3 - 1/3)^2) must not be multiplied out, and lies between 0 and 1
+    "a bell beside": (
+        "z ~ Uniform(1/2, 5/2); observe x ~ Bernoulli(exp(-(z^3 - 1/3)^2)/2); observe y ~ Normal(z, 1)",
+        {"z": G},
+    ),
     "odds": ("z ~ Beta(1, 1); observe x ~ Normal(z/(1 - z), 1)", {"z": G}),
     "variance only": ("z ~ Normal(0, 1); observe x ~ Normal(0, exp(z))", {"z": G}),
     "variance, folded": ("z ~ Normal(0, 1); observe x ~ Normal(0, exp(z^2))", {"z": L}),
@@ -422,6 +427,11 @@ def test_a_zero_in_disguise_is_not_divided_by():
 def test_models_that_cannot_be_are_refused(text, words):
     with pytest.raises(ValueError, match=words):
         check_latents(ik.parse(text))
+
+
+def test_what_a_bell_shows_is_a_probability_and_not_assumed_to_be_one():
+    verdict = check("z ~ Normal(0, 1); observe x ~ Bernoulli(1 - exp(-(z - 1)^2))")
+    assert verdict.latents == {"z": L} and verdict.assumptions == ()
 
 
 def test_conditions_on_impossible_states_refuse_nothing():

@@ -14,7 +14,7 @@ from identkit.model.model import Model
 from identkit.model.statement import Condition
 from identkit.model.tape import Tape
 from identkit.symbolic.field import points
-from identkit.symbolic.regularity import on_open_box, positive
+from identkit.symbolic.regularity import nonnegative, on_open_box, positive
 from identkit.symbolic.support import all_domains, is_finite, supported_states, takes_every_value
 
 MOST_MINORS = 4
@@ -66,9 +66,7 @@ def _holds(expression: Expr, domain: Set, domains: Mapping[Symbol, Set]) -> bool
     moved = on_open_box(expression, domains)
     gaps = [moved - domain.inf] * domain.inf.is_finite + [domain.sup - moved] * domain.sup.is_finite
     closed = not domain.is_open
-    return bool(gaps) and all(
-        positive(gap) or (closed and sympy.factor(gap).is_nonnegative is True) for gap in gaps
-    )
+    return bool(gaps) and all(positive(gap) or (closed and nonnegative(gap)) for gap in gaps)
 
 
 def _broken(condition: Condition, domains: Mapping[Symbol, Set], model: Model) -> dict[Symbol, Any] | None:

@@ -10,7 +10,7 @@ from sympy import Dummy, Expr, Interval, Rational, Set, Symbol
 
 from identkit.model.functions import sigmoid
 from identkit.symbolic.field import vanishes
-from identkit.symbolic.regularity import analytic, from_half_line, positive, regular
+from identkit.symbolic.regularity import analytic, from_half_line, nonnegative, positive, regular
 
 
 @dataclass(frozen=True)
@@ -107,10 +107,10 @@ def slope_sign(expression: Expr, unknown: Symbol, support: Set) -> int:
     if vanishes(slope):
         return 0
     moved, variable = on_half_line(slope, unknown, support)
-    candidate = sympy.factor(sympy.together(moved))
+    candidate = sympy.factor(sympy.together(moved)) if moved.is_rational_function() else moved
     for sign in (1, -1):
         signed = sign * candidate
-        if signed.is_nonnegative or _polynomial_sign(signed, variable) or positive(signed):
+        if nonnegative(signed) or _polynomial_sign(signed, variable) or positive(signed):
             return sign
     return 0
 

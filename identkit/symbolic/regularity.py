@@ -92,16 +92,40 @@ def positive(expression: Expr) -> bool:
         return True
     if not expression.free_symbols or isinstance(expression, select):
         return isinstance(expression, select) and all(positive(choice) for choice in expression.args[1:])
-    opened: dict[Expr, Symbol] = {}
+    return _with_ranges(expression).is_positive is True
 
-    def exponential(argument: Expr) -> Symbol:
-        return opened.setdefault(argument, sympy.Dummy("e", positive=True))
+
+def nonnegative(expression: Expr) -> bool:
+    """Whether the expression is seen to be at least 0 at every real value of its symbols.
+
+    >>> z = Symbol("z", real=True)
+    >>> nonnegative(1 - sympy.exp(-((z - 1) ** 2))), nonnegative(1 - sympy.exp(z))
+    (True, False)
+    """
+    return _with_ranges(expression).is_nonnegative is True
+
+
+def _with_ranges(expression: Expr) -> Expr:
+    """In factors, with exponentials as symbols that know their range: SymPy would multiply out ``exp(-(z^3 - 1/3)^2)``."""
+    opened: dict[Expr, Expr] = {}
+
+    def exponential(argument: Expr) -> Expr:
+        coefficient, unit = argument.as_coeff_Mul(rational=True)
+        power, order = coefficient.as_numer_denom()
+        kernel = unit / order
+        if kernel not in opened:
+            opened[kernel] = sympy.Dummy("e", positive=True)
+            # Of sums SymPy would ask at length.
+            if not unit.is_Add and (unit.is_nonnegative or unit.is_nonpositive):
+                above = 1 + sympy.Dummy("d", nonnegative=True)
+                opened[kernel] = above if unit.is_nonnegative else 1 / above
+        return opened[kernel] ** power
 
     rational = expression.replace(sigmoid, lambda u: exponential(u) / (1 + exponential(u)))
     rational = rational.replace(
         sympy.tanh, lambda u: (exponential(u) - 1 / exponential(u)) / (exponential(u) + 1 / exponential(u))
     )
-    return sympy.factor(sympy.together(rational.replace(sympy.exp, exponential))).is_positive is True
+    return sympy.factor(sympy.together(rational.replace(sympy.exp, exponential)))
 
 
 def on_open_box(expression: Expr, domains: Mapping[Symbol, Set]) -> Expr:
