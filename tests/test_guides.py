@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import quad
-from scipy.stats import norm
+from scipy.stats import norm, t as student
 
 import identkit as ik
 from identkit.model.compiled import compiled
@@ -135,6 +135,12 @@ def test_rounded_measurements_overlap_in_a_strip():
     text = "z ~ Normal(0, 1); observe x ~ Uniform(z^2 - 0.001, z^2 + 0.001)"
     found = ik.collapse(text, [[4.0], [4.0015]], pooled=True)
     mass = 2 * (norm.cdf(math.sqrt(4.001)) - norm.cdf(math.sqrt(4.0005)))
+    assert abs(found.kl.item() + math.log(mass)) <= found.kl_error.item() < 1e-8
+    heavy = "z ~ StudentT(3, 1, 2); observe x ~ Uniform(z^2 - 1/40, z^2 + 1/40)"
+    ends = math.sqrt(0.93 - 0.025), math.sqrt(0.93 + 0.025)
+    law = student(3, 1, 2)
+    mass = law.cdf(ends[1]) - law.cdf(ends[0]) + law.cdf(-ends[0]) - law.cdf(-ends[1])
+    found = ik.collapse(heavy, [[0.93]])
     assert abs(found.kl.item() + math.log(mass)) <= found.kl_error.item() < 1e-8
     with pytest.raises(ValueError, match="probability zero wherever it was looked"):
         ik.collapse(text, [[-1.0]])

@@ -33,6 +33,7 @@ from identkit.posterior.sticks import by_latent, has_shares
 
 _LEAST_ERROR = 1e-30
 _QUADRATURE_SLACK = 1e-9
+_MEAN_ROUNDING = 1e-14  # relative
 # Orders of a rule under the prior by the number of continuous latents, and how far from the evidence it may be where it
 # has seen all of ℓ.
 _RULES, _SEEN = (1, 64, 24, 12), 1e-4
@@ -381,7 +382,9 @@ def _beyond_the_rule(flatness: Flatness, posterior: Quadrature, narrow: Tensor, 
     """
     slope, shift, steep = flatness.gradient_second_moment, flatness.mean_shift, posterior.grad_second_moment
     if shift is not None:
-        apart = (posterior.mean - mean).square().sum(dim=1) * (1 - _QUADRATURE_SLACK)
+        rounding = _MEAN_ROUNDING * (posterior.mean.abs() + mean.abs())
+        apart = ((posterior.mean - mean).abs() - rounding).clamp(min=0).square().sum(dim=1)
+        apart = apart * (1 - _QUADRATURE_SLACK)
         shift = torch.where(narrow, apart, shift)
     if slope is not None and steep is not None:
         steep = steep.sum(dim=1) * (1 + _QUADRATURE_SLACK)

@@ -28,6 +28,8 @@ from identkit.posterior.locate import (
 from identkit.posterior.nested import Folded, Level
 
 _LINES_AT_ONCE = 512
+# Distances from the top of the prior, in its widths, at which a guide is looked at.
+_RINGS = 0.05 * 1.15 ** torch.arange(90, dtype=torch.float64)
 _REFITS = 8
 
 
@@ -121,7 +123,14 @@ class Line:
 
         t = self.grid.expand(count, -1)
         logs = look(torch.arange(count).repeat_interleave(t.shape[1]), t.flatten())
-        samples, others = sharpen(widen(Samples(t, logs.reshape(2, *t.shape)), JOINT, look), JOINT, look)
+        samples = Samples(t, logs.reshape(2, *t.shape))
+        # Islands on either side of 0, as of z², need points between them; rings reach into heavy tails, too.
+        centre, _, width = samples.top(PRIOR)
+        width = torch.where(width.isfinite() & (width > 0), width, 1.0)
+        t = (centre[:, None] + width[:, None] * torch.cat([-_RINGS, _RINGS])).flatten()
+        problem = torch.arange(count).repeat_interleave(2 * len(_RINGS))
+        samples = samples.with_points(problem, t, look(problem, t))
+        samples, others = sharpen(widen(samples, JOINT, look), JOINT, look)
         peaks = tops(samples, JOINT).and_(others)
         return peaks.of(peaks.width.isfinite() & (peaks.width > 0) & peaks.t.isfinite())
 
