@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -51,6 +51,18 @@ def exact(value: Any, argument: str = "value") -> Expr:
     if hasattr(value, "numerator") and hasattr(value, "denominator"):
         return Rational(value.numerator, value.denominator)
     raise TypeError(f"{argument} should be a number or a SymPy expression, got {value!r}")
+
+
+def exact_law(probabilities: Iterable[float]) -> list[Expr]:
+    """Give probabilities as rationals that sum to one exactly: what their decimals miss is added to the largest.
+
+    >>> exact_law([0.25, 0.75])
+    [1/4, 3/4]
+    """
+    law = [exact(p) for p in probabilities]
+    most = max(range(len(law)), key=law.__getitem__)
+    law[most] += 1 - sum(law)
+    return law
 
 
 @dataclass(frozen=True)

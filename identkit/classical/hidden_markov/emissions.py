@@ -19,7 +19,6 @@ from identkit.classical.arrays import positive, real, shaped
 from identkit.classical.hidden_markov.gaussian import GaussianEmission
 from identkit.classical.hidden_markov.tables import (
     by_steps,
-    exact_probabilities,
     refuse_probabilities,
     relative,
     select_exactly,
@@ -27,6 +26,7 @@ from identkit.classical.hidden_markov.tables import (
 from identkit.classical.shown import shown
 from identkit.model import families
 from identkit.model.compiled.saddle_point import log_poisson
+from identkit.model.family import exact_law
 from identkit.model.model import Model
 
 Array = np.ndarray
@@ -150,7 +150,7 @@ class CategoricalEmission:
         Raises:
             ValueError: more than two symbols counted from 0.
         """
-        rows = [exact_probabilities(row) for row in self.table]
+        rows = [exact_law(row) for row in self.table.tolist()]
         columns = [select_exactly(z, [row[m] for row in rows]) for m in range(self.table.shape[1])]
         if self.first == 0 and len(columns) > 2:
             raise ValueError(

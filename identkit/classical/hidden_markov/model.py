@@ -35,10 +35,11 @@ from identkit.classical.hidden_markov.information import (
 from identkit.classical.hidden_markov.lanes import Steps, Swept, by_sequence
 from identkit.classical.hidden_markov.path import PathPrior, StatePath, log_likelihood, path_of
 from identkit.classical.hidden_markov.sweep import sweep
-from identkit.classical.hidden_markov.tables import exact_probabilities, refuse_probabilities, select_exactly
+from identkit.classical.hidden_markov.tables import refuse_probabilities, select_exactly
 from identkit.classical.shown import shown
 from identkit.model import families
 from identkit.model.compiled.data import number_of_draws
+from identkit.model.family import exact_law
 from identkit.model.model import Model
 from identkit.model.protocol import Estimate, Flatness
 
@@ -364,12 +365,12 @@ class HiddenMarkov:
         """
         length = self._declared("symbolic")
         model = Model("hidden Markov model")
-        rows = [exact_probabilities(row) for row in self.transition]
+        rows = [exact_law(row) for row in self.transition.tolist()]
         z: Any = None
         path = []
         for t in range(1, length + 1):
             if t == 1:
-                law = exact_probabilities(self.initial)
+                law = exact_law(self.initial.tolist())
             else:
                 law = [select_exactly(z, column) for column in zip(*rows, strict=True)]
             z = model.latent(f"z[{t}]", families.Categorical(*law))

@@ -46,11 +46,11 @@ def sweep(
             _banded(initial, transition, steps, result)
             return result
         for first in range(0, n, at_once):
-            _go(Rows(initial, transition, steps, slice(first, first + at_once), result))
+            _in_lanes(Rows(initial, transition, steps, slice(first, first + at_once), result))
     return result
 
 
-def _go(task: Rows) -> None:
+def _in_lanes(task: Rows) -> None:
     length = task.steps.observed.shape[1]
     piece = max(1, _ELEMENTS // (task.k * task.count))
     cuts = [(start, min(start + piece, length)) for start in range(0, length, piece)]

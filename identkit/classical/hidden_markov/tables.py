@@ -37,13 +37,6 @@ def normalised(logs: np.ndarray) -> np.ndarray:
     return mass / mass.sum(-1, keepdims=True)
 
 
-def exact_probabilities(row: Tensor) -> list[Any]:
-    """Probabilities as exact rationals; what decimals miss of one is made good in the largest."""
-    numbers = [families.exact(p) for p in row.tolist()]
-    numbers[int(row.argmax())] += 1 - sum(numbers)
-    return numbers
-
-
 def select_exactly(z: Any, numbers: Any) -> Any:
     """One of K numbers by the state z, as exact rationals; a number where all agree."""
     chosen = [families.exact(number) for number in numbers]

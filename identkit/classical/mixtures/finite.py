@@ -23,6 +23,7 @@ from identkit.classical.mixtures.information import draw_states, simulated
 from identkit.classical.placed import Placed
 from identkit.model import families
 from identkit.model.compiled.data import number_of_draws
+from identkit.model.family import exact_law
 from identkit.model.model import Model
 from identkit.model.protocol import Estimate, Flatness
 from identkit.posterior.stable import kl_of_log_ratio
@@ -211,7 +212,7 @@ class FiniteMixture(Placed, ABC):
         Probabilities whose decimals miss one in their last digits (thirds) are made to sum to it in the largest.
         """
         model = Model(self._title)
-        self._observe(model, model.latent("k", families.Categorical(*exact_law(self.weights))))
+        self._observe(model, model.latent("k", families.Categorical(*exact_law(self.weights.tolist()))))
         return model
 
     def _at(self: M, x: Tensor) -> M:
@@ -344,17 +345,6 @@ def probabilities(weights: Any, count: int) -> Float[Tensor, " components"]:
     if abs(total - 1) > _WEIGHT_TOLERANCE:
         raise ValueError(f"weights should sum to one, got {weights.tolist()} with the sum {total}")
     return weights
-
-
-def exact_law(probabilities: Float[Tensor, " k"]) -> list[Any]:
-    """Give probabilities as rationals that sum to one exactly: what their decimals miss is added to the largest.
-
-    >>> exact_law(torch.tensor([0.25, 0.75], dtype=torch.float64))
-    [1/4, 3/4]
-    """
-    law = [families.exact(p) for p in probabilities.tolist()]
-    law[int(probabilities.argmax())] += 1 - sum(law)
-    return law
 
 
 def _categorical(log_mass: Tensor) -> Categorical:

@@ -16,11 +16,12 @@ from torch.nn.functional import embedding_bag
 
 from identkit.classical.arrays import rows, shaped, whole
 from identkit.classical.em import Convergence
-from identkit.classical.mixtures.finite import FiniteMixture, exact_law, probabilities
+from identkit.classical.mixtures.finite import FiniteMixture, probabilities
 from identkit.classical.mixtures.fit import climb, seeded_masses, shares
 from identkit.classical.mixtures.information import enumerated
 from identkit.model import families
 from identkit.model.compiled.data import unmasked
+from identkit.model.family import exact_law
 from identkit.model.model import Model
 from identkit.model.protocol import Estimate
 
@@ -319,7 +320,7 @@ class LatentClass(FiniteMixture):
                 "items of two answers can be written from 0, as Bernoulli; build it with first=1 and add 1 to the data"
             )
         for j, table in enumerate(self.items, 1):
-            laws = [exact_law(law) for law in table]
+            laws = [exact_law(law) for law in table.tolist()]
             by_answer = [families.select(k, *chances) for chances in zip(*laws, strict=True)]
             family = families.Categorical(*by_answer) if self.first else families.Bernoulli(by_answer[1])
             model.observe(f"x[{j}]", family)
