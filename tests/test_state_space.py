@@ -261,6 +261,21 @@ def test_right_in_50_digits_at_every_scale(change: dict[str, Any], size: float, 
     assert low.item() - error <= joint <= high.item() + error
 
 
+@pytest.mark.parametrize("seen", [[[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]], ids=["one", "two"])
+@pytest.mark.parametrize("apart", [1e-3, 1e-7, 1e-9, 1e-13])
+def test_noise_that_is_nearly_one_noise_costs_digits_and_says_so(apart: float, seen: list[Any]) -> None:
+    noise = [[1.0, 1 - apart], [1 - apart, 1.0]]
+    model = StateSpace([[1.0, 1], [0, 1]], seen, 0.1 * np.eye(2), noise, [0, 0], np.eye(2), length=4)
+    x = np.array([[0.3, -0.2], [-1.2, 0.4], [NAN, 0.8], [0.5, 0.6]])
+    with mp.workdps(90):
+        exact = Dense.of(model, x, mp.mpf).digits()
+        row = x.reshape(1, -1)
+        assert abs(model.kl_to_prior(row).item() - exact["joint"]) <= model.kl_error(row).item()
+        whole = Dense.of(model, np.nan_to_num(x), mp.mpf).digits()
+        information = model.mutual_information()
+        assert abs(information.value - whole["information"]) <= information.error
+
+
 def test_a_long_chain_is_the_short_recursion_at_every_length() -> None:
     # Steady state, sweeps and the plain loop agree, on both sides of every switch between them.
     model = model_of(3, 2, 0, seed=3)

@@ -138,8 +138,11 @@ class Roundings:
             mixed=tuple(xp.maximum(a, b) for a, b in zip(self.mixed, other.mixed, strict=True)),
         )
 
-    def bound(self, length: int, k: int, p: int) -> Array:
-        """Bound the absolute error of all three KLs, (n,); the argument stands in `StateSpace.kl_error`."""
+    def bound(self, length: int, k: int, p: int, noise: float) -> Array:
+        """Bound the absolute error of all three KLs, (n,); the argument stands in `StateSpace.kl_error`.
+
+        The last is the least eigenvalue of the noise's correlations.
+        """
         xp, kl, volume = np_of(self.kl), self.kl, self.volume
         by_matrices = 3 * self.growth * rounding(length, k, p) * kl + rounding(0, k, p) * (
             abs(self.drowned) + 2 * self.worst * kl
@@ -147,20 +150,27 @@ class Roundings:
         ratio = self.mixed[0] ** 0.5
         ratio = xp.where(ratio > 1.5, ratio, 0.0) + sum(self.mixed[1:])
         by_matrices = by_matrices + rounding(0, k, p) * ratio * (1 + kl)
+        by_matrices = by_matrices + 3 * _of_the_noise(p, noise) * kl
         steep = xp.where(volume < 0.2, xp.expm1(volume.clip(0.0, 1.0)) ** 0.5, 0.5)
         moved = 8 * (k + p + 2) * _EPS * self.sizes**0.5 * steep
         return by_matrices + self.pushed**0.5 * moved + moved**2 + _TINY
 
 
-def information_error(smoothed: Smoothed, length: int) -> Array:
+def _of_the_noise(p: int, noise: float) -> float:
+    """The relative change of the data's information that factoring the noise's covariance is worth."""
+    return p * (p + 1) * _EPS * (1 / noise - 1)
+
+
+def information_error(smoothed: Smoothed, length: int, p: int, noise: float) -> Array:
     """Bound the absolute error of `log_volume`, (g,), as `kl_error` does: ``log det(I + E)`` moves by tr (I + E)⁻¹∆E.
 
-    Of a piece of so many steps.
+    Of a piece of so many steps; p and noise as in `Roundings.bound`.
     """
     k = smoothed.mean.shape[-1]
     reach, inverse, _ = _roundings(smoothed)
     drowned = smoothed.total((reach * diagonal(inverse)).sum(-1))
-    return rounding(length, k, k) * log_volume(smoothed) + rounding(0, k, k) * drowned + _TINY
+    relative = rounding(length, k, k) + _of_the_noise(p, noise)
+    return relative * log_volume(smoothed) + rounding(0, k, k) * drowned + _TINY
 
 
 def _roundings(smoothed: Smoothed) -> tuple[Array, Array, Array]:

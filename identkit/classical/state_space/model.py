@@ -18,7 +18,7 @@ from identkit.classical.em import Convergence
 from identkit.classical.linear_gaussian import FactorAnalysis
 from identkit.classical.state_space import information, kalman
 from identkit.classical.state_space.chain import Chain, timed, varying
-from identkit.classical.state_space.data import Seen, covariance, matrix
+from identkit.classical.state_space.data import Seen, conditioning, covariance, matrix
 from identkit.classical.state_space.declared import declare
 from identkit.classical.state_space.flatness import path_flatness
 from identkit.classical.state_space.information import Roundings
@@ -360,15 +360,18 @@ class StateSpace(Chain):
         ``ε g·diag[(I + E)⁻¹E(I + E)⁻¹]g`` and the rest of the KL by the fraction ``ε g·diag[(I + E)⁻¹]g`` over the
         least eigenvalue of I + E scaled to a unit diagonal. (iii) Residuals r are right to η = ε(|x| + |Hm| + |d|)/sd,
         which moves E[w | x] = Σ^½Bᵀ(I + Y)⁻¹r by at most η·min(½, √‖Y‖). (iv) A state that is known far better than
-        the noises it is made of has its variance in units of their terms. First order in ε; the reading of decimals
-        is covered too.
+        the noises it is made of has its variance in units of their terms. (v) The factor of R is that of a matrix
+        within (p + 1)ε of its diagonal (Higham 2002, Theorem 10.3): a relative change of R, and so of Y, by
+        p(p + 1)ε over the least eigenvalue of its correlations. First order in ε; the reading of decimals is covered
+        too.
         """
         here, values, observed = self._taken(x)
         n, length, p = values.shape
         answer = torch.empty(n, dtype=torch.float64, device=values.device)
+        noise = conditioning(self.noise_covariance)
         for rows, pieces in here._pieces(values, observed, tables=False):
             found = reduce(Roundings.plus, (Roundings.of(seen, smoothed) for _, seen, smoothed in pieces))
-            answer[rows] = here._tensor(found.bound(length, len(self.initial_mean), p))
+            answer[rows] = here._tensor(found.bound(length, len(self.initial_mean), p, noise))
         return answer
 
     def mutual_information(self) -> Estimate:
@@ -382,10 +385,10 @@ class StateSpace(Chain):
         length = self._declared
         values = torch.zeros(1, 1, self._p, dtype=torch.float64, device=self.initial_mean.device)
         values = values.expand(1, length, self._p)
-        value = error = 0.0
+        value, error, noise = 0.0, 0.0, conditioning(self.noise_covariance)
         for _, _, smoothed in next(self._pieces(values, values == 0, tables=False))[1]:
             value += float(information.log_volume(smoothed)[0]) / 2
-            error += float(information.information_error(smoothed, length)[0]) / 2
+            error += float(information.information_error(smoothed, length, self._p, noise)[0]) / 2
         return Estimate(value=value, error=error, method="closed form")
 
     def flatness(self, x: Any) -> Flatness:
