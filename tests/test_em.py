@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import identkit as ik
-from identkit.classical.arrays import whole
 from identkit.classical.em import ConvergenceWarning, maximise
+from identkit.model.compiled.data import whole
 
 
 def creeping(place: float) -> tuple[float, float]:

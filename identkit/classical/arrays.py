@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from typing import Any
 
 import numpy as np
@@ -191,26 +190,6 @@ def unfilled(like: Float[Tensor, ...], *shape: int) -> Tensor:
     if like.device.type != "cpu":
         return like.new_empty(shape)
     return torch.from_numpy(np.empty(shape, like.new_empty(0).numpy().dtype))
-
-
-def whole(value: Any, name: str, least: int, most: int | None = None, why: str = "") -> int:
-    """Convert one whole number between two bounds.
-
-    Raises:
-        ValueError: it is no whole number, or outside.
-
-    >>> whole(np.int64(2), "components", 2)
-    2
-    """
-    try:
-        number = least - 1 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = least - 1
-    if not least <= number <= (math.inf if most is None else most):
-        bounds = f"at least {least}" if most is None else f"in {least}..{most}"
-        kind = "" if isinstance(value, int) and not isinstance(value, bool) else "a whole number, "
-        raise ValueError(f"{name} should be {kind}{bounds}{why}, got {value!r:.80}")
-    return number
 
 
 _NARROW = 64  # columns of factor analysis, up to which numpy's products pay

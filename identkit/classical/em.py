@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from torch import Tensor
 
-from identkit.classical.arrays import whole
+from identkit.model.compiled.data import whole
 
 State = TypeVar("State")
 Numbers = TypeVar("Numbers", float, np.ndarray, Tensor)

@@ -17,8 +17,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
-from identkit.lidvae.datasets.support import LIKELIHOODS, whole
+from identkit.lidvae.datasets.support import LIKELIHOODS
 from identkit.lidvae.members import per_member
+from identkit.model.compiled.data import whole
 
 _QUIET = 0.25  # of the columns' spread, where a learned σ starts: from 1 pinwheel's latents collapse before it falls
 _SMOOTHED = 0.5  # pseudo-counts at the start, so that a pixel that is always black has a finite logit

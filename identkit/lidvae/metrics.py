@@ -16,11 +16,11 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from identkit.lidvae.datasets.support import whole
 from identkit.lidvae.members import member
 from identkit.lidvae.models.autoencoder import Autoencoder
 from identkit.lidvae.objectives import ELBO, Objective
 from identkit.lidvae.states import States, measure_states
+from identkit.model.compiled.data import whole
 from identkit.numeric.checker import check_numeric
 
 ACTIVE = 0.01

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from identkit.lidvae.datasets.support import whole
 from identkit.lidvae.models.autoencoder import Autoencoder, Terms
+from identkit.model.compiled.data import whole
 
 PerMember = float | Sequence[float]
 """One number for all members, or one for each setting; with several seeds the settings repeat."""

@@ -13,13 +13,14 @@ import torch
 
 from identkit.lidvae import checkpoints
 from identkit.lidvae.datasets import Dataset, from_rows, refuse_outside
-from identkit.lidvae.datasets.support import refuse_few, whole
+from identkit.lidvae.datasets.support import refuse_few
 from identkit.lidvae.loop import Plan, Progress, Training
 from identkit.lidvae.members import stack
 from identkit.lidvae.models.autoencoder import Autoencoder
 from identkit.lidvae.objectives import ELBO, Objective
 from identkit.lidvae.optimiser import SCHEDULES
 from identkit.lidvae.run import Run
+from identkit.model.compiled.data import whole
 
 _EVALUATIONS = 50  # along a run, where it has more epochs than that
 

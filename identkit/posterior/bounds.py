@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from identkit.model.compiled.arithmetic import polynomial
 from identkit.model.protocol import Flatness
-from identkit.posterior.stable import polynomial
 
 # B_2, B_4, …, B_22: both ω/(e^ω − 1) and its logarithm are power series in them.
 _BERNOULLI = (

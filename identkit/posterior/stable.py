@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from identkit.model.compiled.arithmetic import polynomial
+
 # u·eᵘ − expm1(u) = Σ_{k≥2} (k − 1)/k! · uᵏ, and log1p(a) − a/(1 + a) = Σ_{k≥2} yᵏ/k with y = a/(1 + a)
 _KL_SERIES = tuple((k - 1) / math.factorial(k) for k in range(2, 19))
 _KL_SWITCH = 0.5
@@ -85,15 +87,3 @@ def gaussian_gain(a: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     near = y.clamp(max=_GAIN_SWITCH)
     series = near.square() * polynomial(_GAIN_SERIES, near)
     return torch.where(y <= _GAIN_SWITCH, series, torch.log1p(a) - y)
-
-
-def polynomial(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
-    """``c_0 + c_1 x + c_2 x² + …`` by Horner's rule.
-
-    >>> polynomial((1.0, 2.0), torch.tensor(3.0))
-    tensor(7.)
-    """
-    total = torch.zeros_like(x)
-    for coefficient in reversed(coefficients):
-        total = total * x + coefficient
-    return total

@@ -163,9 +163,7 @@ def mean_row(
         kl=_mean([row.kl for row in data_rows]) or 0.0,
         kl_error=_mean([row.kl_error for row in data_rows]) or 0.0,
         kl_conditional=_mean([row.kl_conditional for row in data_rows]),
-        band=tuple(_mean([row.band[end] for row in data_rows if row.band]) for end in (0, 1))
-        if joint
-        else None,  # type: ignore[arg-type]
+        band=_mean_band([row.band for row in data_rows if row.band]) if joint else None,
         bound=" | ".join(dict.fromkeys(row.bound for row in data_rows if row.bound)) if joint else None,
         posterior_mean=_mean([row.posterior_mean for row in data_rows]),
         posterior_sd=_mean([row.posterior_sd for row in data_rows]),
@@ -176,6 +174,13 @@ def mean_row(
 def _mean(values: Sequence[float | None]) -> float | None:
     present = [value for value in values if value is not None]
     return math.fsum(present) / len(present) if len(present) == len(values) and present else None
+
+
+def _mean_band(bands: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
+    if not bands:
+        return None
+    low, high = (math.fsum(ends) / len(bands) for ends in zip(*bands, strict=True))
+    return low, high
 
 
 def _finite(value: float | None) -> float | None:

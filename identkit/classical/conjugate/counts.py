@@ -13,7 +13,7 @@ from torch.distributions import Beta, Dirichlet, Independent
 
 from identkit.classical.arrays import positive, shaped
 from identkit.classical.conjugate.gamma_divergence import dirichlet_kl
-from identkit.classical.conjugate.pair import EPS, refuse_counts, whole, with_convergence
+from identkit.classical.conjugate.pair import EPS, number_of_trials, refuse_counts, with_convergence
 from identkit.classical.conjugate.proportions import Proportions, beta_moments, fitted_shapes
 from identkit.classical.em import Convergence
 from identkit.model import families
@@ -55,7 +55,7 @@ class BetaBinomial(Proportions):
     """How the fit went; None for a model built by hand."""
 
     def __init__(self, trials: Any, a: Any = 1.0, b: Any = 1.0, *, pooled: bool = False) -> None:
-        object.__setattr__(self, "trials", whole(trials, "trials"))
+        object.__setattr__(self, "trials", number_of_trials(trials))
         object.__setattr__(self, "a", positive(a, "a"))
         object.__setattr__(self, "b", positive(b, "b"))
         object.__setattr__(self, "pooled", bool(pooled))
@@ -219,7 +219,7 @@ class DirichletMultinomial(Proportions):
             raise ValueError(f"concentrations should be at least two, got {len(concentrations)}")
         if not bool((concentrations > 0).all()):
             raise ValueError(f"concentrations should be positive, got {concentrations.min().item()}")
-        object.__setattr__(self, "trials", whole(trials, "trials"))
+        object.__setattr__(self, "trials", number_of_trials(trials))
         object.__setattr__(self, "concentrations", concentrations)
         object.__setattr__(self, "pooled", bool(pooled))
         object.__setattr__(self, "convergence", None)

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from identkit.model.compiled.arithmetic import polynomial
 from identkit.model.compiled.saddle_point import (
     SHIFT,
     STIRLING,
@@ -25,6 +26,10 @@ from identkit.model.compiled.saddle_point import (
     stirling_remainder,
 )
 from identkit.posterior.stable import gaussian_gain
+
+# Of −φ′ and φ″, by powers of 1/a²
+_SLOPES = tuple((2 * k - 1) * c for k, c in enumerate(STIRLING, 1))
+_CURVES = tuple(2 * k * c for k, c in enumerate(_SLOPES, 1))
 
 
 def stirling_slope(a: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
@@ -37,11 +42,8 @@ def stirling_slope(a: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     -0.077215664902
     """
     large = torch.where(a < SHIFT, a + SHIFT, a)
-    inverse = 1 / large
-    total = torch.zeros_like(a)
-    for k, coefficient in reversed(list(enumerate(STIRLING, 1))):
-        total = total * inverse.square() - (2 * k - 1) * coefficient
-    tail = total * inverse.square()
+    square = (1 / large).square()
+    tail = -polynomial(_SLOPES, square) * square
     if not bool((a < SHIFT).any()):
         return tail
     low = a.clamp(max=SHIFT)
@@ -277,10 +279,7 @@ def trigamma_rest(a: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     """
     large = torch.where(a < SHIFT, a + SHIFT, a)
     inverse = 1 / large
-    total = torch.zeros_like(a)
-    for k, coefficient in reversed(list(enumerate(STIRLING, 1))):
-        total = total * inverse.square() + (2 * k - 1) * 2 * k * coefficient
-    tail = inverse.square() / 2 + total * inverse**3
+    tail = inverse.square() / 2 + polynomial(_CURVES, inverse.square()) * inverse**3
     if not bool((a < SHIFT).any()):
         return tail
     # 1/a² = 1/a − 1/(a + 1) + 1/(a² (a + 1))

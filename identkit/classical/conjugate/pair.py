@@ -13,6 +13,7 @@ from torch import Tensor
 from identkit.classical.arrays import latents, rows, shaped, unfilled
 from identkit.classical.em import Convergence
 from identkit.classical.shown import shown
+from identkit.model.compiled.data import whole
 from identkit.model.protocol import Flatness
 
 EPS = 32 * torch.finfo(torch.float64).eps
@@ -160,19 +161,17 @@ def refuse_counts(x: Tensor, most: float | None = None) -> None:
         raise ValueError(f"x should hold {where}, got {x[wrong][0].item():g}")
 
 
-def whole(value: Any, name: str) -> int:
-    """Convert one number that counts something.
+def number_of_trials(value: Any) -> int:
+    """Convert a number of trials, which may come as a float.
 
     Raises:
         ValueError: it is negative or a fraction.
 
-    >>> whole(3.0, "trials")
+    >>> number_of_trials(3.0)
     3
     """
-    number = shaped(value, name).item()
-    if number < 0 or number != round(number):
-        raise ValueError(f"{name} should be a whole number of at least 0, got {number:g}")
-    return int(number)
+    number = float(shaped(value, "trials").item())
+    return whole(int(number) if number.is_integer() else number, "trials", 0)
 
 
 def gammas(shape: Float[Tensor, "*n"], generator: torch.Generator | None) -> Float[Tensor, "*n"]:

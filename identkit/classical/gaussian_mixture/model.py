@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from identkit.classical.arrays import refuse_overflow, rows, shaped, whole
+from identkit.classical.arrays import refuse_overflow, rows, shaped
 from identkit.classical.em import Convergence, maximise
 from identkit.classical.gaussian_mixture.covariances import (
     Parameters,
@@ -27,6 +27,7 @@ from identkit.classical.mixtures.finite import FiniteMixture, probabilities
 from identkit.classical.mixtures.fit import seeded_masses
 from identkit.classical.mixtures.information import integrated
 from identkit.model import families
+from identkit.model.compiled.data import whole
 from identkit.model.model import Model
 from identkit.model.protocol import Estimate
 

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from identkit.classical.arrays import whole
 from identkit.classical.em import Convergence, extrapolated, maximise
 from identkit.classical.hidden_markov.band import expected
 from identkit.classical.hidden_markov.data import Sequences
@@ -18,7 +17,7 @@ from identkit.classical.hidden_markov.lanes import SAFE, Steps
 from identkit.classical.hidden_markov.learning import Learner, learner
 from identkit.classical.hidden_markov.sweep import LITTLE, sweep
 from identkit.classical.hidden_markov.tables import normalised
-from identkit.model.compiled.data import unmasked
+from identkit.model.compiled.data import unmasked, whole
 
 Array = np.ndarray
 State = tuple[Array, ...]

@@ -13,14 +13,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Independent, Normal
 
-from identkit.classical.arrays import latents, real, shaped, whole
+from identkit.classical.arrays import latents, real, shaped
 from identkit.classical.em import Convergence
 from identkit.classical.item_response.fit import Items, fitted
 from identkit.classical.item_response.likelihood import answers, gains, level, steepness
 from identkit.classical.item_response.posterior import ItemPosterior
 from identkit.classical.placed import Placed
 from identkit.model import families
-from identkit.model.compiled.data import number_of_draws
+from identkit.model.compiled.data import number_of_draws, whole
 from identkit.model.functions import sigmoid
 from identkit.model.model import Model
 from identkit.model.protocol import Continuous, Estimate, Flatness

@@ -13,11 +13,12 @@ from jaxtyping import Float
 from scipy.optimize import minimize
 from torch import Tensor
 
-from identkit.classical.arrays import real, refuse_overflow, shaped, whole
+from identkit.classical.arrays import real, refuse_overflow, shaped
 from identkit.classical.em import Convergence, ConvergenceWarning
 from identkit.classical.linear_gaussian.model import LinearGaussian, symbolic_rows
 from identkit.classical.linear_gaussian.ppca import attributes, mean_of, signed
 from identkit.model import families
+from identkit.model.compiled.data import whole
 from identkit.model.model import Model
 
 _FLOOR = 1e-6

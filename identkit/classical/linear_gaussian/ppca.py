@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from identkit.classical.arrays import positive, real, refuse_overflow, shaped, whole
+from identkit.classical.arrays import positive, real, refuse_overflow, shaped
 from identkit.classical.em import Convergence
 from identkit.classical.linear_gaussian.model import LinearGaussian, symbolic_rows
 from identkit.model import families
+from identkit.model.compiled.data import whole
 from identkit.model.model import Model
 
 _EPS = torch.finfo(torch.float64).eps

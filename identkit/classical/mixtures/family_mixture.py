@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
-from identkit.classical.arrays import rows, whole
+from identkit.classical.arrays import rows
 from identkit.classical.em import Convergence
 from identkit.classical.mixtures.finite import FiniteMixture, probabilities
 from identkit.classical.mixtures.fit import climb, seeded_masses, shares
@@ -20,6 +20,7 @@ from identkit.classical.mixtures.information import enumerated, integrated
 from identkit.classical.mixtures.members import Binomial, Gamma, Member
 from identkit.classical.mixtures.reading import member_named, member_of
 from identkit.model import families
+from identkit.model.compiled.data import whole
 from identkit.model.model import Model
 from identkit.model.protocol import Estimate
 

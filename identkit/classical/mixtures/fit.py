@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from identkit.classical.arrays import whole
 from identkit.classical.em import maximise
+from identkit.model.compiled.data import whole
 
 _EMPTY = 1e-14
 """The share of the data below which a component is empty."""

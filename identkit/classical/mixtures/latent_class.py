@@ -14,13 +14,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from identkit.classical.arrays import rows, shaped, whole
+from identkit.classical.arrays import rows, shaped
 from identkit.classical.em import Convergence
 from identkit.classical.mixtures.finite import FiniteMixture, probabilities
 from identkit.classical.mixtures.fit import climb, seeded_masses, shares
 from identkit.classical.mixtures.information import enumerated
 from identkit.model import families
-from identkit.model.compiled.data import unmasked
+from identkit.model.compiled.data import unmasked, whole
 from identkit.model.family import exact_law
 from identkit.model.model import Model
 from identkit.model.protocol import Estimate

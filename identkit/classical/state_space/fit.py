@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from identkit.classical.arrays import whole
 from identkit.classical.ascent import ascend
 from identkit.classical.em import ConvergenceWarning, climbed, maximise
 from identkit.classical.state_space.data import factor, sequences
 from identkit.classical.state_space.moments import FLOOR, expected, improved, slopes
+from identkit.model.compiled.data import whole
 
 if TYPE_CHECKING:
     from identkit.classical.state_space.model import StateSpace

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from identkit.lidvae.datasets.dataset import Dataset, from_rows
 from identkit.lidvae.datasets.idx import read_bytes, read_idx, read_text
-from identkit.lidvae.datasets.support import whole
 from identkit.lidvae.datasets.text import from_text
+from identkit.model.compiled.data import whole
 from identkit.tables import is_number
 
 

@@ -17,7 +17,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from identkit.lidvae.datasets.dataset import Dataset, from_rows
-from identkit.lidvae.datasets.support import randomness, whole
+from identkit.lidvae.datasets.support import randomness
+from identkit.model.compiled.data import whole
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

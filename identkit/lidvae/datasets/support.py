@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Shaped
 from torch import Tensor
 
+from identkit.model.compiled.data import whole
+
 LIKELIHOODS = ("gaussian", "bernoulli", "poisson", "categorical")
 """The families of x given its latents; each decides which values are possible."""
 
@@ -93,17 +95,6 @@ def refuse_few(rows: int, needed: int, *, source: str, purpose: str) -> None:
     """
     if rows < needed:
         raise ValueError(f"{source} should have at least {needed} rows {purpose}, got {rows}")
-
-
-def whole(value: int, name: str, least: int = 1) -> int:
-    """A whole number of at least `least`.
-
-    Raises:
-        ValueError: names the argument and what it was.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} should be a whole number of at least {least}, got {value!r}")
-    return value
 
 
 def widths(values: Any, name: str) -> tuple[int, ...]:

@@ -10,7 +10,8 @@ import torch
 
 from identkit.lidvae.datasets.dataset import Dataset, from_rows, split_rows
 from identkit.lidvae.datasets.idx import read_text
-from identkit.lidvae.datasets.support import refuse_few, whole
+from identkit.lidvae.datasets.support import refuse_few
+from identkit.model.compiled.data import whole
 
 UNKNOWN = "<unk>"
 END_OF_LINE = "<eol>"

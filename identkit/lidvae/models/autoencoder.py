@@ -11,10 +11,10 @@ import torch.distributions as td
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from identkit.lidvae.datasets.support import whole
 from identkit.lidvae.guarantee import Guarantee
 from identkit.lidvae.likelihoods import Likelihood
 from identkit.lidvae.stacked import reset
+from identkit.model.compiled.data import whole
 
 Self = TypeVar("Self", bound="Autoencoder")
 

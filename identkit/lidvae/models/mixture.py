@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from identkit.lidvae.component_laws import least_distance, mixture_verdict, tells_mixtures
 from identkit.lidvae.components import Placement, PriorLayer, Separated
-from identkit.lidvae.datasets.support import whole
 from identkit.lidvae.decoders import BrenierDecoder, Value
 from identkit.lidvae.guarantee import MixtureGuarantee
 from identkit.lidvae.likelihoods import Gaussian
@@ -21,6 +20,7 @@ from identkit.lidvae.models.autoencoder import Terms
 from identkit.lidvae.models.decoded import Decoded, noise
 from identkit.lidvae.models.plain import noise_of
 from identkit.lidvae.posteriors import MixturePosterior, normal_log_prob
+from identkit.model.compiled.data import whole
 from identkit.verdict import Verdict
 
 _LARGEST = 10.0  # of |log scale| relative to the component: beyond it exp leaves float32

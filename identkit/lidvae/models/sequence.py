@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
-from identkit.lidvae.datasets.support import whole
 from identkit.lidvae.decoders import BrenierDecoder, Value
 from identkit.lidvae.guarantee import Guarantee
 from identkit.lidvae.likelihoods import Categorical
@@ -22,6 +21,7 @@ from identkit.lidvae.recurrent import LSTMEncoder
 from identkit.lidvae.sequence_decoders import OfferedLatent, SeenLatent, SequenceDecoder
 from identkit.lidvae.sequence_proof import not_known, seen_at_every_step
 from identkit.lidvae.stacked import stacked
+from identkit.model.compiled.data import whole
 from identkit.model.protocol import Bounded
 from identkit.verdict import Verdict
 

@@ -134,3 +134,15 @@ def standard_gamma(shape: Tensor, n: int, generator: torch.Generator | None) -> 
     """Draws of Gamma(shape, 1)."""
     # Of a tiny shape, a draw may be smaller than any float64.
     return torch._standard_gamma(shape.expand(n).contiguous(), generator).clamp(min=_TINY)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def polynomial(coefficients: Sequence[float], x: Tensor) -> Tensor:
+    """``c_0 + c_1 x + c_2 x² + …`` by Horner's rule.
+
+    >>> polynomial((1.0, 2.0), torch.tensor(3.0))
+    tensor(7.)
+    """
+    total = torch.zeros_like(x)
+    for coefficient in reversed(coefficients):
+        total = total * x + coefficient
+    return total

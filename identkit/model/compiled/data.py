@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -101,11 +102,32 @@ def number_of_draws(n: Any, generator: Any = None) -> int:
     >>> number_of_draws(3)
     3
     """
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 0:
-        raise ValueError(f"n should be a whole number, 0 or more, got {n!r:.80}")
+    n = whole(n, "n", 0)
     if generator is not None and not isinstance(generator, torch.Generator):
         raise TypeError(f"generator should be a torch.Generator or None, got {generator!r:.80}")
-    return int(n)
+    return n
+
+
+def whole(value: Any, name: str, least: int = 1, most: int | None = None, why: str = "") -> int:
+    """Convert one whole number between two bounds.
+
+    Raises:
+        ValueError: it is no whole number, or outside.
+
+    >>> whole(np.int64(2), "components", 2)
+    2
+    """
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or not least <= number <= (math.inf if most is None else most):
+        if most is None:
+            wanted = f"a whole number of at least {least}"
+        else:
+            wanted = f"{'a whole number ' if number is None else ''}in {least}..{most}"
+        raise ValueError(f"{name} should be {wanted}{why}, got {value!r:.80}")
+    return number
 
 
 def unmasked(x: Any) -> Any:

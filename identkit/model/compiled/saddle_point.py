@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from identkit.model.compiled.arithmetic import log1p_square, times_log
+from identkit.model.compiled.arithmetic import log1p_square, polynomial, times_log
 
 # φ(a) = Σ_k c_k a^(1 − 2k), c_k = B_2k/(2k (2k − 1)): 1e-17 of it beyond a = 12
 STIRLING = (
@@ -60,9 +60,7 @@ def log_excess(e: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     near = e.clamp(-_EXCESS_SWITCH, _EXCESS_SWITCH)
     r = near / (2 + near)
     square = r.square()
-    total = torch.zeros_like(e)
-    for coefficient in reversed(_EXCESS_SERIES):
-        total = total * square + coefficient
+    total = polynomial(_EXCESS_SERIES, square)
     far = e.clamp(min=-1 + 1e-17)
     return torch.where(e.abs() <= _EXCESS_SWITCH, r * (near - 2 * square * total), far - torch.log1p(far))
 
@@ -342,8 +340,4 @@ def _side_by_side(one: Tensor, other: Tensor) -> Tensor:
 
 def _series(a: Tensor) -> Tensor:
     inverse = 1 / a
-    square = inverse.square()
-    total = torch.zeros_like(a)
-    for coefficient in reversed(STIRLING):
-        total = total * square + coefficient
-    return total * inverse
+    return polynomial(STIRLING, inverse.square()) * inverse
