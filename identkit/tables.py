@@ -108,22 +108,19 @@ def _refuse_header(path: str | Path, header: Sequence[str], names: Sequence[str]
 
 
 def is_number(text: str) -> bool:
-    """Whether a cell holds a number, NaN and infinities among them."""
+    """Whether a cell holds a number, NaN and infinities among them; ``1_000`` is a number in Python alone."""
     try:
         float(text)
     except ValueError:
         return False
-    return True
+    return "_" not in text
 
 
 def _number(path: str | Path, row: int, column: str, cell: str) -> float | None:
     text = cell.strip()
     if not text:
         return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = float(text) if is_number(text) else math.nan
     if not math.isfinite(value):
         raise ValueError(
             f"{path}, row {row}, column {column} should hold a finite number, got {text[:40]!r}; "

@@ -10,6 +10,7 @@ import pytest
 from matplotlib.axes import Axes
 
 import identkit as ik
+from identkit.classical.hierarchical_normal import EIGHT_SCHOOLS
 from identkit.cli import main
 
 NAN = math.nan
@@ -56,6 +57,54 @@ def test_families_of_counts_and_scales_by_name(say, tmp_path, family, table, fit
     assert (status, err, len(found["rows"])) == (0, "", table.count("\n") - 1)
     assert len(found["latents"]) == latents
     assert math.isfinite(found["mutual_information"]["value"]) and "converged" in found["fit"]
+
+
+Y, S = EIGHT_SCHOOLS
+DESIGN = [[1.0, 1.0], [2.0, 1.0], [3.0, 1.0], [4.0, 1.0]]
+
+
+@pytest.mark.parametrize(
+    ("family", "table", "fit", "model", "x"),
+    [
+        (
+            "hierarchical-normal",
+            "se,y\n" + "\n".join(f"{s},{3 * y}" for y, s in zip(Y, S, strict=True)),
+            "scales=se",
+            lambda x: ik.HierarchicalNormal.fit(x, S),
+            [[3 * y for y in Y]],
+        ),
+        (
+            "bayesian-linear-regression",
+            "y,dose,one,second\n1.1,1,1,0\n1.9,2,1,1\n3.2,3,1,-1\n3.9,4,1,2\n",
+            "design=[dose, one]",
+            lambda x: ik.BayesianLinearRegression.fit(x, DESIGN),
+            [[1.1, 1.9, 3.2, 3.9], [0.0, 1.0, -1.0, 2.0]],
+        ),
+    ],
+)
+def test_a_datum_may_be_a_column_beside_others(say, tmp_path, family, table, fit, model, x):
+    (tmp_path / "t.csv").write_text(table)
+    status, out, err = say(family, "--data", "t.csv", "--fit", fit, "--json")
+    found = json.loads(out)
+    assert (status, err, len(found["rows"])) == (0, "", len(x))
+    assert [row["kl"] for row in found["rows"]] == pytest.approx(model(x).kl_to_prior(x).tolist())
+
+
+@pytest.mark.parametrize(
+    ("fit", "phrase"),
+    [
+        ("", "should say scales, as in --fit scales=COLUMN"),
+        ("scales=z", "should name some of the table's columns (y, se, b) and leave one"),
+        ("scales=[y, se, b]", "and leave one for the measurements, got y, se, b"),
+        ("scales=[se, b]", "scales in --fit should be one column"),
+        ("scales=b", "scales should be positive"),
+    ],
+)
+def test_columns_beside_the_data_are_named(say, tmp_path, fit, phrase):
+    (tmp_path / "t.csv").write_text("y,se,b\n1,2,0\n3,1,0\n")
+    status, out, err = say("hierarchical-normal", "--data", "t.csv", "--fit", fit)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert phrase in err
 
 
 @pytest.mark.parametrize(

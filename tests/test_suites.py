@@ -123,6 +123,9 @@ def test_csv_columns_come_in_any_order(tmp_path):
     file.write_text('\ufeff"y[2]", y[1]\r\n1e-3,2\r\n\r\n,-inf\r\n', encoding="utf-8")
     with pytest.raises(ValueError, match=r"row 2, column y\[1\] should hold a finite number, got '-inf'"):
         read_csv(file, ["y[1]", "y[2]"])
+    file.write_text("y\n1_000\n")
+    with pytest.raises(ValueError, match=r"row 1, column y should hold a finite number, got '1_000'"):
+        read_csv(file, ["y"])
     file.write_text('\ufeff"y[2]", y[1]\r\n1e-3,2\r\n\r\n,3\r\n', encoding="utf-8")
     table = read_csv(file, ["y[1]", "y[2]"])
     assert table.rows == ((2.0, 1e-3), (3.0, None))

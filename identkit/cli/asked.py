@@ -147,8 +147,8 @@ def data_to_verify(model: Any, data: str) -> tuple[Any, Any]:
     return torch.tensor(values, dtype=torch.float64), None if table.missing is None else observed
 
 
-def table_to_fit(data: str | None, family: str, takes_missing: bool) -> Any:
-    """All columns of a table (n, d) as a float64 tensor, NaN where a cell is empty.
+def table_to_fit(data: str | None, family: str, takes_missing: bool) -> tuple[tuple[str, ...], Any]:
+    """The names of a table's columns, and all of them (n, d) as a float64 tensor, NaN where a cell is empty.
 
     Raises:
         ValueError, OSError: no file; an empty cell where the family takes none; see `identkit.tables.read_csv`.
@@ -164,7 +164,7 @@ def table_to_fit(data: str | None, family: str, takes_missing: bool) -> Any:
         row, column = table.missing
         raise ValueError(f"{data}, row {row}, column {column} is empty, and {family} takes no missing values")
     rows = [[float("nan") if cell is None else cell for cell in row] for row in table.rows]
-    return torch.tensor(rows, dtype=torch.float64)
+    return table.names, torch.tensor(rows, dtype=torch.float64)
 
 
 def own_data(asked: Question, seed: int) -> tuple[Any, str]:

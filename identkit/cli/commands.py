@@ -355,8 +355,8 @@ def posterior(
     with shown.waiting("computing the exact posterior"):
         if fit is not None:
             chosen, values, mask = settings(fit, "--fit"), None, None
-            x = asked.table_to_fit(data, model, inferring.takes_missing(model))
-            own = inferring.fitted(model, x, chosen)
+            table = asked.table_to_fit(data, model, inferring.takes_missing(model))
+            own, x = inferring.fitted(model, *table, chosen)
         else:
             question = asked.question(model, at)
             own, values = question.model, question.numbers

@@ -6,7 +6,7 @@ import csv
 import inspect
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ FAMILIES = {
     "latent-class": "mixtures.LatentClass",
     "ppca": "linear_gaussian.PPCA",
     "factor-analysis": "linear_gaussian.FactorAnalysis",
+    "bayesian-linear-regression": "linear_gaussian.BayesianLinearRegression",
     "hidden-markov": "hidden_markov.HiddenMarkov",
     "state-space": "state_space.StateSpace",
     "item-response": "item_response.ItemResponse",
@@ -36,8 +37,12 @@ FAMILIES = {
     "gamma-exponential": "conjugate.GammaExponential",
     "normal-normal": "conjugate.NormalNormal",
     "normal-inverse-gamma": "conjugate.NormalInverseGamma",
+    "hierarchical-normal": "hierarchical_normal.HierarchicalNormal",
 }
 """Classical families by the name that the command line takes, and where they live."""
+
+_BESIDE = {"bayesian-linear-regression": ("design", 2), "hierarchical-normal": ("scales", 1)}
+"""Families of which a datum is a column of the table, and the argument of `fit` that other columns give, with its axes."""
 
 
 @dataclass(frozen=True)
@@ -197,29 +202,53 @@ def _prior_moments(model: Any, at: Mapping[str, Any] | None) -> tuple[Tensor, Te
     return (mean, sd) if len(mean) == len(model.latent_names) else None
 
 
-def fitted(family: str, x: Any, settings: Mapping[str, Any]) -> Any:
-    """A classical family fitted to data.
+def fitted(
+    family: str, names: Sequence[str], table: Tensor, settings: Mapping[str, Any]
+) -> tuple[Any, Tensor]:
+    """A classical family fitted to a table, and the data as the family takes them.
 
     Args:
         family: its name, as in `FAMILIES`.
-        x: data (n, d).
-        settings: arguments of the family's `fit`, such as ``components``; whole numbers, numbers or words.
+        names: of the table's columns.
+        table: the numbers, (rows, columns).
+        settings: arguments of the family's `fit`, such as ``components``: whole numbers, numbers, words or columns.
 
     Raises:
         ValueError: a setting that the family's fit does not take, or lacks; and as the fit does.
     """
     model = _family(family)
     known = inspect.signature(model.fit).parameters
+    beside, axes = _BESIDE.get(family, (None, 0))
     wanted = [name for name in known if name != "x" and _kinds(known[name])]
     for name in settings:
         if name not in wanted:
             raise ValueError(f"--fit of {family} takes {', '.join(wanted)}, got {name!r}")
     missing = [n for n in wanted if known[n].default is inspect.Parameter.empty and n not in settings]
     if missing:
-        example = ",".join(f"{n}={'WORD' if _kinds(known[n]) == ('str',) else 2}" for n in missing)
+        example = ",".join(f"{n}={_example(known[n], n == beside)}" for n in missing)
         raise ValueError(f"--fit of {family} should say {', '.join(missing)}, as in --fit {example}")
-    chosen = {name: _of_kind(name, value, _kinds(known[name])) for name, value in settings.items()}
-    return model.fit(x[:, 0] if family == "hidden-markov" and x.shape[1] == 1 else x, **chosen)
+    chosen = {
+        name: _of_kind(name, value, _kinds(known[name])) for name, value in settings.items() if name != beside
+    }
+    x = table
+    if beside is not None:
+        x, given = _parted(beside, names, table, settings[beside])
+        chosen[beside] = given[:, 0] if axes == 1 else given
+        if given.shape[1] > 1 and axes == 1:
+            raise ValueError(f"{beside} in --fit should be one column, got {settings[beside]!r}")
+    return model.fit(x[:, 0] if family == "hidden-markov" and x.shape[1] == 1 else x, **chosen), x
+
+
+def _parted(argument: str, names: Sequence[str], table: Tensor, columns: Any) -> tuple[Tensor, Tensor]:
+    """The columns that an argument does not name, as rows, and those it names, as they stand."""
+    wanted = [str(name) for name in (columns if isinstance(columns, list) else [columns])]
+    if not wanted or any(name not in names for name in wanted) or len(set(wanted)) == len(names):
+        raise ValueError(
+            f"{argument} in --fit should name some of the table's columns ({', '.join(names)}) and leave one for "
+            f"the measurements, got {', '.join(wanted)}"
+        )
+    rest = [place for place, name in enumerate(names) if name not in wanted]
+    return table[:, rest].T, table[:, [names.index(name) for name in wanted]]
 
 
 def takes_missing(family: str) -> bool:
@@ -239,6 +268,10 @@ def _kinds(parameter: inspect.Parameter) -> tuple[str, ...]:
     """Which kinds of value, of those that one can type, an argument of a fit takes."""
     named = {part.strip() for part in str(parameter.annotation).split("|")}
     return tuple(kind for kind in _WORDS if kind in named or (kind == "float" and "Any" in named))
+
+
+def _example(parameter: inspect.Parameter, beside: bool) -> str:
+    return "COLUMN" if beside else "WORD" if _kinds(parameter) == ("str",) else "2"
 
 
 def _of_kind(name: str, value: Any, kinds: tuple[str, ...]) -> Any:
