@@ -30,7 +30,9 @@ FAMILY_ROWS = 5
 """Data rows of each classical family's examples."""
 _SIGMAS = (0.05, 0.08, 0.2, 0.5, 1.0, 1.5, 2.0, 5.0)
 _NEAR = 1.02  # the sweep also stops just before and after each eigenvalue's root
-_CURVE = 40  # points of the sweep's curves
+_CURVE = 24  # points of the sweep's curves
+# and, in √λ, norms near a threshold, where loadings fall like √(λ − σ²)
+_BEND = (0.9, 0.8, 0.7, 0.55, 0.4, 0.25, 0.12, 0.04)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +107,13 @@ def _factor_questions(data: ClassicalData, generator: torch.Generator) -> Iterat
         yield Question(case, model, x, case.removeprefix("ppca-").replace("-", " "))
 
 
+def _thresholds(x: Tensor) -> list[float]:
+    """The noises within reach at which a fit drops a latent."""
+    return [root for root in sample_eigenvalues(x)[:2].sqrt().tolist() if _SIGMAS[0] < root < _SIGMAS[-1]]
+
+
 def _sigmas(x: Tensor) -> list[float]:
-    roots = [root for root in sample_eigenvalues(x)[:2].sqrt().tolist() if _SIGMAS[0] < root < _SIGMAS[-1]]
+    roots = _thresholds(x)
     return sorted(
         {*_SIGMAS, *(round(root / _NEAR, 4) for root in roots), *(round(root * _NEAR, 4) for root in roots)}
     )
@@ -205,7 +212,8 @@ def _sweep_figure(name: str, x: Tensor) -> tuple[Figure, str]:
     grid = torch.logspace(
         math.log10(_SIGMAS[0]), math.log10(_SIGMAS[-1]), _CURVE, dtype=torch.float64
     ).tolist()
-    sigmas = sorted({*grid[1:-1], *_sigmas(x)})
+    bends = [root * math.sqrt(1 - norm**2) for root in _thresholds(x) for norm in _BEND]
+    sigmas = sorted({*grid[1:-1], *_sigmas(x), *bends})
     models = [PPCA.fit(x, 2, sigma) for sigma in sigmas]
     verdicts = [check(model) for model in models]
     sweep = plot.Sweep(
