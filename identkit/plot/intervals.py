@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from torch import Tensor
 
 from identkit.plot.style import POSTERIOR, PRIOR, BrokenAxis, canvas, number, styled
@@ -56,8 +56,7 @@ def intervals(found: Collapse, prior: tuple[Tensor, Tensor] | None = None, title
         _informations(
             right, places, found.kl_conditional[:, j][order], found.kl_conditional_error[:, j][order]
         )
-        for ax in (left, right):
-            ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        _numbered(left, right)
         if j == count - 1:
             left.set_xlabel("datum, sorted by its posterior mean")
             right.set_xlabel("datum, in the same order")
@@ -80,13 +79,21 @@ def _along(found: Collapse, prior: tuple[Tensor, Tensor] | None, title: str) -> 
     left.errorbar(places, mean, sd, **_bars(len(places)))
     left.set_ylabel("latent")
     _informations(right, places, found.kl_conditional[0], found.kl_conditional_error[0])
+    if len(places) > _MOST:
+        _numbered(left, right)
     for ax in (left, right):
         if len(places) <= _MOST:
             ax.set_xticks(places, found.names)
         else:
-            ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             ax.set_xlabel(f"latent, from {found.names[0]} to {found.names[-1]}")
     return _finished(figure, left, title)
+
+
+def _numbered(left: Axes, right: Axes) -> None:
+    """Numbers below two panels, few enough for a million data."""
+    for ax, most in ((left, 6), (right, 3)):
+        ax.xaxis.set_major_locator(MaxNLocator(most, integer=True, min_n_ticks=1))
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 
 def _bars(count: int) -> dict[str, Any]:
