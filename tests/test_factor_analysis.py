@@ -166,6 +166,8 @@ def test_blocks_out_and_single_precision() -> None:
     out = torch.empty_like(mean)
     assert model.posterior_mean(x, out=out) is out
     assert torch.equal(out, mean)
+    across = torch.empty(8, 20_000, dtype=torch.float64).T
+    assert_allclose(model.posterior_mean(x, out=across), mean, rtol=1e-12, atol=1e-13)
     assert_allclose(mean[8190:8200], model.posterior_mean(x[8190:8200]), rtol=1e-12, atol=1e-13)
     single = model.posterior_mean(x.float())
     assert single.dtype == torch.float32

@@ -368,6 +368,22 @@ def test_transitions_that_vanish_need_no_logarithms(name: str, monkeypatch: pyte
         assert_allclose(path.log_evidence.item(), evidence, rtol=1e-13)
 
 
+def test_a_first_datum_that_another_state_explains_is_no_reason_to_begin_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of state 3, which cannot begin, it is e^1400 times as likely as of those that can."""
+    x = np.concatenate([[-90.0], np.random.default_rng(5).normal(size=299)])
+    emission = GaussianEmission([0.0, 2.0, -2.0], [1.0, 1.0, 1.5])
+    hmm = HiddenMarkov([0.5, 0.5, 0.0], chain(3, 0.9)[1], emission)
+    with mp.workdps(50):
+        probs, evidence = smoothed(hmm, x)
+    monkeypatch.setattr(markov_sweep, "_banded", None)
+    monkeypatch.setattr(markov_sweep, "LITTLE", 0)
+    path = hmm.posterior(x)
+    assert_allclose(path.probs[0], probs, rtol=1e-10, atol=1e-200)
+    assert_allclose(path.log_evidence.item(), evidence, rtol=1e-13)
+
+
 def test_a_state_that_underflows_both_ways_is_not_lost() -> None:
     """State 1 is e^−2300 behind, then e^4600 ahead, then behind again: α and β alone would each forget it."""
     x = np.repeat([-1.0, 1.0, -1.0], [50, 100, 50]) * 23.0
@@ -684,6 +700,8 @@ def test_impossible_data_and_partly_missing_steps_are_named() -> None:
     hmm = HiddenMarkov([1.0, 0.0], np.eye(2), CategoricalEmission([[1.0, 0.0], [0.5, 0.5]]))
     with pytest.raises(ValueError, match="no path can show sequence 2"):
         hmm.posterior([np.array([0, 0]), np.array([0, 1])])
+    never = HiddenMarkov([0.5, 0.5], np.eye(2), CategoricalEmission([[0.5, 0.5, 0.0], [0.2, 0.8, 0.0]]))
+    assert never.log_likelihood([0, 2], [[0, 0]]).item() == -math.inf
     with pytest.raises(ValueError, match="whole step"):
         HiddenMarkov(PI, A, EMISSIONS["full"][0]).posterior([[0.0, NAN]])
     with pytest.raises(ValueError, match="t should be a step"):
