@@ -75,6 +75,34 @@ def test_bayes_rule(example):
 
 
 @EVERY
+def test_moments_are_those_of_the_draws(example):
+    law, count = example.model.posterior(data(example)), 2000
+    if isinstance(law, torch.distributions.Categorical):  # torch gives the number of a state no mean
+        assert law.sample((count,)).shape == (count, *law.batch_shape)
+        return
+    if isinstance(law, torch.distributions.Distribution):
+        torch.manual_seed(0)
+        draws = law.sample((count,))
+    else:
+        one, again = (
+            law.sample(sample_shape=(3,), generator=torch.Generator().manual_seed(0)) for _ in range(2)
+        )
+        assert torch.equal(one, again)
+        draws = law.sample((count,), torch.Generator().manual_seed(0))
+        torch.testing.assert_close(law.covariance.diagonal(dim1=-2, dim2=-1), law.variance)
+        torch.testing.assert_close(law.covariance, law.covariance.mT)
+        unit = law.stddev.amax(-1, keepdim=True).clamp(min=0.2)  # of what hardly varies draws say little
+        apart = (draws - law.mean) / unit
+        seen = torch.einsum("s...i,s...j->...ij", apart, apart) / count
+        torch.testing.assert_close(seen, law.covariance / unit[..., None].square(), rtol=0, atol=0.25)
+        one = law.marginal(0)
+        assert one.sample((3,)).shape == (3, *law.mean.shape[:1], *law.mean.shape[2:])
+        assert bool(one.log_prob(law.mean[:, 0]).isfinite().all())
+    error = law.stddev / math.sqrt(count)
+    assert bool(((draws.double().mean(0) - law.mean).abs() <= 5 * error).all())
+
+
+@EVERY
 def test_evidence_is_the_mean_of_the_likelihood_under_the_prior(example):
     model, x = example.model, data(example)
     n, k = rows_of(model, x), len(model.latent_names)

@@ -49,12 +49,14 @@ class NormalInverseGammaLaw:
         square = self.kappa * (mean - self.location).square() / variance
         return of_variance - (square + (2 * math.pi * variance / self.kappa).log()) / 2
 
-    def sample(self, sample_shape: Any = ()) -> Float[Tensor, "*m 2"]:
+    def sample(
+        self, sample_shape: tuple[int, ...] | torch.Size = (), generator: torch.Generator | None = None
+    ) -> Float[Tensor, "*m 2"]:
         """Draw pairs (variance, mean)."""
-        variance: Tensor = InverseGamma(self.shape, self.rate).sample(torch.Size(sample_shape))  # type: ignore[assignment]
-        return torch.stack(
-            [variance, self.location + (variance / self.kappa).sqrt() * torch.randn_like(variance)], -1
-        )
+        shape = self.shape.expand(*sample_shape, *self.shape.shape).contiguous()
+        variance = self.rate / gammas(shape, generator)
+        noise = torch.randn(shape.shape, dtype=shape.dtype, device=shape.device, generator=generator)
+        return torch.stack([variance, self.location + (variance / self.kappa).sqrt() * noise], -1)
 
     def marginal(self, index: int) -> Distribution:
         """Give the law of the variance (0), inverse gamma, or of the mean (1), Student.

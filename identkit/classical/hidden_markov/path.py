@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -114,16 +115,16 @@ class StatePath:
         return log_likelihood(logs, common, z)
 
     def sample(
-        self, shape: tuple[int, ...] = (), generator: torch.Generator | None = None
+        self, sample_shape: tuple[int, ...] | torch.Size = (), generator: torch.Generator | None = None
     ) -> Int[Tensor, "*samples n t"]:
         """Draw whole paths, z_1 first and then along the posterior's own transitions.
 
         Args:
-            shape: () for one path a sequence, (s,) for s.
+            sample_shape: () for one path a sequence, (s,) for s.
             generator: torch's, on the device of the posterior.
         """
         n, length, k = self.probs.shape
-        count = int(np.prod(shape))
+        count = math.prod(sample_shape)
         z = torch.zeros(count, n, length, dtype=torch.int64, device=self.probs.device)
         for t in range(length if n and count else 0):
             if t == 0:
@@ -134,7 +135,7 @@ class StatePath:
             over = (t >= self.lengths)[:, None]
             weights = torch.where(over, torch.eye(1, k, device=z.device, dtype=weights.dtype), weights)
             z[..., t] = torch.multinomial(weights.reshape(-1, k), 1, generator=generator).reshape(count, n)
-        return z.reshape(*shape, n, length)
+        return z.reshape(*sample_shape, n, length)
 
     @property
     def _numbers(self) -> Tensor:

@@ -201,27 +201,25 @@ class HierarchicalPosterior:
         height = Normal(theta, model.scales.to(theta.device)).log_prob(self.y).sum(-1)
         return total + height - model.log_evidence(self.y)
 
-    def sample(self, sample_shape: Any = ()) -> Float[Tensor, "*m k"]:
+    def sample(
+        self, sample_shape: tuple[int, ...] | torch.Size = (), generator: torch.Generator | None = None
+    ) -> Float[Tensor, "*m k"]:
         """Draw latents; τ by its distribution function on the nodes."""
-        model, shape = self.model, torch.Size(sample_shape)
-        tau = torch.stack(
-            [
-                self.nodes.quantile(torch.rand(shape, dtype=torch.float64), mass)
-                for mass in self.log_mass.exp()
-            ],
-            -1,
-        ).to(self.y.device)
-        s = model.scales.to(self.y.device)
-        if self.blind:
-            mean, variance = torch.full_like(tau, model.mean), torch.full_like(tau, model.mean_sd**2)
-            mu = mean + variance.sqrt() * torch.randn_like(tau)
-            theta = mu[..., None] + tau[..., None] * torch.randn(*tau.shape, len(s)).to(tau)
-        else:
-            mean, variance, _ = model.given_tau(self.y, tau)
-            mu = mean + variance.sqrt() * torch.randn_like(tau)
-            a = (tau[..., None] / s).square()
-            centre = mu[..., None] + a / (1 + a) * (self.y - mu[..., None])
-            theta = centre + tau[..., None] / (1 + a).sqrt() * torch.randn(*tau.shape, len(s)).to(tau)
+        model, shape = self.model, (*sample_shape, len(self.log_mass))
+        place = self.y.device if generator is None else generator.device
+        like = {"dtype": torch.float64, "device": place, "generator": generator}
+        share = torch.rand(shape, **like)
+        columns = zip(share.unbind(-1), self.log_mass.exp(), strict=True)
+        tau = [self.nodes.quantile(column, mass) for column, mass in columns]
+        tau = torch.stack(tau, -1).to(self.y.device) if tau else share.to(self.y.device)
+        for_mu, for_theta = (
+            torch.randn(size, **like).to(self.y.device) for size in (shape, (*shape, len(model.scales)))
+        )
+        mean, variance = self._mean_given(self.y, tau)
+        mu = mean + variance.sqrt() * for_mu
+        a = self._gain(tau)
+        centre = mu[..., None] + a / (1 + a) * (self.y - mu[..., None])
+        theta = centre + tau[..., None] / (1 + a).sqrt() * for_theta
         above = [part for part, latent in ((mu, model.mean_sd > 0), (tau, model.spread_is_latent)) if latent]
         z = torch.cat([*(part[..., None] for part in above), theta], -1)
         return (z[..., 0, :] if self.blind else z).to(self.dtype)
@@ -230,35 +228,38 @@ class HierarchicalPosterior:
         """Log masses, means and standard deviations of the normal laws that μ or a θ_j is a mixture of, (n, m)."""
         model = self.model
         tau, name = self.nodes.tau.to(self.y.device), model.latent_names[index]
-        if self.blind:
-            mean, variance = (
-                torch.full_like(self.log_mass, model.mean),
-                torch.full_like(self.log_mass, model.mean_sd**2),
-            )
-        else:
-            mean, variance, _ = model.given_tau(self.y[:, None], tau)
+        mean, variance = self._mean_given(self.y[:, None], tau)
         if name == "mu":
             return self.log_mass, mean, variance.sqrt()
-        if self.blind:
-            return self.log_mass, mean, (variance + tau.square()).sqrt()
         j = index - len(model.latent_names) + len(model.scales)
-        a = (tau / model.scales.to(tau.device)[j]).square()
+        a = self._gain(tau)[:, j]
         centre = mean + a / (1 + a) * (self.y[:, j, None] - mean)
         return self.log_mass, centre, ((tau.square() + variance / (1 + a)) / (1 + a)).sqrt()
 
-    def marginal(self, index: int) -> Distribution:
-        """Give the law of μ or of a θ_j, a mixture of normal laws.
+    def _mean_given(self, y: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of μ given τ."""
+        if not self.blind:
+            return self.model.given_tau(y, tau)[:2]
+        mean = torch.full_like(tau.expand_as(y[..., 0] * tau), self.model.mean)
+        return mean, torch.full_like(mean, self.model.mean_sd**2)
+
+    def _gain(self, tau: Tensor) -> Tensor:
+        """What y_j counts against μ in θ_j given both, a/(1 + a): a = τ²/s_j², (*τ, J); 0 before the data."""
+        a = (tau[..., None] / self.model.scales.to(tau.device)).square()
+        return torch.zeros_like(a) if self.blind else a
+
+    def marginal(self, index: int) -> Distribution | TauMarginal:
+        """Give the law of μ or of a θ_j, a mixture of normal laws, or of τ; of no batch before the data.
 
         Raises:
             IndexError: no such latent.
-            ValueError: τ, which is no mixture: see `nodes` and `log_mass`.
         """
         names = self.model.latent_names
         if not 0 <= index < len(names):
             raise IndexError(f"index should be in 0..{len(names) - 1}, got {index}")
         if names[index] == "tau":
-            raise ValueError(f"index should be that of mu or a theta, got {index}: tau's law is on the nodes")
-        log_mass, mean, sd = self.parts(index)
+            return _float64(self.model.tau) if self.blind else TauMarginal(self)
+        log_mass, mean, sd = (part[0] if self.blind else part for part in self.parts(index))
         weights = Categorical(logits=log_mass.expand_as(mean), validate_args=False)
         return MixtureSameFamily(weights, Normal(mean, sd), validate_args=False)
 
@@ -276,6 +277,26 @@ class HierarchicalPosterior:
     def stddev(self) -> Float[Tensor, "*n k"]:
         """Standard deviations of the latents."""
         return self._moments[1].sqrt().to(self.dtype)
+
+    @property
+    def covariance(self) -> Float[Tensor, "*n k k"]:
+        """Covariances of the latents: what μ, in which all θ_j are linear given τ, gives them in common, and what τ does."""
+        names, mass = self.model.latent_names, self.log_mass.exp()
+        tau = self.nodes.tau.to(mass.device)
+        shares = 1 / (1 + self._gain(tau))  # of μ in the mean of θ_j
+        first = len(names) - shares.shape[1]
+        centres, slopes = [], []
+        for index, name in enumerate(names):
+            centres.append(tau.expand_as(mass) if name == "tau" else self.parts(index)[1])
+            slopes.append(torch.full_like(tau, name == "mu") if index < first else shares[:, index - first])
+        centre, slope = torch.stack(centres, -1), torch.stack(slopes, -1)
+        apart = centre - (mass[..., None] * centre).sum(1, keepdim=True)
+        of_mu = mass * self._mean_given(self.y[:, None], tau)[1]
+        found = torch.einsum("nm,nmi,nmj->nij", mass, apart, apart)
+        found = found + torch.einsum("nm,mi,mj->nij", of_mu, slope, slope)
+        found = found[0] if self.blind else found
+        found.diagonal(dim1=-2, dim2=-1).copy_(self._moments[1])
+        return found.to(self.dtype)
 
     @property
     def _moments(self) -> tuple[Tensor, Tensor]:
@@ -297,6 +318,45 @@ class HierarchicalPosterior:
         """The KL of τ's own law to its prior, in nats."""
         before = self.nodes.log_mass.to(self.log_mass.device).expand_as(self.log_mass)
         return kl_of_log_ratio(before, self.log_mass - before)
+
+
+@dataclass(frozen=True)
+class TauMarginal:
+    """The law of the spread τ given each row: ``p(τ | y) = p(τ) p(y | τ) / p(y)``."""
+
+    joint: HierarchicalPosterior
+
+    def log_prob(self, tau: Float[Tensor, "*#n"]) -> Float[Tensor, "*n"]:
+        """Evaluate the log density in nats at positive numbers that broadcast with the rows."""
+        model, y = self.joint.model, self.joint.y
+        tau = tau.to(y)
+        height = model.given_tau(y, tau)[2]
+        return _float64(model.tau).log_prob(tau) + height - model.log_evidence(y)
+
+    @property
+    def mean(self) -> Float[Tensor, " n"]:
+        """Of each row."""
+        return self.joint.mean[..., self._index]
+
+    @property
+    def variance(self) -> Float[Tensor, " n"]:
+        """Of each row."""
+        return self.joint.variance[..., self._index]
+
+    @property
+    def stddev(self) -> Float[Tensor, " n"]:
+        """Of each row."""
+        return self.variance.sqrt()
+
+    def sample(
+        self, sample_shape: tuple[int, ...] | torch.Size = (), generator: torch.Generator | None = None
+    ) -> Float[Tensor, "*samples n"]:
+        """Draw by the distribution function on the nodes."""
+        return self.joint.sample(sample_shape, generator)[..., self._index]
+
+    @property
+    def _index(self) -> int:
+        return self.joint.model.latent_names.index("tau")
 
 
 def mixture_kl(

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from identkit.classical.item_response.likelihood import gains
+
 if TYPE_CHECKING:
     from identkit.classical.item_response.model import ItemResponse
 
@@ -50,42 +52,42 @@ class ItemPosterior:
         return prior + self.model.log_likelihood(self.x, theta) - self.log_evidence
 
     def sample(
-        self, shape: tuple[int, ...] = (), generator: torch.Generator | None = None
-    ) -> Float[Tensor, "*shape n k"]:
+        self, sample_shape: tuple[int, ...] | torch.Size = (), generator: torch.Generator | None = None
+    ) -> Float[Tensor, "*samples n k"]:
         """Draw by elliptical slice sampling, 30 steps from a normal law with the posterior's moments.
 
         Source: Murray, Adams & MacKay 2010, AISTATS (elliptical slice sampling).
         """
-        size = math.prod(shape)
+        size = math.prod(sample_shape)
         n, k = self.mean.shape
 
         def noise(*sizes: int) -> Tensor:
             drawn = torch.randn(*sizes, generator=generator, dtype=torch.float64)
             return drawn.to(self.mean)
 
-        def uniform() -> Tensor:
-            return torch.rand(size, n, generator=generator, dtype=torch.float64).to(self.mean)
+        def uniform(count: int) -> Tensor:
+            return torch.rand(count, generator=generator, dtype=torch.float64).to(self.mean)
 
+        items, x = (self.model.slopes, self.model.intercepts, self.model.guesses), self.x.repeat(size, 1)
         factor = torch.linalg.cholesky(self.covariance)
-        theta = self.mean + (factor @ noise(size, n, k)[..., None])[..., 0]
+        theta = (self.mean + (factor @ noise(size, n, k)[..., None])[..., 0]).reshape(-1, k)
         for _ in range(_SWEEPS):
-            other = noise(size, n, k)
-            floor = self.model.log_likelihood(self.x, theta) + uniform().log()
-            angle = 2 * math.pi * uniform()
-            low, high, moved = angle - 2 * math.pi, angle.clone(), theta.clone()
-            open_ = torch.ones_like(angle, dtype=torch.bool)
-            while bool(open_.any()):
-                tried = theta * angle.cos()[..., None] + other * angle.sin()[..., None]
-                fine = open_ & (self.model.log_likelihood(self.x, tried) > floor)
-                moved = torch.where(fine[..., None], tried, moved)
+            other, angle = noise(len(x), k), 2 * math.pi * uniform(len(x))
+            floor = gains(*items, x, theta) + uniform(len(x)).log()
+            low, high, left = angle - 2 * math.pi, angle.clone(), torch.arange(len(x), device=x.device)
+            while len(left):
+                turn = angle[left, None]
+                tried = theta[left] * turn.cos() + other[left] * turn.sin()
+                fine = gains(*items, x[left], tried) > floor[left]
                 # The bracket shrinks to angle 0, the place itself, which is always high enough.
-                fine |= open_ & (high - low < 1e-12)
-                open_ = open_ & ~fine
-                low = torch.where(open_ & (angle < 0), angle, low)
-                high = torch.where(open_ & (angle >= 0), angle, high)
-                angle = torch.where(open_, low + (high - low) * uniform(), angle)
-            theta = moved
-        return theta.reshape(*shape, n, k)
+                wide = high[left] - low[left] >= 1e-12
+                theta[left[fine]] = tried[fine]
+                left = left[~fine & wide]
+                before = angle[left] < 0
+                low[left] = torch.where(before, angle[left], low[left])
+                high[left] = torch.where(before, high[left], angle[left])
+                angle[left] = low[left] + (high[left] - low[left]) * uniform(len(left))
+        return theta.reshape(*sample_shape, n, k)
 
     def marginal(self, index: int) -> ItemMarginal:
         """The law of one ability by itself, 0-based.
@@ -114,6 +116,17 @@ class ItemMarginal:
     def variance(self) -> Float[Tensor, " n"]:
         """Of each person."""
         return self.joint.variance[:, self.index]
+
+    @property
+    def stddev(self) -> Float[Tensor, " n"]:
+        """Of each person."""
+        return self.variance.sqrt()
+
+    def sample(
+        self, sample_shape: tuple[int, ...] | torch.Size = (), generator: torch.Generator | None = None
+    ) -> Float[Tensor, "*samples n"]:
+        """Draw abilities, as `ItemPosterior.sample` does."""
+        return self.joint.sample(sample_shape, generator)[..., self.index]
 
     def log_prob(self, values: Tensor) -> Float[Tensor, "m n"]:
         """Evaluate ``log N(v; 0, 1) + log p(x | θ_i = v) − log p(x)`` at values (m,), in nats."""
