@@ -38,7 +38,7 @@ _FLOOR = 1e-50
 _APART = 1e-6
 """By how much all the posteriors of a fit may miss one in the mean; rounding is far below."""
 _FIRST_STRETCH = 256
-_LONGEST = 2**17
+_LONGEST = 2**21
 """How many numbers the band of one stretch may have."""
 
 

@@ -15,7 +15,7 @@ from identkit.classical.hidden_markov.emissions import CategoricalEmission, Emis
 from identkit.classical.hidden_markov.gaussian import GaussianEmission
 from identkit.classical.hidden_markov.lanes import SAFE, Steps
 from identkit.classical.hidden_markov.learning import Learner, learner
-from identkit.classical.hidden_markov.sweep import LITTLE, sweep
+from identkit.classical.hidden_markov.sweep import sweep
 from identkit.classical.hidden_markov.tables import normalised
 from identkit.model.compiled.data import unmasked, whole
 
@@ -25,6 +25,8 @@ State = tuple[Array, ...]
 
 _NEAR = 0.1
 """Leaps begin where an iteration gains less than this many nats: by then the likelihood's hill is chosen."""
+_LITTLE = 2**20
+"""Up to so many multiplications (n·T·K²) an iteration is faster as a band than in lanes."""
 
 
 def first_guess(
@@ -118,7 +120,7 @@ class _Climb:
         initial, transition, *parameters = state
         parameters = tuple(parameters)
         found = None
-        if self.steps * len(initial) ** 2 <= LITTLE:
+        if self.steps * len(initial) ** 2 <= _LITTLE:
             b, taken = self.learning.densities(parameters, self.share)
             found = expected(initial, transition, b, self.length, self.within)
         if found is not None:
