@@ -145,6 +145,25 @@ def test_what_an_encoder_tells_about_the_datum_is_bounded():
     assert found.overall.told == pytest.approx(0.5 * math.log(1 + 1 / NOISE**2), rel=0.05)
 
 
+class Scaling(LinearVAE):
+    """q's mean stays at 0, and its spread alone tells which of two kinds of data it saw."""
+
+    def encode(self, x):
+        spread = torch.where(x[:, :1] > x[:, :1].median(), 0.8, 0.2).to(torch.float64)
+        return td.Normal(torch.zeros_like(self.means(x)), spread.expand(-1, self.loadings.shape[1]))
+
+
+def test_a_spread_that_moves_with_the_datum_tells_about_it():
+    model = Scaling(LOADINGS)
+    found = diagnose(model, model.draw(40), **QUICK)
+    # ½ log of the mean of the variances 0.04 and 0.64, less ½ the mean of their logarithms.
+    each = 0.5 * (math.log(0.34) - (math.log(0.04) + math.log(0.64)) / 2)
+    assert [finding.told for finding in found.latents] == pytest.approx([each] * 3)
+    assert found.overall.told == pytest.approx(3 * each)
+    assert faults(found) == ["healthy", "healthy", "model-collapsed"]
+    assert [finding.spread for finding in found.latents] == [0.0] * 3
+
+
 def test_what_q_invents_is_told():
     model = Inventing(LOADINGS)
     found = diagnose(model, model.draw(30), **QUICK)

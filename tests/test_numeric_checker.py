@@ -318,6 +318,61 @@ def test_a_likelihood_that_is_nearly_flat_on_the_data_is_informed_or_open():
     assert verdict.level in (INFORMED, UNKNOWN)
 
 
+def sum_of(tanhs):
+    return (tanhs[:, 0] + tanhs[:, 1]) / (1 + tanhs[:, 0] * tanhs[:, 1])
+
+
+def straight_through(x, z):
+    """The law reads z₁ + z₂; torch's derivative is that of z₁ + z₂ + z₁z₂."""
+    seen = (z[:, 0].exp() * z[:, 1].exp()).log()
+    product = z[:, 0] * z[:, 1]
+    return -((x[:, 0] - seen - (product - product.detach())) ** 2)
+
+
+def cancelling(x, z):
+    far = (1e7 + z[:, 1]) ** 2 - 1e14 - 2e7 * z[:, 1] - z[:, 1] ** 2
+    return -((x[:, 0] - z[:, 0] - far) ** 2)
+
+
+# Densities that ignore something which no proof here finds: the latents of which a witness must not speak.
+HIDDEN = {
+    "a coordinate, by an identity": (
+        lambda x, z: -((x[:, 0] - z[:, 0] - z[:, 1].sin() ** 2 - z[:, 1].cos() ** 2) ** 2),
+        {"z[2]"},
+    ),
+    "a direction, by an identity": (
+        lambda x, z: -((x[:, 0] - (z[:, 0].exp() * z[:, 1].exp()).log()) ** 2),
+        {"z[1]", "z[2]"},
+    ),
+    "a coordinate that torch differentiates": (
+        lambda x, z: -((x[:, 0] - z[:, 0] * z[:, 1].exp() / z[:, 1].exp().detach()) ** 2),
+        {"z[2]"},
+    ),
+    "a direction, with another derivative": (straight_through, {"z[1]", "z[2]"}),
+    # 1 + tanh u tanh v cancels where the two saturate, and the gradient is rounding there.
+    "a direction, where gradients are rounding": (
+        lambda x, z: -((x[:, 0] - sum_of((6 * z).tanh())) ** 2),
+        {"z[1]", "z[2]"},
+    ),
+    "a coordinate, where ℓ is rounding": (cancelling, {"z[2]"}),
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_no_witness_for_what_the_likelihood_ignores(name):
+    density, ignored = HIDDEN[name]
+    verdict = ik.check(density, prior=normal(2), x=torch.ones(2, 1))
+    assert {found for found, level in verdict.latents.items() if level is INFORMED}.isdisjoint(ignored)
+
+
+def test_a_coordinate_beside_a_hidden_one_is_informed():
+    density, _ = HIDDEN["a coordinate, by an identity"]
+    assert ik.check(density, prior=normal(2), x=torch.ones(2, 1)).latents == {
+        "z[1]": INFORMED,
+        "z[2]": UNKNOWN,
+    }
+
+
 # Symbols and probes agree
 
 

@@ -16,12 +16,15 @@ from identkit.numeric.found import Found, translations
 from identkit.numeric.jacobian import jacobians
 from identkit.numeric.probed import Probed
 from identkit.numeric.record import Record
+from identkit.numeric.rounding import spread
 from identkit.numeric.states import check_states_on_data
 from identkit.verdict import Level, overall
 
 _DRAWS = 512
 _CLEAR = 1e6  # roundings by which ℓ has to move
-_SPANNED = 1e-7  # smallest singular value of gradients of norm 1
+_SEEN = 100  # how many of its errors a gradient has along a direction that ℓ sees
+_SPANNED = 1e-7  # component of a direction of norm 1 from which on the direction moves the latent
+_HEADINGS = 4  # in which gradients are held against difference quotients
 
 
 def check_density(p: Probed, seed: int = 0) -> Found:
@@ -87,18 +90,47 @@ def _moved(p: Probed, seed: int) -> Bool[Tensor, "n k"]:
 
 
 def _spanned(p: Probed, seed: int) -> Bool[Tensor, "n k"]:
-    """Which coordinates no direction that every gradient of ℓ is orthogonal to moves."""
+    """Which coordinates no direction that every gradient of ℓ is orthogonal to moves.
+
+    Gradients count in units of how far difference quotients depart from them: by rounding, where the arithmetic cancels,
+    or because torch differentiates something else than ℓ (detached parts, a straight-through estimator).
+    """
     z = p.prior.sample(max(_DRAWS // 4, 4 * p.prior.size), seed)
-    gradients: Float[Tensor, "n m k"] = jacobians(p.log_likelihood, z)
+    scale = spread(p)
+    gradients: Float[Tensor, "n m k"] = jacobians(p.log_likelihood, z) * scale
+    wrong = _departures(p, z, gradients, scale, seed)
     found = []
-    for rows in gradients.unbind(1):
-        norms = rows.norm(dim=1, keepdim=True)
-        unit = (rows / torch.where(norms > 0, norms, 1))[norms.squeeze(1) > 0]
-        if len(unit) == 0:
+    for rows, error in zip(gradients.unbind(1), wrong.unbind(1), strict=True):
+        usable = torch.isfinite(error) & torch.isfinite(rows).all(1)
+        if not bool(usable.any()):
             found.append(torch.zeros(p.prior.size, dtype=torch.bool, device=z.device))
             continue
-        _, values, right = torch.linalg.svd(unit, full_matrices=True)
+        units = rows[usable] / error[usable].unsqueeze(1)
+        _, values, right = torch.linalg.svd(units, full_matrices=True)
         values = torch.nn.functional.pad(values, (0, len(right) - len(values)))
-        null = right[values <= _SPANNED * len(unit) ** 0.5]
+        null = right[values <= _SEEN * len(units) ** 0.5]
         found.append(~(null.abs() > _SPANNED).any(0))
     return torch.stack(found)
+
+
+def _departures(
+    p: Probed,
+    z: Float[Tensor, "n k"],
+    gradients: Float[Tensor, "n m k"],
+    scale: Float[Tensor, " k"],
+    seed: int,
+) -> Float[Tensor, "n m"]:
+    """How far ℓ's difference quotients are from its gradients, in random directions; NaN next to the support's end."""
+    generator = torch.Generator(z.device).manual_seed(seed)
+    step = p.eps ** (1 / 3)
+    with torch.no_grad():
+        largest = p.eps / step * (1 + p.log_likelihood(z).abs())
+        for _ in range(_HEADINGS):
+            heading = torch.randn(z.shape, generator=generator, device=z.device, dtype=z.dtype)
+            ends = [z + way * step * scale * heading for way in (1, -1)]
+            inside = torch.stack([torch.isfinite(p.prior.log_prob(end)) for end in ends]).all(0).unsqueeze(1)
+            before, after = (p.log_likelihood(torch.where(inside, end, z)) for end in ends[::-1])
+            slope = (gradients * heading.unsqueeze(1)).sum(2)
+            apart = (slope - (after - before) / (2 * step)).abs()
+            largest = torch.maximum(largest, torch.where(inside, apart, torch.nan))
+    return largest
