@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from sympy import Integer, Rational
 
 import identkit as ik
-from identkit.symbolic.certificates import GapOnData
+from identkit.symbolic.certificates import GapOnData, Ignored, InvisibleOnData, SpanOnData
+from identkit.symbolic.checker import analyse
+from identkit.symbolic.on_data import LikelihoodOnData, exact_rows
+from identkit.symbolic.proof import Proof
 from identkit.verdict import Level
 
 THREE = "p[3] ~ Dirichlet(1, 1, 2); observe "
@@ -46,6 +51,60 @@ def test_levels_on_counts(counts: tuple[int, int, int], levels: list[str]):
     verdict = ik.check(text, data={f"x[{i}]": count for i, count in enumerate(counts, 1)})
     assert [str(found) for found in verdict.latents.values()] == levels
     assert verdict.certificate is not None and verdict.certificate.verify()
+
+
+RATES = "a ~ Gamma(2, 1); b ~ Gamma(2, 1); observe x ~ Poisson(a); observe y ~ Poisson(b); "
+
+
+@pytest.mark.parametrize(
+    ("text", "data", "levels"),
+    [
+        # Shares that the law ignores are two free numbers, not three: ℓ = −a − b still ignores a direction.
+        ("p[3] ~ Dirichlet(1, 1, 2); " + RATES, {"x": 0, "y": 0}, "CONSTANT " * 3 + "PARTIAL " * 2),
+        ("p[3] ~ Dirichlet(1, 1, 2); " + RATES, {"x": 0, "y": 1}, "CONSTANT " * 3 + "INFORMED " * 2),
+        (
+            THREE + "w ~ Binomial(2, p[3]); " + RATES,
+            {"w": 1, "x": 0, "y": 0},
+            "PARTIAL PARTIAL INFORMED " + "PARTIAL " * 2,
+        ),
+        (
+            THREE + "w ~ Normal(p[1]*p[2], 1); " + RATES,
+            {"w": 1, "x": 0, "y": 0},
+            "INFORMED " * 3 + "PARTIAL " * 2,
+        ),
+        # Counts that add up are states; no room is left over for what they leave open.
+        (
+            "n[3] ~ Multinomial(2, 1/2, 1/4, 1/4); observe w ~ Normal(n[1], 1); " + RATES,
+            {"w": 1, "x": 0, "y": 0},
+            "UNKNOWN " * 3 + "PARTIAL " * 2,
+        ),
+    ],
+)
+def test_other_latents_beside_a_simplex(text: str, data: dict[str, int], levels: str):
+    verdict = ik.check(text, data=data)
+    assert [str(found) for found in verdict.latents.values()] == levels.split()
+    assert verdict.certificate is not None and verdict.certificate.verify()
+
+
+def test_what_the_law_ignores_on_the_box_is_no_direction_of_the_simplex():
+    """p₂ against p₃ moves unseen, but p₂ alone cannot move: "the law does not contain p₂" proves neither level."""
+    model = ik.parse(THREE + "x ~ Binomial(3, p[1])")
+    one, two, three = model.latent_symbols
+    row = exact_rows(model, {"x": 1})[0]
+    data = (tuple(row.items()),)
+    found = LikelihoodOnData(model).on([row])
+    assert [str(level) for level in found.levels.values()] == ["INFORMED", "PARTIAL", "PARTIAL"]
+    span = next(claim for claim in found.claims if isinstance(claim, SpanOnData))
+    doctored = [*found.claims, Ignored((two,)), Ignored((three,))]
+    for claims in (doctored, [claim for claim in doctored if not isinstance(claim, InvisibleOnData)]):
+        for level in (Level.CONSTANT, Level.INFORMED):
+            levels = {one.name: Level.INFORMED, two.name: level, three.name: level}
+            for width in range(span.rank + 1):
+                proof = Proof(model, (*claims, replace(span, rank=width)), levels, (data,))
+                assert all(claim.holds(model) for claim in proof.claims) and not proof.verify()
+    levels = {one.name: Level.GLOBAL, two.name: Level.CONSTANT, three.name: Level.CONSTANT}
+    law = [*analyse(model).claims, Ignored((two,)), Ignored((three,))]
+    assert not Proof(model, tuple(law), levels).verify()
 
 
 def test_a_gap_off_the_simplex_proves_nothing():

@@ -45,7 +45,7 @@ from identkit.symbolic.support import (
     all_domains,
     is_discrete,
     is_finite,
-    on_simplex,
+    simplexes,
     supported_states,
     takes_every_value,
 )
@@ -200,8 +200,9 @@ class LikelihoodOnData:
             null_directions([e.subs(list(state.items())) for e in kappa], self._rest) if self._rest else []
             for state in self._states
         ]
-        self._simplexes = [st for st in model.latents if on_simplex(st.family)]
-        self._tied = {symbol for statement in self._simplexes for symbol in statement.symbols}
+        groups = simplexes(model)
+        self._simplexes = [st for st in model.latents if st.symbols in groups]
+        self._tied = {symbol for group in groups for symbol in group}
         self._doubt = self._why_no_gap_counts()
         others = {s: d for s, d in all_domains(model).items() if s not in self._finite}
         self._bases = [self._placed(point) for point in points(others, 4, seed=1)]
@@ -346,18 +347,20 @@ class LikelihoodOnData:
             return
         doubtful = False
         for place, state in enumerate(self._states):
-            ignored = [d for d in self._ignored[place] if set(d) <= set(latents)]
+            # On a simplex the law's directions lead out of it, and are no claims of the law's.
+            ignored = [d for d in self._ignored[place] if set(d) <= set(latents) and not self._simplexes]
             places = self._spread(len(latents))
             slopes = [self._values(place, rows, point, 128)[1:] for point in places]
             rank = certified_rank(along_simplexes(self.model, latents, slopes))
-            if rank < len(latents) - len(self._simplexes) - len(ignored):
+            wanted = len(latents) - len(self._simplexes) - len(ignored)
+            if rank < wanted:
                 ignored = self._null_directions(place, rows)
                 for direction in ignored:
                     found.claims.append(InvisibleOnData(tuple(map(_frozen, rows)), direction, state))
                     for latent in direction:
                         if found.levels[latent.name] is Level.INFORMED:
                             found.levels[latent.name] = Level.PARTIAL
-            wanted = len(latents) - len(self._simplexes) - len(ignored)
+                wanted = len(latents) - len(self._simplexes) - len(ignored)
             if rank >= wanted:
                 span = SpanOnData(tuple(map(_frozen, rows)), tuple(latents), state, tuple(places), wanted)
                 found.claims.append(span)

@@ -35,9 +35,10 @@ from identkit.symbolic.equalities import tied
 from identkit.symbolic.full_rank import FullRank
 from identkit.symbolic.support import (
     State,
+    dimension_inside,
     is_discrete,
     is_finite,
-    on_simplex,
+    simplexes,
     supported_states,
     takes_every_value,
     varies,
@@ -183,7 +184,18 @@ class Weighed:
     # Levels of the law
 
     def _ignored_always(self, latent: Symbol) -> bool:
-        return any(isinstance(c, Ignored) and latent in c.latents and not c.state for c in self._claims)
+        return self._ignored_in(latent, None)
+
+    def _ignored_in(self, latent: Symbol, state: _Frozen | None) -> bool:
+        """Whether the law ignores a latent, in one state or in all; on a simplex, with all that move when it does."""
+        ignored = {
+            s
+            for c in self._claims
+            if isinstance(c, Ignored) and (not c.state or _frozen(c.state) == state)
+            for s in c.latents
+        }
+        group = next((group for group in simplexes(self._model) if latent in group), (latent,))
+        return ignored >= set(group)
 
     def _varies_alone(self, latent: Symbol) -> bool:
         """Whether two states of positive mass differ in the latent alone; else "ignored" would be an empty word."""
@@ -205,8 +217,7 @@ class Weighed:
                 groups.setdefault(others, set()).add(leader)
                 sizes[others] = sizes.get(others, 0) + 1
             return max(sizes.values()) > 1 and all(len(leaders) == 1 for leaders in groups.values())
-        states = {_frozen(c.state) for c in self._claims if isinstance(c, Ignored) and latent in c.latents}
-        return states >= set(self._states or ())
+        return all(self._ignored_in(latent, state) for state in self._states or ())
 
     def _partial(self, latent: Symbol) -> bool:
         if latent in self._finite:
@@ -275,7 +286,7 @@ class Weighed:
             if isinstance(claim, InvisibleOnData) and claim.data == group and latent in claim.direction:
                 state = _frozen(claim.state)
                 # A direction that keeps the sums of a simplex, as the claim checks, stays within it for a while.
-                bound = {s for st in self._model.latents if on_simplex(st.family) for s in st.symbols}
+                bound = {s for group in simplexes(self._model) for s in group}
                 free = {s: step for s, step in claim.direction.items() if s not in bound}
                 if state in (self._states or ()) and self._meets_the_support(self._held(state), free):
                     return True
@@ -285,7 +296,7 @@ class Weighed:
         """Whether a gap is one of this data set, between points of the prior's support."""
         ends = [frozenset((s, point[s]) for s in self._finite) for point in (gap.one, gap.other)]
         # Inside a simplex every point is possible; that the gap's are inside one is part of its own check.
-        bound = {s for st in self._model.latents if on_simplex(st.family) for s in st.symbols}
+        bound = {s for group in simplexes(self._model) for s in group}
         every = all(takes_every_value(self._model, s) for s in self._rest if s not in bound)
         return gap.data == group and every and set(ends) <= set(self._states or ())
 
@@ -303,22 +314,28 @@ class Weighed:
                 ),
                 default=0,
             )
-            sums = sum(on_simplex(st.family) for st in self._model.latents)
-            if rank < len(continuous) - sums - self._unseen(state, continuous, group):
+            if rank < len(continuous) - len(simplexes(self._model)) - self._unseen(state, continuous, group):
                 return False
         return True
 
     def _unseen(self, state: _Frozen, latents: Sequence[Symbol], group: Data) -> int:
-        rows = []
+        bound = {s for inside in simplexes(self._model) for s in inside}
+        directions: list[Mapping[Symbol, Expr]] = [
+            {s: sympy.S.One} for s in latents if self._ignored_in(s, state)
+        ]
         for claim in self._claims:
-            if isinstance(claim, InvisibleOnData) and claim.data != group:
+            if isinstance(claim, InvisibleOnData):
+                counts = claim.data == group and _frozen(claim.state) == state
+            elif isinstance(claim, Invisible):
+                # A direction in which the law is constant leads out of a simplex.
+                counts = not bound & set(claim.direction) and (
+                    not claim.state or _frozen(claim.state) == state
+                )
+            else:
                 continue
-            if isinstance(claim, Invisible | InvisibleOnData | Ignored) and (
-                not claim.state or _frozen(claim.state) == state
-            ):
-                moves = [{s: 1} for s in claim.latents] if isinstance(claim, Ignored) else [claim.direction]
-                rows += [[move.get(s, 0) for s in latents] for move in moves if set(move) <= set(latents)]
-        return sympy.Matrix(rows).rank() if rows else 0
+            if counts and set(claim.direction) <= set(latents):
+                directions.append(claim.direction)
+        return dimension_inside(self._model, directions, latents)
 
 
 def _frozen(state: State) -> _Frozen:

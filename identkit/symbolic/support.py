@@ -105,6 +105,31 @@ def on_simplex(family: families.Family) -> bool:
     return family.total is not None
 
 
+def simplexes(model: Model) -> list[tuple[Symbol, ...]]:
+    """The latents that a continuous prior makes add up to something, draw by draw; counts that do are states."""
+    return [
+        st.symbols for st in model.latents if on_simplex(st.family) and not is_discrete(st.family.support)
+    ]
+
+
+def dimension_inside(
+    model: Model, directions: Sequence[Mapping[Symbol, Expr]], latents: Sequence[Symbol]
+) -> int:
+    """The dimension of what some directions span, as far as it leads out of no simplex of the prior.
+
+    >>> import identkit as ik
+    >>> model = ik.parse("p[3] ~ Dirichlet(1, 1, 1); z ~ Normal(0, 1); observe x ~ Normal(z, 1)")
+    >>> dimension_inside(model, [{s: S.One} for s in model.latent_symbols], model.latent_symbols)
+    3
+    """
+    if not directions:
+        return 0
+    rows = sympy.Matrix([[direction.get(s, S.Zero) for s in latents] for direction in directions])
+    groups = [group for group in simplexes(model) if set(group) <= set(latents)]
+    sums = sympy.Matrix([[Integer(s in group) for group in groups] for s in latents])
+    return rows.rank() - (rows * sums).rank() if groups else rows.rank()
+
+
 def _spread(part: families.Family) -> Expr:
     """0 iff a count has one value only (for families not named here: always, so that nothing is concluded)."""
     if isinstance(part, families.Poisson):
