@@ -218,8 +218,14 @@ class GaussianMixture(FiniteMixture):
     def _log_densities(self, x: Tensor) -> Tensor:
         return self._all.log_density(x)
 
-    def _ratio(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return ratio_by_difference(self._supported, x)
+    def _ratio(self, x: Tensor, lead: int = 0) -> tuple[Tensor, Tensor]:
+        if lead == 0:
+            return ratio_by_difference(self._supported, x)
+        places = torch.arange(len(self._support), device=x.device)
+        order = torch.cat([places[lead : lead + 1], places[:lead], places[lead + 1 :]])
+        ratio, error = ratio_by_difference(self._gaussians(self._support[order]), x)
+        back = order.argsort()
+        return ratio[:, back], error[:, back]
 
     def _ratio_under_prior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return ratio_by_segment(self._supported, x)

@@ -19,6 +19,7 @@ from identkit.classical.arrays import positive, real, shaped
 from identkit.classical.hidden_markov.gaussian import GaussianEmission
 from identkit.classical.hidden_markov.tables import (
     by_steps,
+    from_nearest,
     refuse_probabilities,
     relative,
     select_exactly,
@@ -33,6 +34,8 @@ Array = np.ndarray
 
 _EPS = torch.finfo(torch.float64).eps
 _NEAR = 0.5
+_OUTSHONE = 2.0**10
+"""So many nats behind another state, the first one serves no more as what counts are compared with."""
 
 
 def _log_ratio(top: Tensor, bottom: Tensor, second: bool = False) -> Tensor:
@@ -219,9 +222,16 @@ class PoissonEmission:
         rates = self.rates.cpu().numpy()
         differ = rates - rates[0]
         first = log_poisson(torch.from_numpy(x), torch.from_numpy(rates[0])).sum(-1).numpy()
-        beside_first = np.matmul(np.log1p(differ / rates[0]), x.swapaxes(1, 2))
+        beside_first = np.matmul(_log_ratio(self.rates, self.rates[0]).cpu().numpy(), x.swapaxes(1, 2))
         logs, top = relative(np.subtract(beside_first, differ.sum(1)[:, None], out=beside_first))
-        return logs, first + top
+        common = first + top
+        if bool((top > _OUTSHONE).any()):
+            step, lane = np.nonzero(top > _OUTSHONE)
+            # Two rates near the count differ by what 1e13 ± 1e-3 leaves of them, seen from one far from it.
+            for k, here, best in from_nearest(self, x, logs, step, lane):
+                own = log_poisson(torch.from_numpy(x[here]), torch.from_numpy(rates[k]))
+                common[here] = own.sum(-1).numpy() + best
+        return logs, common
 
     def ratio(self, x: Tensor, reference: int, second: bool = False) -> tuple[Tensor, Tensor]:
         """``log b_k(x) − log b_r(x)`` with its error bound, both (N, K)."""

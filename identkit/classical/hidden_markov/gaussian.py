@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from identkit.classical.arrays import real, shaped
+from identkit.classical.arrays import real, refuse_overflow, shaped
 from identkit.classical.gaussian_mixture.ratio import Gaussians, ratio_by_difference, ratio_by_segment
 from identkit.classical.hidden_markov.quadratics import Quadratics
-from identkit.classical.hidden_markov.tables import by_steps, relative, select_exactly
+from identkit.classical.hidden_markov.tables import by_steps, from_nearest, relative, select_exactly
 from identkit.classical.shown import shown
 from identkit.model import families
 from identkit.model.model import Model
@@ -94,7 +94,12 @@ class GaussianEmission:
         return by_steps(self, x)
 
     def refuse(self, x: Array) -> None:
-        """All finite numbers can be seen."""
+        """Refuse numbers whose squares a double cannot hold.
+
+        Raises:
+            ValueError: naming the value.
+        """
+        refuse_overflow(torch.from_numpy(x))
 
     def stepwise(self, x: Array) -> tuple[Array, Array]:
         """``log b_k`` of (s, N, d) in the layout (s, K, N), less the largest, and that, (s, N)."""
@@ -105,15 +110,8 @@ class GaussianEmission:
             step, lane = np.nonzero(rough)
             square = -2 * (logs[step, :, lane] + common[step, lane, None] + quadratics.half_log_det)
             far = square.min(1) > _OUTLIER
-            step, lane = step[far], lane[far]
             # ½·1e8 and ½·1e8 + 1 differ by 1, but not to the last digit of a posterior.
-            nearest = logs[step, :, lane].argmax(1)
-            for k in np.unique(nearest).tolist():
-                here = step[nearest == k], lane[nearest == k]
-                rows = torch.from_numpy(x[here]).to(self.device)
-                ratio = self.ratio(rows, k)[0].cpu().numpy()
-                top = ratio.max(1)
-                logs[here[0], :, here[1]] = ratio - top[:, None]
+            for _, here, top in from_nearest(self, x, logs, step[far], lane[far]):
                 common[here] += top
         return logs, common
 

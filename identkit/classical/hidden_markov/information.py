@@ -6,6 +6,7 @@ that are never negative and each free of cancellation. It equals ``Σ_t E_Q ℓ_
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from identkit.classical.compared import FAR
 from identkit.model.protocol import Flatness
 from identkit.posterior.stable import kl_integrand, kl_of_log_ratio
 
@@ -39,7 +41,9 @@ class Messages:
     ratio: Tensor
     """``λ_t(k) = log b_k(x_t) − log b_r(x_t)``, (n, T, K)."""
     error: Tensor
-    """A bound on the errors of λ_t, (n, T)."""
+    """A bound on the errors of λ_t, (n, T), of the states that count."""
+    counts: Tensor
+    """(n, T, K): whether a state can have more of the posterior than ``e^−FAR``."""
     probs: Tensor
     """``γ_t(k) = p(z_t = k | x)``, (n, T, K)."""
     onward: Tensor
@@ -237,10 +241,15 @@ def error_bound(m: Messages, kl: Tensor) -> Tensor:
     part of it, is right to 2E; its KL moves by at most ``2E·e^{2E}·(E_Q|log q/p| + KL) + 4E²``, and
     ``E_Q|log q/p| ≤ KL + √(2 KL)`` (Pinsker). Marginal and conditional KLs are at most the joint one. E holds the
     errors of λ, with the reading of inputs as decimals, and of K + 8 operations on the message of each step.
+
+    States of no more than ``e^−FAR`` are left out of E: paths of mass δ in all, without which any of the KLs differs by
+    at most ``δ C + h(δ)``, h the entropy of a coin, C = −log of the least probable path: no KL is larger than that.
     """
     k = m.ratio.shape[2]
-    finite = torch.where(torch.isfinite(m.onward), m.onward, 0.0)
-    spread = finite.amax(2) - finite.amin(2)
+    known = torch.isfinite(m.onward) & m.counts
+    most = torch.where(known, m.onward, -torch.inf).amax(2)
+    least = torch.where(known, m.onward, torch.inf).amin(2)
+    spread = torch.where(known.any(2), most - least, 0.0)
     spread = torch.where(m.flat[:, None], spread, 1 + spread)
     seen = torch.where(_within(m), spread, 0.0).sum(1) * bool(m.ratio.numel())
     silent = (m.ratio == 0).all(2).all(1)
@@ -249,7 +258,13 @@ def error_bound(m: Messages, kl: Tensor) -> Tensor:
     moved = twice * torch.exp(twice.clamp(max=700.0)) * (2 * kl + (2 * kl).sqrt()) + twice.square()
     if (int(m.lengths.sum()) - len(m.lengths)) * k**3 > _SMALL:  # matrix products, whose sums may cancel
         moved = moved + torch.where(silent, 0.0, 8 * _EPS * (m.lengths + seen))
-    return moved + 16 * (k + m.lengths) * _EPS * kl + _TINY
+    rare = -torch.where(m.transition > 0, m.transition, 1.0).min().log()
+    largest = rare * (m.lengths - 1).clamp(min=0) - torch.where(m.initial > 0, m.initial, 1.0).min().log()
+    missing = (~m.counts).sum((1, 2)).to(kl.dtype) * math.exp(-FAR)
+    # True and computed KL alike; a conditional one is a difference of two.
+    moved = moved + 4 * (missing * largest + torch.where(missing > 0, missing * (1 - missing.log()), 0.0))
+    rounding = 16 * (k + m.lengths) * _EPS * kl + 2 * _EPS * largest * kl
+    return torch.minimum(moved, largest) + rounding + _TINY
 
 
 def chain_flatness(initial: Array, transition: Array, ratio: Array, error: Array) -> Flatness:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from identkit.classical.arrays import shaped
+from identkit.classical.compared import FAR, near_ratio
 from identkit.classical.em import Convergence
 from identkit.classical.hidden_markov.data import Sequences, sequences
 from identkit.classical.hidden_markov.emissions import (
@@ -42,6 +44,8 @@ from identkit.model.compiled.data import number_of_draws
 from identkit.model.family import exact_law
 from identkit.model.model import Model
 from identkit.model.protocol import Estimate, Flatness
+
+Array = np.ndarray
 
 _ENUMERATED = 4096
 _AT_ONCE = 2**18
@@ -290,7 +294,7 @@ class HiddenMarkov:
         Source: theory/T4; `identkit.classical.markov_information.chain_flatness`.
         """
         data = sequences(x, self.emission, self.length, lengths)
-        ratio, error = self._ratio(data, second=True)
+        ratio, error, _ = self._ratio(data, second=True)
         found = chain_flatness(*self._chain, ratio, error)
         return Flatness(
             variance=found.variance.to(data.device),
@@ -425,18 +429,37 @@ class HiddenMarkov:
             log_evidence=data.answer(swept.log_evidence),
         )
 
-    def _ratio(self, data: Sequences, second: bool = False) -> tuple[Any, Any]:
-        """λ (n, T, K) and its errors (n, T), zero where nothing is observed."""
+    def _ratio(self, data: Sequences, second: bool = False) -> tuple[Any, Any, Any]:
+        """λ (n, T, K), of each step but for a number, its errors and which states they hold for.
+
+        The errors are (n, T), zero where nothing is observed, and hold for the states that are so many: a state that a
+        datum makes impossible, whatever comes before and after, has no part in a KL.
+        """
         n, length = data.observed.shape
         k = len(self.initial)
-        ratio, error = np.zeros((n, length, k)), np.zeros((n, length))
+        ratio, error = np.zeros((n, length, k)), np.zeros((n, length, k))
         if data.observed.any():
             reference = int((self.initial + self.transition.sum(0)).argmax())
             x = torch.from_numpy(data.x[data.observed]).to(self.emission.device)
-            values, errors = self.emission.ratio(x, reference, second)
+            if second:
+                values, errors = self.emission.ratio(x, reference, True)
+            else:
+                values, errors = near_ratio(x, self.emission.ratio, reference)
             ratio[data.observed] = values.cpu().numpy()
-            error[data.observed] = errors.amax(1).cpu().numpy()
-        return ratio, error
+            error[data.observed] = errors.cpu().numpy()
+        counts = np.ones(ratio.shape, dtype=bool) if second else self._that_count(ratio, error)
+        return ratio, np.where(counts, error, 0.0).max(2, initial=0.0), counts
+
+    def _that_count(self, ratio: Array, error: Array) -> Array:
+        """Which states have more than ``e^−FAR`` of the posterior, by the bounds on the errors.
+
+        To go through the best state of step t instead changes a path's prior by no more than two of its factors.
+        """
+        least = float(min(self.initial.min(), self.transition.min()))
+        if least <= 0 or not ratio.size:
+            return np.ones(ratio.shape, dtype=bool)
+        behind = (ratio - error).max(2, keepdims=True) - (ratio + error)
+        return behind <= FAR - 2 * math.log(least)
 
     def _by_sequences(self, data: Sequences, evaluate: Callable[[Messages], Tensor]) -> Tensor:
         """Evaluate some sequences at a time: what is between data and answers is K² times as large as they are."""
@@ -447,11 +470,11 @@ class HiddenMarkov:
 
     def _messages(self, data: Sequences, before: int = 0) -> Messages:
         swept = self._swept(data, True, before)
-        ratio, error = self._ratio(data)
+        ratio, error, counts = self._ratio(data)
         flat = is_flat(ratio)
         initial, transition = self._chain
         onward = ratio + swept.future
         if flat.any():
             onward[flat] = flat_messages(transition, ratio[flat])
-        tables = (initial, transition, ratio, error, swept.probs, onward, flat, data.lengths)
+        tables = (initial, transition, ratio, error, counts, swept.probs, onward, flat, data.lengths)
         return Messages(*[data.exact(table) for table in tables])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,29 @@ def relative(logs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     top = np.where(top > -np.inf, top, 0.0)
     np.subtract(logs, top[:, None], out=logs)
     return logs, top
+
+
+def from_nearest(
+    emission: Any, x: np.ndarray, logs: np.ndarray, step: np.ndarray, lane: np.ndarray
+) -> Iterator[tuple[int, tuple[np.ndarray, np.ndarray], np.ndarray]]:
+    """Write ``log b_k`` of chosen steps anew, from their differences to the state that shows the step best.
+
+    Args:
+        emission: what knows these differences.
+        x: (s, N, d).
+        logs: (s, K, N), written to: less the largest of each step.
+        step, lane: which.
+
+    Yields:
+        A state, the steps that it shows best, and their largest difference to it, 0 but for rounding.
+    """
+    nearest = logs[step, :, lane].argmax(1)
+    for k in np.unique(nearest).tolist():
+        here = step[nearest == k], lane[nearest == k]
+        ratio = emission.ratio(torch.from_numpy(x[here]).to(emission.device), k)[0].cpu().numpy()
+        top = ratio.max(1)
+        logs[here[0], :, here[1]] = ratio - top[:, None]
+        yield k, here, top
 
 
 def by_steps(emission: Any, x: Any) -> Tensor:

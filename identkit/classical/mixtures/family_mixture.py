@@ -217,20 +217,20 @@ class FamilyMixture(FiniteMixture):
     def _log_densities(self, x: Tensor) -> Tensor:
         return self.member.log_density(x, self.parameters).sum(2)
 
-    def _ratio(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _ratio(self, x: Tensor, lead: int = 0) -> tuple[Tensor, Tensor]:
         own = self.parameters[:, self._support]
-        gains = self.member.gains(own, own[:, :1])
+        gains = self.member.gains(own, own[:, lead : lead + 1])
         statistics = self.member.statistics(x)
         terms = gains.shape[0] * gains.shape[2]
         error = (terms + 6) * _EPS * _product(statistics.abs(), gains.abs())
-        return _product(statistics, gains), error + self._reading_error(statistics)
+        return _product(statistics, gains), error + self._reading_error(statistics, lead)
 
-    def _reading_error(self, statistics: Tensor) -> Tensor:
+    def _reading_error(self, statistics: Tensor, lead: int = 0) -> Tensor:
         """What half a unit in the last place of every parameter can change: a verdict reads shortest decimals."""
         own = self.parameters[:, self._support]
-        sway = self.member.sway(own)
-        differs = (own != own[:, :1]).any(0)
-        return _EPS * _product(statistics.abs(), torch.where(differs, sway + sway[:, :1], 0.0))
+        sway, first = self.member.sway(own), slice(lead, lead + 1)
+        differs = (own != own[:, first]).any(0)
+        return _EPS * _product(statistics.abs(), torch.where(differs, sway + sway[:, first], 0.0))
 
     def _ratio_under_prior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Torch's own log densities: integrated derivatives along the way from the reference, or differences where far."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
 from identkit.classical.arrays import latents, shaped, unfilled
+from identkit.classical.compared import FAR, near_ratio
 from identkit.classical.em import Convergence
 from identkit.classical.mixtures.information import draw_states, simulated
 from identkit.classical.placed import Placed
@@ -56,8 +57,11 @@ class FiniteMixture(Placed, ABC):
         """``log p_k(x)`` of all K components, (n, K), from float64 rows."""
 
     @abstractmethod
-    def _ratio(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """``log p_k(x)`` of the components in `_support` but for one number a row, and its error: (n, S) each."""
+    def _ratio(self, x: Tensor, lead: int = 0) -> tuple[Tensor, Tensor]:
+        """``log p_k(x)`` of the components in `_support` but for one number a row, and its error: (n, S) each.
+
+        Where that number is the log density of one component, it is the one in place `lead` of `_support`.
+        """
 
     @abstractmethod
     def _ratio_under_prior(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -265,6 +269,11 @@ class FiniteMixture(Placed, ABC):
         weights = self.weights[self._support]
         return (weights / weights.sum()).log()
 
+    @cached_property
+    def _rounding(self) -> float:
+        """What a sum over the prior may lose, relative to itself; its masses are exponentials of their logarithms."""
+        return (16 * (len(self.weights) + 1) - 2 * self._log_prior.min().item()) * _EPS
+
     def _spread_out(self, supported: Tensor) -> Tensor:
         """Log masses of all K components from those of the supported ones, (…, S) → (…, K)."""
         everywhere = supported.new_full((*supported.shape[:-1], len(self.weights)), -torch.inf)
@@ -272,29 +281,48 @@ class FiniteMixture(Placed, ABC):
         return everywhere
 
     def _log_posterior(self, block: Tensor) -> Tensor:
-        return self._spread_out(self._log_prior + self._log_posterior_ratio(self._ratio(block.double())[0]))
+        ratio = self._near_ratio(block.double())[0]
+        return self._spread_out(self._log_prior + self._log_posterior_ratio(ratio))
 
     def _mass_and_evidence(self, block: Tensor) -> tuple[Tensor, Tensor]:
         logs = self._log_densities(block.double())
         return self._log_posterior(block).exp(), torch.logsumexp(self.weights.log() + logs, 1)
 
+    def _near_ratio(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return near_ratio(x, self._ratio, 0, self._log_prior)
+
     def _kl(self, block: Tensor) -> Tensor:
-        log_ratio = self._log_posterior_ratio(self._ratio(block)[0])
+        log_ratio = self._log_posterior_ratio(self._near_ratio(block)[0])
         return kl_of_log_ratio(self._log_prior.expand_as(log_ratio), log_ratio)
 
     def _kl_error(self, block: Tensor, further: Tensor | float = 0.0) -> Tensor:
-        ratio, error = self._ratio(block)
+        ratio, error = self._near_ratio(block)
         log_ratio = self._log_posterior_ratio(ratio)
         mass = torch.exp(self._log_prior + log_ratio)
         centred = torch.where(mass > 0, log_ratio, 0.0)
         mean = (mass * centred).sum(1, keepdim=True)
         sd = (mass * (centred - mean).square()).sum(1).sqrt()
-        worst = torch.where(ratio.isinf(), 0.0, error).amax(1) + further
+        error = torch.where(ratio.isinf(), 0.0, error)
+        counts, lost = self._that_count(ratio, error)
+        worst = torch.where(counts, error, 0.0).amax(1) + further
         kl = kl_of_log_ratio(self._log_prior.expand_as(log_ratio), log_ratio)
-        rounding = 16 * (len(self.weights) + 1) * _EPS * kl
+        rounding = self._rounding * kl
         moved = worst * (sd * torch.exp(worst.clamp(max=700.0)) + worst)
         # A KL to π is at most −log of the least weight.
-        return torch.minimum(moved, -self._log_prior.min()) + rounding + _TINY
+        return torch.minimum(moved + lost, -self._log_prior.min()) + rounding + _TINY
+
+    def _that_count(self, ratio: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
+        """Which components can matter to a KL, and what the others may change of it in all.
+
+        With ``r_k ≤ δ`` by the bounds on the errors, to leave out k moves ``Σ r log(r/π)`` by at most
+        ``δ(|log δ| + 2|log π_min| + 1)``; the true r_k and the computed one are both left out.
+        """
+        height = self._log_prior + ratio
+        log_share = height + error - (height - error).amax(1, keepdim=True)
+        counts = log_share > -FAR
+        least = log_share.clamp(max=-FAR)
+        each = least.exp() * (1 - least - 2 * self._log_prior.min())
+        return counts, 2 * torch.where(counts | ratio.isinf(), 0.0, each).sum(1)
 
     def _spread(self, block: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         log_likelihood, error = self._ratio_under_prior(block)
@@ -304,7 +332,7 @@ class FiniteMixture(Placed, ABC):
         centred = known - (prior * known).sum(1, keepdim=True)
         variance = (prior * centred.square()).sum(1)
         worst = torch.where(possible, error.amax(1), 0.0)
-        rounding = 16 * (len(self.weights) + 1) * _EPS * variance
+        rounding = self._rounding * variance
         return (
             torch.where(possible, variance, torch.inf),
             # The standard deviation moves by at most the largest error of ℓ.
@@ -322,11 +350,13 @@ class FiniteMixture(Placed, ABC):
         """``log r_k/π_k`` of the supported components, from ``ℓ_k`` but for one number a row."""
         # Near agreement, the mean of the differences themselves; else from the largest one, so that the
         # distance of all components to the datum leaves no rounding behind.
+        top = ratio.amax(1, keepdim=True)
         small = ratio.clamp(max=1.0)
-        near = small - torch.log1p((torch.exp(self._log_prior) * torch.expm1(small)).sum(1, keepdim=True))
-        apart = ratio - ratio.amax(1, keepdim=True)
+        excess = (torch.exp(self._log_prior) * torch.expm1(small)).sum(1, keepdim=True)
+        near = small - torch.log1p(excess.clamp(min=-0.5))
+        apart = ratio - top
         far = apart - torch.logsumexp(self._log_prior + apart, 1, keepdim=True)
-        return torch.where(ratio.amax(1, keepdim=True) <= 1.0, near, far)
+        return torch.where((top <= 1.0) & (excess >= -0.5), near, far)
 
 
 def probabilities(weights: Any, count: int) -> Float[Tensor, " components"]:

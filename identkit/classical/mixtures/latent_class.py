@@ -278,7 +278,7 @@ class LatentClass(FiniteMixture):
         known = torch.where(ratio.isinf(), 0.0, ratio.abs())
         return ratio, (len(self.sizes) + 4) * _EPS * known + reading, most.log()
 
-    def _ratio(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _ratio(self, x: Tensor, lead: int = 0) -> tuple[Tensor, Tensor]:
         ratio, error, most = self._compared
         total = self._total(x, ratio)
         impossible = torch.nonzero(~(total + self._total(x, most)).isfinite().any(1))

@@ -1,0 +1,108 @@
+"""Classical models whose components, noises or data differ by twenty orders of magnitude, in many digits."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import pytest
+import torch
+from mpmath import mp
+from torch import distributions as laws
+
+from identkit.classical.gaussian_mixture import GaussianMixture
+from identkit.classical.hidden_markov import GaussianEmission, HiddenMarkov, PoissonEmission
+from identkit.classical.mixtures import FamilyMixture
+from tests.many_digits import bayes
+
+mp.dps = 60
+_WEIGHTS = [0.2, 0.3, 0.5]
+
+
+def _tensor(values: Any) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def _normal(x: float, mean: float, variance: float) -> Any:
+    square = (mp.mpf(x) - mp.mpf(mean)) ** 2 / mp.mpf(variance)
+    return -(square + mp.log(2 * mp.pi * mp.mpf(variance))) / 2
+
+
+def _poisson(x: float, rate: float) -> Any:
+    return x * mp.log(mp.mpf(rate)) - mp.mpf(rate) - mp.loggamma(mp.mpf(x) + 1)
+
+
+# The heaviest component is the last; seen from it, the others are all the same.
+MIXTURES: dict[str, tuple[Any, Any, float]] = {
+    "Gaussian": (
+        GaussianMixture(_WEIGHTS, [[0.0], [1.0], [3e7]], [1e10, 2e10, 1e-12], "spherical"),
+        lambda x: [_normal(x, 0.0, 1e10), _normal(x, 1.0, 2e10), _normal(x, 3e7, 1e-12)],
+        1e5,
+    ),
+    "Poisson": (
+        FamilyMixture(_WEIGHTS, laws.Poisson(_tensor([3.0, 4.0, 1e14]))),
+        lambda x: [_poisson(x, rate) for rate in (3.0, 4.0, 1e14)],
+        3.0,
+    ),
+    "exponential": (
+        FamilyMixture(_WEIGHTS, laws.Exponential(_tensor([1.0, 2.0, 1e14]))),
+        lambda x: [mp.log(rate) - mp.mpf(rate) * mp.mpf(x) for rate in (1.0, 2.0, 1e14)],
+        0.5,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MIXTURES)
+def test_components_are_told_apart_far_from_the_heaviest_one(kind: str) -> None:
+    model, logs, x = MIXTURES[kind]
+    found = bayes(_WEIGHTS, logs(x))
+    mass = model.posterior([[x]]).probs[0].tolist()
+    assert mass == pytest.approx([float(r) for r in found["mass"]], rel=1e-12)
+    assert model.log_evidence([[x]]).item() == pytest.approx(float(found["evidence"]), rel=1e-12)
+    kl, error = model.kl_to_prior([[x]]).item(), model.kl_error([[x]]).item()
+    assert abs(kl - found["kl"]) <= error < 1e-9
+    mean, sd = (moment.item() for moment in model.posterior_moments([[x]]))
+    assert mean == pytest.approx(float(found["mass"][1]), rel=1e-12)
+    assert sd == pytest.approx(math.sqrt(mean * (1 - mean)), rel=1e-12)
+
+
+_CHAINS: dict[str, tuple[Any, Any, list[float]]] = {
+    "Poisson": (PoissonEmission([1e12, 3.0, 4.0]), _poisson, [2.0, 1e12, 5.0]),
+    "Poisson, tiny": (PoissonEmission([1e12, 1e-12, 2e-12]), _poisson, [0.0, 1.0, 0.0]),
+    "Gaussian": (
+        GaussianEmission([3e7, 0.0, 1.0], [1e-12, 1e10, 2e10]),
+        lambda x, mean, variance: _normal(x, mean, variance),
+        [1e5, 3e7, -2e5],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", _CHAINS)
+def test_states_are_told_apart_far_from_the_likeliest_one(kind: str) -> None:
+    emission, density, x = _CHAINS[kind]
+    initial, transition = [0.5, 0.3, 0.2], [[0.8, 0.1, 0.1], [0.3, 0.4, 0.3], [0.2, 0.2, 0.6]]
+    model = HiddenMarkov(initial, transition, emission, 3)
+    if isinstance(emission, PoissonEmission):
+        table = [[density(value, rate) for rate in emission.rates[:, 0].tolist()] for value in x]
+    else:
+        pairs = list(zip(emission.means[:, 0].tolist(), emission.covariances[:, 0, 0].tolist(), strict=True))
+        table = [[density(value, *pair) for pair in pairs] for value in x]
+    paths = list(itertools.product(range(3), repeat=3))
+    prior = [initial[a] * mp.mpf(transition[a][b]) * mp.mpf(transition[b][c]) for a, b, c in paths]
+    found = bayes(prior, [sum(table[t][path[t]] for t in range(3)) for path in paths])
+    assert model.log_evidence([x]).item() == pytest.approx(float(found["evidence"]), rel=1e-12)
+    error = model.kl_error([x]).item()
+    assert abs(model.kl_to_prior([x]).item() - found["kl"]) <= error < 1e-6
+    for t, state in itertools.product(range(3), range(3)):
+        wanted = sum(mass for path, mass in zip(paths, found["mass"], strict=True) if path[t] == state)
+        assert model.posterior([x]).probs[0, t, state].item() == pytest.approx(float(wanted), abs=1e-12)
+
+
+def test_an_outlier_at_1e16_sds_leaves_the_stated_error_finite() -> None:
+    emission = GaussianEmission([0.0, 2.0], [1.0, 0.5])
+    for transition in ([[0.9, 0.1], [0.2, 0.8]], [[0.9, 0.1], [0.0, 1.0]]):
+        model = HiddenMarkov([0.4, 0.6], transition, emission, 3)
+        x = [[0.3, 1e16, 2.5]]
+        assert 0 < model.kl_error(x).item() < 6.0  # no path is rarer than e^−6
+        assert model.kl_error([[0.3, 1.0, 2.5]]).item() < 1e-12
