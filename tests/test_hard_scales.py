@@ -13,6 +13,7 @@ from torch import distributions as laws
 
 from identkit.classical.gaussian_mixture import GaussianMixture
 from identkit.classical.hidden_markov import GaussianEmission, HiddenMarkov, PoissonEmission
+from identkit.classical.linear_gaussian import FactorAnalysis
 from identkit.classical.mixtures import FamilyMixture
 from tests.many_digits import bayes
 
@@ -106,3 +107,32 @@ def test_an_outlier_at_1e16_sds_leaves_the_stated_error_finite() -> None:
         x = [[0.3, 1e16, 2.5]]
         assert 0 < model.kl_error(x).item() < 6.0  # no path is rarer than e^−6
         assert model.kl_error([[0.3, 1.0, 2.5]]).item() < 1e-12
+
+
+def test_equal_loadings_far_above_the_noise_share_what_is_seen_of_them() -> None:
+    """Seen from either of two equal columns the other explains it all; what rounding left met residuals of 1e9."""
+    column = [
+        -29376.883702098283,
+        133125.0961759793,
+        -52167.15607122469,
+        -13759.415073628192,
+        141668.54654407807,
+    ]
+    scales = [
+        0.4017339400658867,
+        76216.37493682037,
+        307.9757459474726,
+        0.020993509953507558,
+        0.00017371780980361462,
+    ]
+    x = [2.3 * w + s for w, s in zip(column, scales, strict=True)]
+    model = FactorAnalysis([[w, w] for w in column], scales)
+    gain = sum((mp.mpf(w) / mp.mpf(s)) ** 2 for w, s in zip(column, scales, strict=True))
+    pull = sum(mp.mpf(w) * mp.mpf(v) / mp.mpf(s) ** 2 for w, v, s in zip(column, x, scales, strict=True))
+    mean, variance = pull / (1 + 2 * gain), (1 + gain) / (1 + 2 * gain)
+    found, sd = model.posterior_moments([x])
+    assert found[0].tolist() == pytest.approx([float(mean)] * 2, abs=1e-6)
+    assert sd[0].tolist() == pytest.approx([math.sqrt(variance)] * 2, rel=1e-9)
+    wanted = (mean**2 + variance - 1 - mp.log(variance)) / 2
+    for kl in model.kl_per_latent([x])[0].tolist():
+        assert abs(kl - wanted) <= model.kl_error([x]).item() < 1e-2

@@ -180,7 +180,9 @@ class Whitened(Placed):
                 others = self._whitened @ complement
             left, values, _ = torch.linalg.svd(others, full_matrices=False)
             along = left.T @ column
+            # Twice, or what rounding leaves of a column that the others span would meet all of the residual.
             outside = column - left @ along
+            outside = outside - left @ (left.T @ outside)
             shrink = 1 + values.square()
             pulls.append(outside + left @ (along / shrink))
             explained.append((along.square() * (values.square() / shrink)).sum())
