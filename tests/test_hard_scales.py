@@ -136,3 +136,9 @@ def test_equal_loadings_far_above_the_noise_share_what_is_seen_of_them() -> None
     wanted = (mean**2 + variance - 1 - mp.log(variance)) / 2
     for kl in model.kl_per_latent([x])[0].tolist():
         assert abs(kl - wanted) <= model.kl_error([x]).item() < 1e-2
+
+
+def test_the_stated_error_of_loadings_far_above_the_noise_is_no_wider_than_their_rounding() -> None:
+    model = FactorAnalysis([[1e10, 0.0, 1.0], [2e10, 1.0, -3e8], [-1e10, 0.5, 1e8], [3e9, 0.1, 2e9]], 1.0)
+    x, _ = model.sample(3, torch.Generator().manual_seed(0))
+    assert bool((model.kl_error(x) < 1e-2 * model.kl_to_prior(x)).all())  # 1e7 times the KLs it was

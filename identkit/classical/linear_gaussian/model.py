@@ -197,7 +197,7 @@ class LinearGaussian(Whitened):
         """
         x = self._rows(x)
         here = self._at(x)
-        _, explained, left_over = here._given_others
+        _, explained, left_over, _ = here._given_others
         own = here._own_columns.square().sum(0)
         gain = gaussian_gain(own) + explained / ((1 + own) * (1 + left_over))
         return here._by_block(x, lambda r: (gain + here._means(r, here._given_others).square()) / 2)
@@ -221,8 +221,8 @@ class LinearGaussian(Whitened):
         grown, shrunk = (values + delta).square(), (values - delta).clamp(min=0.0).square()
         joint = (gaussian_gain(grown) - gaussian_gain(shrunk)).sum()
         marginal = values.new_zeros(())
-        for pulls, _, left_over in (self._leave_one_out, self._given_others):
-            pull = pulls.square().sum(0).sqrt() * (1 + (self._whitened.T @ pulls).square().sum(0).sqrt())
+        for pulls, _, left_over, leak in (self._leave_one_out, self._given_others):
+            pull = pulls.square().sum(0).sqrt() * (1 + leak)
             marginal = torch.maximum(marginal, (2 * delta * pull / (1 + left_over)).max())
         conditional = 2 * delta * own.sqrt() / (1 + own)
         by_spread = joint + marginal + conditional.max()

@@ -152,8 +152,11 @@ class Whitened(Placed):
         return self._loadings / self._noise[:, None] / still.square().sum(0).sqrt()
 
     @cached_property
-    def _leave_one_out(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Per latent, seen from its marginal prior: g_j = (I + B_−j B_−jᵀ)⁻¹B_j, the explained b_j, the left-over c_j."""
+    def _leave_one_out(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Per latent, seen from its marginal prior: g_j = (I + B_−j B_−jᵀ)⁻¹B_j, the explained b_j, the left-over c_j.
+
+        And ``|B_−jᵀ g_j|``, by which an error of the other columns enters c_j.
+        """
         root = self._prior_root
         if root is None or not bool(root.tril(-1).any()):
             return self._left_over(self._own_columns, None)
@@ -161,7 +164,7 @@ class Whitened(Placed):
         return self._left_over(self._whitened @ axes.T, axes)
 
     @cached_property
-    def _given_others(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _given_others(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The same, each latent seen from its prior given the other latents."""
         root = self._prior_root
         if root is None or not bool(root.tril(-1).any()):
@@ -169,8 +172,8 @@ class Whitened(Placed):
         still = torch.linalg.solve_triangular(root, torch.eye(len(root)).to(root), upper=False)
         return self._left_over(self._own_columns, (still / still.square().sum(0).sqrt()).T)
 
-    def _left_over(self, columns: Tensor, axes: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        pulls, explained, left_over = [], [], []
+    def _left_over(self, columns: Tensor, axes: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        pulls, explained, left_over, leaks = [], [], [], []
         for j in range(columns.shape[1]):
             column = columns[:, j]
             if axes is None:
@@ -187,12 +190,13 @@ class Whitened(Placed):
             pulls.append(outside + left @ (along / shrink))
             explained.append((along.square() * (values.square() / shrink)).sum())
             left_over.append(outside.square().sum() + (along.square() / shrink).sum())
-        return torch.stack(pulls, 1), torch.stack(explained), torch.stack(left_over)
+            leaks.append((along * (values / shrink)).square().sum().sqrt())
+        return torch.stack(pulls, 1), torch.stack(explained), torch.stack(left_over), torch.stack(leaks)
 
     @staticmethod
-    def _means(r: Tensor, left_out: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    def _means(r: Tensor, left_out: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
         # m_j by regression of r on what the other columns leave of B_j: a column of zeros has exactly 0.
-        pulls, _, left_over = left_out
+        pulls, _, left_over, _ = left_out
         return r @ (pulls / (1 + left_over)).to(r.dtype)
 
     def _whitened_mean(self, x: Tensor) -> Tensor:
