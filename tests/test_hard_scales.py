@@ -11,6 +11,7 @@ import torch
 from mpmath import mp
 from torch import distributions as laws
 
+from identkit.classical.conjugate import BetaBinomial, DirichletMultinomial, NormalInverseGamma
 from identkit.classical.gaussian_mixture import GaussianMixture
 from identkit.classical.hidden_markov import GaussianEmission, HiddenMarkov, PoissonEmission
 from identkit.classical.linear_gaussian import FactorAnalysis
@@ -142,3 +143,28 @@ def test_the_stated_error_of_loadings_far_above_the_noise_is_no_wider_than_their
     model = FactorAnalysis([[1e10, 0.0, 1.0], [2e10, 1.0, -3e8], [-1e10, 0.5, 1e8], [3e9, 0.1, 2e9]], 1.0)
     x, _ = model.sample(3, torch.Generator().manual_seed(0))
     assert bool((model.kl_error(x) < 1e-2 * model.kl_to_prior(x)).all())  # 1e7 times the KLs it was
+
+
+def test_shares_beside_one_that_outweighs_them_all() -> None:
+    """What the others add up to is no difference of the whole and the heavy one."""
+    shapes, counts = [0.0373632870446, 6580.342969297467, 0.000302224773], [1.0, 0.0, 0.0]
+    model = DirichletMultinomial(1, shapes)
+    error = model.kl_error([counts]).item()
+    for i, kl in enumerate(model.kl_per_latent([counts])[0].tolist()):
+        a = [mp.mpf(shapes[i]), sum(mp.mpf(s) for j, s in enumerate(shapes) if j != i)]
+        x = [mp.mpf(counts[i]), sum(mp.mpf(c) for j, c in enumerate(counts) if j != i)]
+        later = [shape + count for shape, count in zip(a, x, strict=True)]
+        wanted = mp.log(mp.beta(*a)) - mp.log(mp.beta(*later)) - sum(x) * mp.digamma(sum(later))
+        wanted += sum(count * mp.digamma(shape) for shape, count in zip(later, x, strict=True))
+        assert abs(kl - wanted) <= error < 1e-12
+    a, b = mp.mpf(9.310141148121098e-06) + 25757104, mp.mpf(8.132901530379147e-09)
+    sd = BetaBinomial(25757104, 9.310141148121098e-06, 8.132901530379147e-09).posterior_moments([25757104.0])[
+        1
+    ]
+    assert sd.item() == pytest.approx(float(mp.sqrt(a * b / (a + b + 1)) / (a + b)), rel=1e-13)
+
+
+def test_deviations_of_a_variance_from_data_of_1e149() -> None:
+    mean, sd = NormalInverseGamma(0.0, 1.0, 3.0, 2.0).posterior_moments([[1e149]])
+    assert mean[0].tolist() == pytest.approx([1e298 / 10, 5e148], rel=1e-13)
+    assert sd[0].tolist() == pytest.approx([1e298 / 10 / math.sqrt(1.5), math.sqrt(1e298 / 20)], rel=1e-13)

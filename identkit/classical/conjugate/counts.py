@@ -14,7 +14,7 @@ from torch.distributions import Beta, Dirichlet, Independent
 from identkit.classical.arrays import positive, shaped
 from identkit.classical.conjugate.gamma_divergence import dirichlet_kl
 from identkit.classical.conjugate.pair import EPS, number_of_trials, refuse_counts, with_convergence
-from identkit.classical.conjugate.proportions import Proportions, beta_moments, fitted_shapes
+from identkit.classical.conjugate.proportions import Proportions, beta_moments, fitted_shapes, of_others
 from identkit.classical.em import Convergence
 from identkit.model import families
 from identkit.model.model import Model
@@ -328,8 +328,8 @@ class DirichletMultinomial(Proportions):
 
     def _marginal(self, s: Tensor, count: float) -> Tensor:
         a = self._shapes.to(s.device)
-        rest, others = a.sum() - a, s.sum(-1, keepdim=True) - s
-        return dirichlet_kl(torch.stack([a, rest], -1).expand(*s.shape, 2), torch.stack([s, others], -1))
+        both = torch.stack([a, of_others(a)], -1).expand(*s.shape, 2)
+        return dirichlet_kl(both, torch.stack([s, of_others(s)], -1))
 
 
 def _beta(a: Tensor, b: Tensor) -> Independent:

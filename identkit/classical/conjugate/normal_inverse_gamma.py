@@ -85,8 +85,10 @@ class NormalInverseGammaLaw:
 
     @property
     def stddev(self) -> Float[Tensor, "*n 2"]:
-        """Standard deviations of variance and mean."""
-        return self.variance.sqrt()
+        """Standard deviations of variance and mean; of data up to 1e150, whose fourth powers no double holds."""
+        a, centre = self.shape, self.rate / (self.shape - 1)
+        of_variance = torch.where(a > 2, centre / (a - 2).sqrt(), math.inf)
+        return torch.stack([of_variance, torch.where(a > 1, (centre / self.kappa).sqrt(), math.inf)], -1)
 
     @property
     def covariance(self) -> Float[Tensor, "*n 2 2"]:

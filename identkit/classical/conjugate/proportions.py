@@ -146,11 +146,23 @@ class Proportions(Conjugate):
         return (coefficient + powers).to(x.dtype)
 
 
+def of_others(parts: Float[Tensor, "*n k"]) -> Float[Tensor, "*n k"]:
+    """Sum the other entries for each along the last axis, none of which a large one of its own may round away.
+
+    >>> of_others(torch.tensor([1e20, 1.0, 2.0], dtype=torch.float64))
+    tensor([3.0000e+00, 1.0000e+20, 1.0000e+20], dtype=torch.float64)
+    """
+    none = torch.zeros_like(parts[..., :1])
+    before = torch.cat([none, parts[..., :-1].cumsum(-1)], -1)
+    after = torch.cat([parts[..., 1:].flip(-1).cumsum(-1).flip(-1), none], -1)
+    return before + after
+
+
 def beta_moments(shapes: Float[Tensor, "m k"]) -> Float[Tensor, "m 2 k"]:
     """Mean and standard deviation of each entry of a Dirichlet law."""
     total = shapes.sum(-1, keepdim=True)
     mean = shapes / total
-    sd = (mean * ((total - shapes) / total) / (total + 1)).sqrt()
+    sd = (mean * (of_others(shapes) / total) / (total + 1)).sqrt()
     return torch.stack([mean, sd], -2)
 
 
