@@ -29,6 +29,9 @@ _CELL_LIMIT = 1500
 CELLS_AT_ONCE = 8192
 # Cells are not searched for hidden peaks below this share of the first ones.
 _FINEST = 2.0**-12
+# A latent that runs to 1e200 runs to infinity. The power of its tail is read off this far apart in log distance, and one
+# whose moment comes closer than this to having none has none.
+_ENDLESS, _TAIL, _DIVERGING = 1e200, 4.0, 1e-3
 
 # Lobatto's nodes include both ends of a cell: a jump cannot hide in the strip before the first node.
 _inner = np.polynomial.legendre.Legendre.basis(NODES - 1).deriv().roots().real
@@ -162,9 +165,10 @@ def _climb(
         if done.any():
             _store(answer.integrals, law, missing, done)
             last = torch.nonzero(done[owner])[:, 0]
-            moments = _moments(
-                owner[last], count, law.posterior[last], place(nodes_of(left[last], right[last]))[0]
-            )
+            t = nodes_of(left[last], right[last])
+            unbounded = place(torch.tensor([-math.inf, math.inf], dtype=torch.float64))[0].abs() > _ENDLESS
+            heights = _log_density(owner[last], law, values.map(lambda v, last=last: v[last]))
+            moments = _moments(owner[last], count, law.posterior[last], place(t)[0], heights, unbounded)
             answer.mean[done], answer.sd[done] = moments[0][done], moments[1][done]
             pending = pending & ~done
         if not pending.any():
@@ -284,12 +288,65 @@ def _kink(left: Tensor, right: Tensor, heights: Tensor) -> Tensor:
     return torch.where(most > 30 * jump.median(1).values, at + 1, -1)
 
 
-def _moments(owner: Tensor, count: int, posterior: Tensor, point: Tensor) -> tuple[Tensor, Tensor]:
-    mean = torch.zeros(count, dtype=torch.float64).index_add_(0, owner, (posterior * point).sum(1))
-    square = posterior * (point - mean[owner, None]).square()
-    return mean, torch.zeros(count, dtype=torch.float64).index_add_(0, owner, square.sum(1)).clamp(
-        min=0
-    ).sqrt()
+def _log_density(owner: Tensor, law: Law, values: Values) -> Tensor:
+    """log q(t) at the nodes of cells, (c, N)."""
+    own = values.log_prior + (values.log_likelihood - (law.log_mass + law.log_evidence)[owner, None])
+    return torch.where(law.log_evidence.isfinite()[owner, None], own, -math.inf).nan_to_num(-math.inf, -math.inf, -math.inf)
+
+
+def _moments(
+    owner: Tensor, count: int, posterior: Tensor, point: Tensor, heights: Tensor, unbounded: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The mean and sd of the latent on each line, ±∞ or NaN where it has none.
+
+    Beyond the last node R of an unbounded side a tail is a power, ``q(u) = q(R)·e^−a(u − log R)`` in the logarithm u of
+    the distance, and holds ``R^k q(R)/(a − k)`` of the k-th moment, which is infinite for a ≤ k.
+
+    Args:
+        owner: (c,) the problem of each cell; count of them.
+        posterior: (c, N) masses of the nodes.
+        point: (c, N) the latent there, and heights: log q(t).
+        unbounded: (2,) whether the latent runs to −∞, and to ∞.
+    """
+
+    def total(nodes: Tensor) -> Tensor:
+        return torch.zeros(count, dtype=torch.float64).index_add_(0, owner, nodes.sum(1))
+
+    mean = total(torch.where(posterior > 0, posterior * point, 0.0))
+    away = point - mean[owner, None]
+    square = total(torch.where(posterior > 0, posterior * away.square(), 0.0)).clamp(min=0)
+    shift = torch.zeros_like(mean)
+    for sign, endless in zip((-1.0, 1.0), unbounded.tolist(), strict=True):
+        if endless:
+            u = (sign * away).clamp(min=0).log()
+            # q(u) = q(t) dt/du: the line itself is measured by the distance, a half line by its logarithm.
+            first, second = _tails(owner, count, u, heights + u if bool(unbounded.all()) else heights)
+            shift, square = shift + sign * first, square + second
+    return mean + shift, (square - shift.square()).clamp(min=0).nan_to_num(math.inf, math.inf).sqrt()
+
+
+def _tails(owner: Tensor, count: int, u: Tensor, heights: Tensor) -> tuple[Tensor, Tensor]:
+    """First and second moment of what lies beyond the last node of each line, (m,) each.
+
+    Args:
+        u: (c, N) logarithms of the distances on this side, −∞ on the other; heights: log q(u).
+    """
+
+    def highest(nodes: Tensor) -> Tensor:
+        found = torch.full((count,), -math.inf, dtype=torch.float64)
+        return found.scatter_reduce_(0, owner, nodes.amax(1), "amax")
+
+    last = highest(u)
+    before = highest(torch.where(u <= last[owner, None] - _TAIL, u, -math.inf))
+    end, other = (highest(torch.where(u == at[owner, None], heights, -math.inf)) for at in (last, before))
+    falls = (other - end) / (last - before)
+    here = end.isfinite() & other.isfinite() & before.isfinite()
+    moments = []
+    for k in (1, 2):
+        beyond = torch.exp(end + k * last) / (falls - k)
+        beyond = torch.where(falls > k + _DIVERGING, beyond, math.inf)
+        moments.append(torch.where(here, beyond, 0.0))
+    return moments[0], moments[1]
 
 
 def _integrands(owner: Tensor, law: Law, values: Values) -> list[Tensor]:

@@ -48,7 +48,7 @@ class Line:
     inner: Level
     tolerance: float
     scout: int = 0
-    """How many more points to look at across the prior's stretch."""
+    """How many more points to look at across the prior's stretch, and across that and the posterior's."""
     guides: tuple[Level, ...] = ()
     """Levels like `inner` of which only the peaks are wanted."""
 
@@ -103,6 +103,12 @@ class Line:
             t = known.t + side * known.width
             samples = samples.with_points(known.problem, t, look(known.problem, t))
         samples, joint, known = stretches(samples, JOINT, look, known)
+        if self.scout:
+            far = _outside(prior, joint, count)
+            if far.any():
+                hull = Marks.cat([prior, joint])
+                samples = _scouted(samples, hull.of(far[hull.problem]), self.scout, look)
+                samples, joint, known = stretches(samples, JOINT, look, known)
         base = _few(layout(samples, prior, joint), count)
         first = at_nodes(evaluate, base)
         for _ in range(_REFITS):
@@ -174,9 +180,16 @@ def _few(cells: Cells, count: int) -> Cells:
     return cells
 
 
-def _scouted(samples: Samples, prior: Marks, number: int, look: Look) -> Samples:
-    """Look at evenly spaced points across the prior as well: a needle on a flat likelihood shows no slope."""
-    low, high = prior.extent(len(samples.t))
+def _outside(prior: Marks, joint: Marks, count: int) -> Tensor:
+    """On which lines the posterior reaches beyond the prior's stretch, (m,)."""
+    (low, high), (begin, end) = prior.extent(count), joint.extent(count)
+    return (begin < low - 0.1 * (high - low)) | (end > high + 0.1 * (high - low))
+
+
+def _scouted(samples: Samples, marks: Marks, number: int, look: Look) -> Samples:
+    """Look at evenly spaced points across marked stretches: a needle on a flat likelihood shows no slope, nor does a
+    far prior show which of several peaks is the highest."""
+    low, high = marks.extent(len(samples.t))
     share = (torch.arange(number, dtype=torch.float64) + 0.5) / number
     t = low[:, None] + (high - low)[:, None] * share
     problem, which = torch.nonzero(t.isfinite(), as_tuple=True)

@@ -24,9 +24,11 @@ from identkit.posterior.nested import Base, Folded, Level, States
 Block = int | tuple[int, ...]
 """A continuous latent, or all finite ones together."""
 
-# How many more points to look at across the prior, where there is a single continuous latent and it costs
-# little.
+# How many more points to look at across prior and posterior, where there is a single continuous latent and it costs
+# little; and how many times as many as `outset` gives around the prior's peaks, on the innermost line and on others.
 _SCOUT = 1000
+_DENSER = {True: 12, False: 6}
+_DENSER_OUTSIDE = 3
 _SEED_STATES = 16
 _STATES = 1 << 18
 
@@ -59,6 +61,7 @@ def chain(
     level: Level = base
     pointing: list[Level] = [replace(base, log_likelihood=guide, gradient=None) for guide in guides]
     scout = _SCOUT if len(grids) == 1 else 0
+    denser = _DENSER[len(grids) == 1]
     for block in reversed(order):
         if isinstance(block, tuple):
             values = [axis.values for axis in (axes[j] for j in block) if isinstance(axis, Finite)]
@@ -74,12 +77,20 @@ def chain(
         else:
             axis = axes[block]
             if isinstance(axis, Continuous):
-                line = Line(block, Chart(axis.low, axis.high), grids[block], level, tolerance, scout)
+                looks = _denser(grids[block], denser)
+                line = Line(block, Chart(axis.low, axis.high), looks, level, tolerance, scout)
+                denser = _DENSER_OUTSIDE
                 level = replace(line, guides=tuple(pointing))
                 pointing = [replace(line, inner=guide) for guide in pointing]
     if not isinstance(level, Line | States):
         raise TypeError("an order of integration should name at least one latent, got none")
     return level
+
+
+def _denser(grid: Tensor, times: int) -> Tensor:
+    """Every gap of a grid cut into so many."""
+    share = torch.arange(times, dtype=torch.float64) / times
+    return torch.cat([(grid[:-1, None] + grid.diff()[:, None] * share).flatten(), grid[-1:]]).unique()
 
 
 def run(level: Line | States, n: int, k: int, seeds: dict[int, Peaks]) -> Folded:

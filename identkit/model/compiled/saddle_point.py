@@ -43,6 +43,8 @@ SHIFT = 12
 _EXCESS_SERIES = tuple(1 / (2 * k + 3) for k in range(7))
 _EXCESS_SWITCH = 0.1
 _FEW = 100
+# Degrees of freedom so many that the law is normal to the last digit, and few enough for their products not to overflow.
+_ENDLESS = 1e290
 _HALF_LOG_2PI = math.log(2 * math.pi) / 2
 
 
@@ -230,7 +232,7 @@ def log_negative_binomial(
 
     Args:
         x: failures before the r-th success.
-        size: r > 0.
+        size: r > 0; ∞, as of a size that overflows, puts all mass beyond every x.
         chance: p in (0, 1].
         logs: log p and log(1 − p).
 
@@ -238,6 +240,7 @@ def log_negative_binomial(
     >>> log_negative_binomial(torch.tensor([0.0, 1.0]).double(), 1 + 0 * p, p, (p.log(), (-p).log1p())).exp()
     tensor([0.2500, 0.1875], dtype=torch.float64)
     """
+    endless, size = _overflown(size)
     total = x + size
 
     def careful() -> Tensor:
@@ -245,7 +248,7 @@ def log_negative_binomial(
         failures = log_poisson(x, total * -torch.expm1(logs[0]), lost)
         return failures + log_gamma(torch.ones_like(x), size, total * chance, won) + log_gamma_rest(total)
 
-    return _either(
+    found = _either(
         total < _FEW,
         lambda: (
             (torch.lgamma(total) - torch.lgamma(size) - torch.lgamma(x + 1))
@@ -254,6 +257,7 @@ def log_negative_binomial(
         ),
         careful,
     )
+    return torch.where(endless, -math.inf, found)
 
 
 def log_gamma(
@@ -266,12 +270,13 @@ def log_gamma(
 
     Args:
         x: non-negative.
-        shape, rate: a, b > 0.
+        shape, rate: a, b > 0; of a = ∞, as of a shape that overflows, no mass is left at any x.
         log_rate: log b, where it is known though b may underflow.
 
     >>> log_gamma(torch.tensor(1.0).double(), torch.tensor(1.0).double(), torch.tensor(1.0).double())
     tensor(-1., dtype=torch.float64)
     """
+    endless, shape = _overflown(shape)
     log = rate.log() if log_rate is None else log_rate
 
     def careful() -> Tensor:
@@ -279,11 +284,12 @@ def log_gamma(
         inside = -deviance(shape, rate * x, log_mean=log + log_x) - log_gamma_rest(shape) - log_x
         return torch.where(x > 0, inside, -math.inf)
 
-    return _either(
+    found = _either(
         shape < _FEW,
         lambda: shape * log - rate * x + torch.xlogy(shape - 1, x) - torch.lgamma(shape),
         careful,
     )
+    return torch.where(endless, -math.inf, found)
 
 
 def log_dirichlet(x: Float[Tensor, "*#n k"], shapes: Float[Tensor, "*#n k"]) -> Float[Tensor, " *n"]:
@@ -291,17 +297,21 @@ def log_dirichlet(x: Float[Tensor, "*#n k"], shapes: Float[Tensor, "*#n k"]) -> 
 
     Args:
         x: shares, which sum to one.
-        shapes: a > 0.
+        shapes: a > 0; where one is ∞ or all are 0, as of shapes that overflow or underflow, none is left inside.
 
     >>> log_dirichlet(torch.tensor([0.25, 0.75]).double(), torch.tensor([2.0, 1.0]).double()).exp()
     tensor(0.5000, dtype=torch.float64)
     """
     total = shapes.sum(-1, keepdim=True)
-    return _either(
+    gone = ~((total > 0) & (total < math.inf))
+    shapes = torch.where(gone, 1.0, shapes)
+    total = torch.where(gone, float(shapes.shape[-1]), total)
+    found = _either(
         total[..., 0] < _FEW,
         lambda: torch.lgamma(total[..., 0]) + (torch.xlogy(shapes - 1, x) - torch.lgamma(shapes)).sum(-1),
         lambda: log_gamma(x, shapes, total).sum(-1) + log_gamma_rest(total)[..., 0],
     )
+    return torch.where(gone[..., 0], -math.inf, found)
 
 
 def log_student(t: Float[Tensor, "*#n"], df: Float[Tensor, "*#n"]) -> Float[Tensor, "*n"]:
@@ -311,11 +321,12 @@ def log_student(t: Float[Tensor, "*#n"], df: Float[Tensor, "*#n"]) -> Float[Tens
 
     Args:
         t: where, in units of the scale.
-        df: ν > 0.
+        df: ν > 0; ∞ is the normal law.
 
     >>> log_student(torch.tensor(0.0).double(), torch.tensor(1.0).double()).exp() * math.pi
     tensor(1., dtype=torch.float64)
     """
+    df = df.clamp(max=_ENDLESS)
     a = df / 2
     constant = _either(
         a < _FEW,
@@ -323,6 +334,12 @@ def log_student(t: Float[Tensor, "*#n"], df: Float[Tensor, "*#n"]) -> Float[Tens
         lambda: log_gamma_rest(a + 0.5) - log_gamma_rest(a) + deviance(a + 0.5, a),
     )
     return constant - _HALF_LOG_2PI - (a + 0.5) * log1p_square(t / df.sqrt())
+
+
+def _overflown(shape: Tensor) -> tuple[Tensor, Tensor]:
+    """Where a shape is ∞, and the shapes with something harmless there."""
+    endless = shape == math.inf
+    return endless, torch.where(endless, 1.0, shape)
 
 
 def _either(few: Tensor, plain: Callable[[], Tensor], careful: Callable[[], Tensor]) -> Tensor:
