@@ -291,7 +291,9 @@ def _kink(left: Tensor, right: Tensor, heights: Tensor) -> Tensor:
 def _log_density(owner: Tensor, law: Law, values: Values) -> Tensor:
     """log q(t) at the nodes of cells, (c, N)."""
     own = values.log_prior + (values.log_likelihood - (law.log_mass + law.log_evidence)[owner, None])
-    return torch.where(law.log_evidence.isfinite()[owner, None], own, -math.inf).nan_to_num(-math.inf, -math.inf, -math.inf)
+    return torch.where(law.log_evidence.isfinite()[owner, None], own, -math.inf).nan_to_num(
+        -math.inf, -math.inf, -math.inf
+    )
 
 
 def _moments(
