@@ -331,6 +331,50 @@ def test_bad_input_is_refused_with_advice():
         collapse(ppca, column(1.0), pooled=True)
 
 
+WAVES = {
+    "cos(3*z) + z/50": (lambda z: np.cos(3 * z) + z / 50, 0.001, 2.0),
+    "cos(7*z) + z/50": (lambda z: np.cos(7 * z) + z / 50, 0.01, 2.2),
+    "cos(40*z) + z/50": (lambda z: np.cos(40 * z) + z / 50, 0.01, 1.8),
+    "sin(5*z)*3 + z": (lambda z: 3 * np.sin(5 * z) + z, 0.01, 40.0),
+}
+
+
+@pytest.mark.parametrize("mean", WAVES)
+def test_the_highest_of_many_peaks_far_beyond_the_prior(mean: str):
+    """What is found first is one of a hundred peaks, some of which are a thousand nats higher."""
+    wave, sd, x = WAVES[mean]
+    z = np.linspace(-60, 120, 2_000_001)
+    log_prior = -(z**2) / 2 - math.log(2 * math.pi) / 2
+    height = -(((x - wave(z)) / sd) ** 2) / 2 - math.log(sd * math.sqrt(2 * math.pi))
+    joint = log_prior + height
+    weight = np.exp(joint - joint.max())
+    evidence = joint.max() + math.log(weight.sum() * (z[1] - z[0]))
+    mass = weight / weight.sum()
+    found = collapse(f"z ~ Normal(0, 1); observe x ~ Normal({mean}, {sd})", [[x]])
+    assert found.log_evidence.item() == pytest.approx(evidence, rel=1e-10)
+    assert found.kl.item() == pytest.approx(float(mass @ height) - evidence, rel=1e-9)
+    assert found.posterior_mean.item() == pytest.approx(float(mass @ z), rel=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("model", "mean", "sd"),
+    [
+        ("z ~ Cauchy(0, 1); observe x ~ Bernoulli(1/2)", math.nan, math.inf),
+        ("z ~ StudentT(2, 1, 1); observe x ~ Bernoulli(1/2)", 1.0, math.inf),
+        ("z ~ StudentT(2.1, 0, 1); observe x ~ Bernoulli(1/2)", 0.0, math.sqrt(21)),
+        ("z ~ InverseGamma(3/2, 1); observe x ~ Bernoulli(1/2)", 2.0, math.inf),
+        ("z ~ InverseGamma(1/2, 1); observe x ~ Bernoulli(1/2)", math.inf, math.inf),
+        ("z ~ InverseGamma(3, 1); observe x ~ Bernoulli(1/2)", 0.5, 0.5),
+        ("z ~ Normal(0, 1); observe x ~ Normal(z^2, 1/1000)", 0.0, 1.0),
+        ("z ~ LogNormal(0, 1); observe x ~ Bernoulli(1/2)", math.exp(0.5), math.sqrt(math.e**2 - math.e)),
+    ],
+)
+def test_moments_that_do_not_exist_are_none(model: str, mean: float, sd: float):
+    found = collapse(model, [[1.0]])
+    assert found.posterior_mean.item() == pytest.approx(mean, rel=1e-6, abs=1e-6, nan_ok=True)
+    assert found.posterior_sd.item() == pytest.approx(sd, rel=1e-6)
+
+
 def test_results_are_frozen():
     c = collapse(LINEAR, column(1.0), at={"w": 1, "s": 1})
     with pytest.raises(dataclasses.FrozenInstanceError):

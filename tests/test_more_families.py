@@ -341,9 +341,11 @@ def test_a_share_that_the_law_reads_off_is_identified_and_the_rest_left_open():
     assert verdict.certificate is not None and verdict.certificate.verify()
 
 
-def test_latents_on_a_simplex_are_left_open_by_proof_and_measured_as_shares():
+def test_latents_on_a_simplex_are_informed_on_data_and_measured_as_shares():
     m = parse("z ~ Dirichlet(2, 3); observe x ~ Normal(w*z[1], 1)")
-    assert ik.check(m, data={"x": 1}, at={"w": 1}).level is Level.UNKNOWN
+    verdict = ik.check(m, data={"x": 1}, at={"w": 1})
+    assert verdict.level is Level.INFORMED
+    assert verdict.certificate is not None and verdict.certificate.verify()
     assert ik.check(m, about="joint").level is Level.UNKNOWN
     found = ik.collapse(m, [[1.0], [-2.0]], at={"w": 1})
     alone = ik.collapse(parse("z ~ Beta(2, 3); observe x ~ Normal(w*z, 1)"), [[1.0], [-2.0]], at={"w": 1})

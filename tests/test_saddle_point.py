@@ -70,6 +70,17 @@ def test_gamma(shape: float, rate: float, apart: float) -> None:
     assert float(log_gamma(real(x), real(shape), real(rate))) == pytest.approx(exact, rel=1e-13, abs=slack)
 
 
+def test_shapes_that_overflow_leave_no_mass() -> None:
+    """exp(exp(7)) is no double, and such shapes have next to no prior: there is nothing to refuse."""
+    one, endless = torch.tensor(1.0).double(), torch.tensor(math.inf).double()
+    half = torch.tensor([0.5, 0.5]).double()
+    assert log_gamma(one, endless, one).item() == -math.inf
+    assert log_negative_binomial(one, endless, one / 2, (half[0].log(), half[0].log())).item() == -math.inf
+    assert log_dirichlet(half, torch.stack([endless, one])).item() == -math.inf
+    assert log_dirichlet(half, torch.zeros(2).double()).item() == -math.inf
+    assert log_student(one, endless).item() == pytest.approx(-0.5 - math.log(2 * math.pi) / 2, rel=1e-14)
+
+
 def test_a_waiting_time_that_is_lost_beside_its_mean() -> None:
     assert float(log_gamma(real(1e-40), real(0.01), real(3.0))) == pytest.approx(
         0.01 * math.log(3.0) - 0.99 * math.log(1e-40) - math.lgamma(0.01), rel=1e-14

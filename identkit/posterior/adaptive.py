@@ -30,8 +30,9 @@ CELLS_AT_ONCE = 8192
 # Cells are not searched for hidden peaks below this share of the first ones.
 _FINEST = 2.0**-12
 # A latent that runs to 1e200 runs to infinity. The power of its tail is read off this far apart in log distance, and one
-# whose moment comes closer than this to having none has none.
-_ENDLESS, _TAIL, _DIVERGING = 1e200, 4.0, 1e-3
+# whose moment comes closer than this to having none has none. What is left of a moment at the last node, in logs and
+# relative to it, tells tails that are powers from ends that are none.
+_ENDLESS, _TAIL, _DIVERGING, _ENDED = 1e200, 4.0, 1e-3, -30.0
 
 # Lobatto's nodes include both ends of a cell: a jump cannot hide in the strip before the first node.
 _inner = np.polynomial.legendre.Legendre.basis(NODES - 1).deriv().roots().real
@@ -317,25 +318,27 @@ def _moments(
     mean = total(torch.where(posterior > 0, posterior * point, 0.0))
     away = point - mean[owner, None]
     square = total(torch.where(posterior > 0, posterior * away.square(), 0.0)).clamp(min=0)
+    own = (total(torch.where(posterior > 0, posterior * away.abs(), 0.0)).log(), square.log())
     shift = torch.zeros_like(mean)
     for sign, endless in zip((-1.0, 1.0), unbounded.tolist(), strict=True):
         if endless:
             u = (sign * away).clamp(min=0).log()
             # q(u) = q(t) dt/du: the line itself is measured by the distance, a half line by its logarithm.
-            first, second = _tails(owner, count, u, heights + u if bool(unbounded.all()) else heights)
+            first, second = _tails(owner, u, heights + u if bool(unbounded.all()) else heights, own)
             shift, square = shift + sign * first, square + second
     return mean + shift, (square - shift.square()).clamp(min=0).nan_to_num(math.inf, math.inf).sqrt()
 
 
-def _tails(owner: Tensor, count: int, u: Tensor, heights: Tensor) -> tuple[Tensor, Tensor]:
+def _tails(owner: Tensor, u: Tensor, heights: Tensor, known: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """First and second moment of what lies beyond the last node of each line, (m,) each.
 
     Args:
         u: (c, N) logarithms of the distances on this side, −∞ on the other; heights: log q(u).
+        known: the logarithms of both moments up to there, (m,) each.
     """
 
     def highest(nodes: Tensor) -> Tensor:
-        found = torch.full((count,), -math.inf, dtype=torch.float64)
+        found = torch.full_like(known[0], -math.inf)
         return found.scatter_reduce_(0, owner, nodes.amax(1), "amax")
 
     last = highest(u)
@@ -344,10 +347,10 @@ def _tails(owner: Tensor, count: int, u: Tensor, heights: Tensor) -> tuple[Tenso
     falls = (other - end) / (last - before)
     here = end.isfinite() & other.isfinite() & before.isfinite()
     moments = []
-    for k in (1, 2):
-        beyond = torch.exp(end + k * last) / (falls - k)
-        beyond = torch.where(falls > k + _DIVERGING, beyond, math.inf)
-        moments.append(torch.where(here, beyond, 0.0))
+    for k, moment in zip((1, 2), known, strict=True):
+        left = end + k * last
+        beyond = torch.where(falls > k + _DIVERGING, torch.exp(left) / (falls - k), math.inf)
+        moments.append(torch.where(here & (left > moment + _ENDED), beyond, 0.0))
     return moments[0], moments[1]
 
 

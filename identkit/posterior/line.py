@@ -31,6 +31,7 @@ _LINES_AT_ONCE = 512
 # Distances from the top of the prior, in its widths, at which a guide is looked at.
 _RINGS = 0.05 * 1.15 ** torch.arange(90, dtype=torch.float64)
 _REFITS = 8
+_MARCHES = 12
 
 
 class _TooManyCells(Exception):
@@ -48,7 +49,7 @@ class Line:
     inner: Level
     tolerance: float
     scout: int = 0
-    """How many more points to look at across the prior's stretch, and across that and the posterior's."""
+    """How many more points to look at across the prior's stretch, and twice as many wherever the posterior may lie."""
     guides: tuple[Level, ...] = ()
     """Levels like `inner` of which only the peaks are wanted."""
 
@@ -103,12 +104,16 @@ class Line:
             t = known.t + side * known.width
             samples = samples.with_points(known.problem, t, look(known.problem, t))
         samples, joint, known = stretches(samples, JOINT, look, known)
+        far = torch.zeros(count, dtype=torch.bool)
         if self.scout:
-            far = _outside(prior, joint, count)
-            if far.any():
-                hull = Marks.cat([prior, joint])
-                samples = _scouted(samples, hull.of(far[hull.problem]), self.scout, look)
-                samples, joint, known = stretches(samples, JOINT, look, known)
+            far = _outside(prior, samples.top(JOINT)[0])
+        for _ in range(_MARCHES):
+            if not far.any():
+                break
+            hull, (top, _, width) = Marks.cat([prior, joint]), samples.top(JOINT)
+            samples = _afar(samples, hull.of(far[hull.problem]), top, self.scout, look)
+            samples, joint, known = stretches(samples, JOINT, look, known)
+            far &= (samples.top(JOINT)[0] - top).abs() > width
         base = _few(layout(samples, prior, joint), count)
         first = at_nodes(evaluate, base)
         for _ in range(_REFITS):
@@ -180,18 +185,34 @@ def _few(cells: Cells, count: int) -> Cells:
     return cells
 
 
-def _outside(prior: Marks, joint: Marks, count: int) -> Tensor:
-    """On which lines the posterior reaches beyond the prior's stretch, (m,)."""
-    (low, high), (begin, end) = prior.extent(count), joint.extent(count)
-    return (begin < low - 0.1 * (high - low)) | (end > high + 0.1 * (high - low))
+def _outside(prior: Marks, top: Tensor) -> Tensor:
+    """On which lines the highest point is not in the inner part of the prior's stretch, 4 of 10 sds of a Gaussian; (m,)."""
+    low, high = prior.extent(len(top))
+    return (top - (low + high) / 2).abs() > 0.2 * (high - low)
 
 
-def _scouted(samples: Samples, marks: Marks, number: int, look: Look) -> Samples:
-    """Look at evenly spaced points across marked stretches: a needle on a flat likelihood shows no slope, nor does a
-    far prior show which of several peaks is the highest."""
-    low, high = marks.extent(len(samples.t))
+def _scouted(samples: Samples, prior: Marks, number: int, look: Look) -> Samples:
+    """Look at evenly spaced points across the prior as well: a needle on a flat likelihood shows no slope."""
+    low, high = prior.extent(len(samples.t))
     share = (torch.arange(number, dtype=torch.float64) + 0.5) / number
-    t = low[:, None] + (high - low)[:, None] * share
+    return _with(samples, low[:, None] + (high - low)[:, None] * share, look)
+
+
+def _afar(samples: Samples, hull: Marks, top: Tensor, number: int, look: Look) -> Samples:
+    """Look across prior and posterior, as far again beyond them, and ever closer around the highest point so far.
+
+    A far prior does not show which of several peaks is the highest, and the first one found may be any of them.
+    """
+    low, high = hull.extent(len(samples.t))
+    side = torch.linspace(-1, 1, 2 * number, dtype=torch.float64)
+    centres = [(low + high) / 2, top, top, top]
+    t = [
+        centre[:, None] + (high - low)[:, None] * (4.0**-scale * side) for scale, centre in enumerate(centres)
+    ]
+    return _with(samples, torch.cat(t, 1), look)
+
+
+def _with(samples: Samples, t: Tensor, look: Look) -> Samples:
     problem, which = torch.nonzero(t.isfinite(), as_tuple=True)
     return samples.with_points(problem, t[problem, which], look(problem, t[problem, which]))
 

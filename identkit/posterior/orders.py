@@ -25,10 +25,9 @@ Block = int | tuple[int, ...]
 """A continuous latent, or all finite ones together."""
 
 # How many more points to look at across prior and posterior, where there is a single continuous latent and it costs
-# little; and how many times as many as `outset` gives around the prior's peaks, on the innermost line and on others.
+# little; of several, how many times as many as `outset` gives around the prior's peaks, on innermost lines and others.
 _SCOUT = 1000
-_DENSER = {True: 12, False: 6}
-_DENSER_OUTSIDE = 3
+_DENSER, _DENSER_OUTSIDE = 6, 3
 _SEED_STATES = 16
 _STATES = 1 << 18
 
@@ -61,7 +60,7 @@ def chain(
     level: Level = base
     pointing: list[Level] = [replace(base, log_likelihood=guide, gradient=None) for guide in guides]
     scout = _SCOUT if len(grids) == 1 else 0
-    denser = _DENSER[len(grids) == 1]
+    denser = 1 if len(grids) == 1 else _DENSER
     for block in reversed(order):
         if isinstance(block, tuple):
             values = [axis.values for axis in (axes[j] for j in block) if isinstance(axis, Finite)]
