@@ -12,7 +12,7 @@ from torch import Tensor
 
 from identkit.model.compiled.data import unmasked
 
-_LARGEST = 1e150
+LARGEST = 1e150
 
 
 def real(value: Any, name: str, single: bool = False, missing: bool = False) -> Float[Tensor, " ..."]:
@@ -67,11 +67,9 @@ def refuse_overflow(x: Float[Tensor, ...]) -> None:
 
     >>> refuse_overflow(torch.tensor([1e150], dtype=torch.float64))
     """
-    if x.numel() and max(-float(x.amin()), float(x.amax())) > _LARGEST:
-        place = tuple(torch.nonzero(x.abs() > _LARGEST)[0].tolist())
-        raise ValueError(
-            f"x should be at most {_LARGEST:g} in size, got {x[place].item():g} at index {place}"
-        )
+    if x.numel() and max(-float(x.amin()), float(x.amax())) > LARGEST:
+        place = tuple(torch.nonzero(x.abs() > LARGEST)[0].tolist())
+        raise ValueError(f"x should be at most {LARGEST:g} in size, got {x[place].item():g} at index {place}")
 
 
 def _allowed(tensor: Tensor, missing: bool) -> bool:

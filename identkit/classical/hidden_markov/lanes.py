@@ -31,7 +31,7 @@ _HOPELESS = 0.1
 """So far from agreement after a warm-up, another pass will not mend it."""
 SAFE = 1e-100
 """With all transitions above this, a filtered probability that underflows has no part in anything that follows."""
-_SLAB = 2**16
+_SLAB = 2**17
 _THREADS = os.cpu_count() or 1
 _RENEWED = 16
 
