@@ -12,7 +12,9 @@ from torch import Tensor
 
 from identkit.model.compiled.data import unmasked
 
-LARGEST = 1e150
+_LARGEST = 1e150
+_FOR_THREADS = 2**20
+"""Fewer numbers than this are looked at faster by one thread than others are woken."""
 
 
 def real(value: Any, name: str, single: bool = False, missing: bool = False) -> Float[Tensor, " ..."]:
@@ -67,9 +69,13 @@ def refuse_overflow(x: Float[Tensor, ...]) -> None:
 
     >>> refuse_overflow(torch.tensor([1e150], dtype=torch.float64))
     """
-    if x.numel() and max(-float(x.amin()), float(x.amax())) > LARGEST:
-        place = tuple(torch.nonzero(x.abs() > LARGEST)[0].tolist())
-        raise ValueError(f"x should be at most {LARGEST:g} in size, got {x[place].item():g} at index {place}")
+    # Torch would wake its threads for a small array, which can cost milliseconds.
+    looked = x.numpy() if x.device.type == "cpu" and x.numel() < _FOR_THREADS else x
+    if x.numel() and max(-float(looked.min()), float(looked.max())) > _LARGEST:
+        place = tuple(torch.nonzero(x.abs() > _LARGEST)[0].tolist())
+        raise ValueError(
+            f"x should be at most {_LARGEST:g} in size, got {x[place].item():g} at index {place}"
+        )
 
 
 def _allowed(tensor: Tensor, missing: bool) -> bool:

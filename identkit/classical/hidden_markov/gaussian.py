@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from identkit.classical.arrays import LARGEST, real, refuse_overflow, shaped
+from identkit.classical.arrays import real, refuse_overflow, shaped
 from identkit.classical.gaussian_mixture.ratio import Gaussians, ratio_by_difference, ratio_by_segment
 from identkit.classical.hidden_markov.quadratics import Quadratics
 from identkit.classical.hidden_markov.tables import by_steps, from_nearest, relative, select_exactly
@@ -99,10 +99,7 @@ class GaussianEmission:
         Raises:
             ValueError: naming the value.
         """
-        if (
-            x.size and max(-x.min(), x.max()) > LARGEST
-        ):  # torch would wake its threads, which costs more than this
-            refuse_overflow(torch.from_numpy(x))
+        refuse_overflow(torch.from_numpy(x))
 
     def stepwise(self, x: Array) -> tuple[Array, Array]:
         """``log b_k`` of (s, N, d) in the layout (s, K, N), less the largest, and that, (s, N)."""

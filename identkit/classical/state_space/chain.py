@@ -97,9 +97,10 @@ class Chain(Placed):
     def _alike(self, observed: Tensor) -> bool:
         """Whether one matrix serves most steps: nothing is missing, and no matrix depends on time."""
         tables = (self.transition, self.observation, self.process_covariance, self.noise_covariance)
-        return all(table.ndim == 2 for table in tables) and bool(observed.all())
+        return all(table.ndim == 2 for table in tables) and bool(self._raw(observed).all())
 
     def _raw(self, tensor: Tensor) -> Array:
+        # Torch wakes its threads for ten thousand steps, which can cost more than all the rest.
         return tensor.numpy() if tensor.device.type == "cpu" else tensor
 
     def _tensor(self, array: Array) -> Tensor:
@@ -304,7 +305,7 @@ class Chain(Placed):
             x, known = values[rows], observed[rows]
             n = max(len(x), 1)
             numbers = 10 * n * (k + self._p)
-            if tables or self._time is not None or not bool(known.all()):
+            if tables or self._time is not None or not bool(self._raw(known).all()):
                 numbers += matrices * (n if apart else 1) * k * k
             size = max(_SHORTEST, _PIECE_NUMBERS // numbers)
             cuts = [range(start, min(start + size, length)) for start in range(0, length, size)]

@@ -263,12 +263,12 @@ class StateSpace(Chain):
         repeats: list[Array | None] = []
         # Few matrices beside those that are handed out: ten thousand steps in eight dimensions are one piece.
         for (block, now), found, smoothed in here._posteriors(values, observed, matrices=4):
-            mean[block, now] = here._tensor(found)
+            here._raw(mean)[block, now] = found
             if shared and block.start > 0:
                 continue
             chosen = (smoothed.closed, smoothed.root, smoothed.covariance)
             for table, matrices in zip(tables, chosen, strict=False):
-                table[block, now] = here._tensor(smoothed.full(matrices))
+                here._raw(table)[block, now] = smoothed.full(matrices)
             if not tables:
                 rows.append(chosen)
                 repeats.append(smoothed.repeats)
