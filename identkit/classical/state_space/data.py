@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from identkit.classical.arrays import floats, real, refuse_overflow
-from identkit.classical.state_space.kalman_scan import Array, np_of, zeros
+from identkit.classical.state_space.kalman_scan import Array, lower_inverse, np_of, zeros
 from identkit.model.compiled.data import unmasked
 
 _EPS = 2.0**-52
@@ -215,7 +215,7 @@ def whiten(
     whole = bool(observed.all())
     counts = observed.sum((1, 2)).astype(np.float64) if xp is np else observed.sum((1, 2)).double()
     if whole and noise.ndim == 2 and observation.ndim == 2:
-        inverse = _lower_inverse(noise)
+        inverse = lower_inverse(noise)
         scale = -xp.log(xp.diagonal(inverse)).sum() * values.shape[1]
         residuals, magnitude = centred @ inverse.T, magnitude @ abs(inverse).T
         design, scales = inverse @ observation, xp.zeros_like(counts) + scale
@@ -227,7 +227,7 @@ def whiten(
         mask = zeros(values, (1, *values.shape[1:])) == 0
     if noise.ndim == 2:
         patterns, index = _patterns(mask)
-        inverse = _lower_inverse(_embedded(noise, patterns))
+        inverse = lower_inverse(_embedded(noise, patterns))
         if observation.ndim == 2:
             design = (inverse @ xp.where(patterns[..., None], observation, 0.0))[index]
             inverse = inverse[index]
@@ -235,7 +235,7 @@ def whiten(
             inverse = inverse[index]
             design = inverse @ xp.where(mask[..., None], observation, 0.0)
     else:
-        inverse = _lower_inverse(_embedded(noise, mask))
+        inverse = lower_inverse(_embedded(noise, mask))
         design = inverse @ xp.where(mask[..., None], observation, 0.0)
     k = range(inverse.shape[-1])
     scale = -xp.log(inverse[..., k, k]).sum(-1).sum(-1)
@@ -256,12 +256,6 @@ def _embedded(noise: Array, mask: Array) -> Array:
     kept = xp.where(both, noise, 0.0)
     kept[..., k, k] = xp.where(mask, kept[..., k, k], 1.0)
     return kept
-
-
-def _lower_inverse(covariances: Array) -> Array:
-    """L⁻¹; see `kalman.inverse_root` on why the transpose is inverted."""
-    linear = np_of(covariances).linalg
-    return linear.inv(linear.cholesky(covariances).swapaxes(-1, -2)).swapaxes(-1, -2)
 
 
 def _patterns(mask: Array) -> tuple[Array, Array]:

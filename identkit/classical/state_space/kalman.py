@@ -28,6 +28,7 @@ from identkit.classical.state_space.kalman_scan import (
     carried,
     diagonal,
     eye,
+    lower_inverse,
     np_of,
     times,
     transposed,
@@ -333,13 +334,8 @@ def gain_of(
 
 
 def inverse_root(excess: Array) -> Array:
-    """U, upper triangular, with UUᵀ = (I + excess)⁻¹.
-
-    Elimination finds no pivot to exchange in an upper triangular matrix: what `inv` does is back substitution, in
-    which no scale of a coordinate matters, as it does not in Cholesky's factor.
-    """
-    linear = np_of(excess).linalg
-    return linear.inv(transposed(linear.cholesky(excess + eye(excess))))
+    """U, upper triangular, with UUᵀ = (I + excess)⁻¹."""
+    return transposed(lower_inverse(excess + eye(excess)))
 
 
 def spread(table: Array, repeats: Array | None) -> Array:
