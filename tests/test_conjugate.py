@@ -507,6 +507,24 @@ def test_a_fit_that_runs_away_says_so() -> None:
         GammaPoisson.fit([4, 4, 4, 4])
 
 
+def test_a_fit_to_times_of_very_different_sizes_starts_where_the_likelihood_is() -> None:
+    # Σ log(1 + x/b) = n/a and Σ 1/(b + x) = n a/(b (a + 1)) at the top, in 50 digits.
+    times = [10.0**power for power in range(-30, 31, 3)]
+    model = GammaExponential.fit(times)
+    assert model.convergence is not None and model.convergence.converged
+    a, b = mp.mpf(model.shape), mp.mpf(model.rate)
+    assert abs(mp.fsum(mp.log1p(mp.mpf(x) / b) for x in times) * a / len(times) - 1) < 1e-6
+    assert abs(mp.fsum(b / (b + mp.mpf(x)) for x in times) * (a + 1) / a / len(times) - 1) < 1e-6
+
+
+def test_a_warning_names_the_log_likelihood_of_the_data_themselves() -> None:
+    x = 1e3 * torch.randn(50, dtype=torch.float64, generator=seed(2)).clamp(-1.5, 1.5)
+    with pytest.warns(ConvergenceWarning, match="runs away") as caught:
+        model = NormalInverseGamma.fit(x)
+    height = model.log_evidence(x).sum().item()
+    assert f"log-likelihood {height:.6g} nats" in str(caught[0].message)
+
+
 # The door
 
 

@@ -201,6 +201,14 @@ def test_no_rows(example):
     assert model.log_evidence(none).shape == model.kl_to_prior(none).shape == (count,)
     assert bool((model.kl_to_prior(none) == 0).all())
     assert model.kl_per_latent(none).shape == (count, len(model.latent_names))
+    latents = torch.as_tensor(model.sample(1, torch.Generator().manual_seed(0))[1], dtype=torch.float64)
+    assert model.log_likelihood(none, latents.expand(3, 1, -1)[:, :count]).shape == (3, count)
+
+
+def test_a_verdict_is_not_held_against_no_rows():
+    model = next(iter(EXAMPLES.values())).model
+    with pytest.raises(ValueError, match="at least one row"):
+        ik.verify(model, torch.zeros(0, 1))
 
 
 @EVERY
@@ -208,7 +216,7 @@ def test_single_precision_by_what_comes_in(example):
     if example.single is None:
         pytest.skip("the family counts")
     model, x = example.model, data(example)
-    for answer in (model.log_evidence, model.kl_to_prior):
+    for answer in (model.log_evidence, model.kl_to_prior, model.kl_per_latent, model.kl_conditional):
         single = answer(x.to(torch.float32))
         assert single.dtype == torch.float32
         torch.testing.assert_close(single.double(), answer(x), rtol=example.single, atol=example.single)

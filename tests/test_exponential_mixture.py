@@ -239,3 +239,17 @@ def test_other_families_are_refused() -> None:
         FamilyMixture([0.5, 0.5], laws.Normal(torch.zeros(2), torch.ones(2)))
     with pytest.raises(TypeError, match="got Normal"):
         FamilyMixture.fit([1.0, 2.0], laws.Normal, 2)
+
+
+def test_information_of_gamma_laws_with_mass_below_the_least_number() -> None:
+    # Of shape 1e-3 half of the mass lies below 1e-301; apart from that, x is 0 against x of the order of one.
+    model = FamilyMixture([0.5, 0.5], law("Gamma", [1e-3, 1.0], [1.0, 1.0]))
+    with mp.workdps(30):
+
+        def term(t: Any) -> Any:
+            one, two = (mp.exp(a * t - mp.exp(t) - mp.loggamma(a)) / 2 for a in (mp.mpf("0.001"), mp.mpf(1)))
+            return sum(part * mp.log(2 * part / (one + two)) for part in (one, two) if part > 0)
+
+        exact = mp.quad(term, [-60000, -20000, -5000, -1000, -100, -20, -8, -3, 0, 2, 5])
+    found = model.mutual_information()
+    assert abs(found.value - exact) <= found.error < 0.5

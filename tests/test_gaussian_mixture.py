@@ -312,3 +312,22 @@ def test_the_stated_error_is_finite_and_no_larger_than_any_kl_could_be() -> None
     model = GaussianMixture([0.25, 0.75], [[0.0], [1.0]], [[[1.0]], [[1.5]]])
     assert 0 <= model.kl_to_prior([1e15]).item() <= math.log(4) * (1 + 1e-12)
     assert 0 < model.kl_error([1e15]).item() <= math.log(4) * (1 + 1e-12)
+
+
+def test_information_of_rare_components_is_not_missed_by_simulation() -> None:
+    # Components that do not overlap: the information is the entropy of the label.
+    weights = [1 - 1e-9, 1e-9]
+    entropy = -sum(w * math.log(w) for w in weights)
+    model = GaussianMixture(weights, [[0.0, 0.0], [1e3, 0.0]], [1.0, 1.0], "spherical")
+    found = model.mutual_information()
+    assert found.method == "Monte Carlo"
+    assert found.value == pytest.approx(entropy, rel=1e-12)
+    assert found.error < 1e-10 * entropy
+
+
+def test_information_of_sharp_components_far_from_zero_is_within_its_error() -> None:
+    weights, means = [0.3, 0.7], [[1e6], [1e6 + 3e-6]]
+    far = GaussianMixture(weights, means, [1e-12, 1e-12], "spherical").mutual_information()
+    step = (means[1][0] - means[0][0]) / 1e-6
+    near = GaussianMixture(weights, [[0.0], [step]], [1.0, 1.0], "spherical").mutual_information()
+    assert abs(far.value - near.value) <= far.error + near.error < 1e-12

@@ -45,6 +45,8 @@ def verify_declared(
     measured = collapse(symbolic if isinstance(model, str) else model, x, at, pooled, mask)
     face = compiled(fixed)
     table, seen = face.rows(x, mask)
+    if not len(table):
+        raise ValueError("x should have at least one row to hold the verdict against, got none")
     data = _exact_data(fixed, table, seen)
     judged = LikelihoodOnData(fixed)
     groups = [data] if shared else [[row] for row in data]

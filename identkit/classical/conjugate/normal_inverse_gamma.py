@@ -172,22 +172,17 @@ class NormalInverseGamma(Conjugate):
         if not unit > 0:
             raise ValueError("x should vary, got rows that are all the same")
         t = (x - centre) / unit
+        shift = len(x) * math.log(unit.item())
 
         def height(parameters: Tensor) -> Tensor:
             degrees, scale = 2 * parameters[1].exp(), parameters[2].exp()
-            return (log_student((t - parameters[0]) / scale, degrees) - parameters[2]).sum()
+            return (log_student((t - parameters[0]) / scale, degrees) - parameters[2]).sum() - shift
 
         start = torch.tensor([0.0, math.log(2.0), 0.0], dtype=torch.float64, device=x.device)
         best, convergence = climb(height, start, ("mean", "shape", "rate"))
         shape, scale = best[1:].exp().tolist()
         rate = shape * (scale * unit.item()) ** 2 / (1 + 1 / positive(kappa, "kappa"))
-        shift = len(x) * math.log(unit.item())
-        moved = Convergence(
-            history=tuple(height - shift for height in convergence.history),
-            converged=convergence.converged,
-            restarts=tuple(height - shift for height in convergence.restarts),
-        )
-        return with_convergence(cls((centre + unit * best[0]).item(), kappa, shape, rate), moved)
+        return with_convergence(cls((centre + unit * best[0]).item(), kappa, shape, rate), convergence)
 
     @property
     def prior(self) -> Any:

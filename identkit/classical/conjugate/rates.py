@@ -39,6 +39,7 @@ from identkit.model.protocol import Estimate, Flatness
 
 _MOST_TERMS = 4_000_000
 _DRAWS = 200_000
+_STARTS = 64
 
 
 class _Rate(Conjugate):
@@ -343,13 +344,17 @@ class GammaExponential(_Rate):
         times = cls(1.0, 1.0)._data(x).to(torch.float64)[:, 0]
         if not bool((times > 0).any()):
             raise ValueError("x should hold a positive time, got none")
-        mean = times.mean()
 
         def height(parameters: Tensor) -> Tensor:
             shape, rate = parameters.exp()
             return (parameters[0] - parameters[1] - (shape + 1) * torch.log1p(times / rate)).sum()
 
-        start = torch.stack([torch.full_like(mean, 2.0), mean]).log()
+        # Of a given rate the best shape is n/Σ log1p(x/b); heavy tails put the best rate far below the mean.
+        around = times[times > 0].log()
+        rates = torch.linspace(float(around.min()) - 2, float(around.max()) + 2, _STARTS).to(times).exp()
+        shapes = len(times) / torch.stack([torch.log1p(times / rate).sum() for rate in rates])
+        tried = torch.stack([shapes, rates], 1).log()
+        start = tried[torch.stack([height(each) for each in tried]).argmax()]
         best, convergence = climb(height, start, ("shape", "rate"))
         return with_convergence(cls(*best.exp().tolist()), convergence)
 

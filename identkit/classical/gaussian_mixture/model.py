@@ -185,10 +185,13 @@ class GaussianMixture(FiniteMixture):
         """
         if self.means.shape[1] > 1:
             return super().mutual_information()
+        # Where all components are far from 0, nodes there would be rounded away from where they belong.
+        means = self.means - self.means[self._support[0]]
+        here = self._of(self.weights, means, self.covariances, self.covariance_type)
         sds = self._all.factors[:, 0, 0]
         steps = torch.linspace(-_SDS, _SDS, 13, dtype=torch.float64, device=sds.device)
-        edges = (self.means + sds[:, None] * steps)[self.weights > 0].flatten().unique()
-        return integrated(self, edges, lambda t: (t, torch.zeros_like(t)))
+        edges = (means + sds[:, None] * steps)[self.weights > 0].flatten().unique()
+        return integrated(here, edges, lambda t: (t, torch.zeros_like(t)))
 
     @classmethod
     def _of(

@@ -277,11 +277,13 @@ class HiddenMarkov:
 
     def kl_per_latent(self, x: Any, lengths: Any = None) -> Float[Tensor, "n t"]:
         """Evaluate ``KL(p(z_t | x) ‖ p(z_t))`` of each step, in nats."""
-        return self._by_sequences(sequences(x, self.emission, self.length, lengths), marginal_kl)
+        data = sequences(x, self.emission, self.length, lengths)
+        return self._by_sequences(data, marginal_kl).to(data.dtype)
 
     def kl_conditional(self, x: Any, lengths: Any = None) -> Float[Tensor, "n t"]:
         """Evaluate ``E_Q KL(p(z_t | rest, x) ‖ p(z_t | rest))`` of each step, in nats (theory/T3)."""
-        return self._by_sequences(sequences(x, self.emission, self.length, lengths), conditional_kl)
+        data = sequences(x, self.emission, self.length, lengths)
+        return self._by_sequences(data, conditional_kl).to(data.dtype)
 
     def kl_error(self, x: Any, lengths: Any = None) -> Float[Tensor, " n"]:
         """Bound the absolute error of the three KLs, in nats; positive. The argument is at `error_bound`."""

@@ -194,11 +194,11 @@ class ItemResponse(Placed):
 
     def kl_per_latent(self, x: Any) -> Float[Tensor, "n k"]:
         """Evaluate the KL of each ability's marginal, in nats."""
-        return self._answer(x)[0][:, 2 : 2 + self.slopes.shape[1]]
+        return self._answer(x)[0][:, 2 : 2 + self.slopes.shape[1]].to(self._data(x)[0])
 
     def kl_conditional(self, x: Any) -> Float[Tensor, "n k"]:
         """Evaluate the mean KL of each ability given the others, in nats: 0 iff no item asks for it."""
-        return self._answer(x)[0][:, 2 + self.slopes.shape[1] :]
+        return self._answer(x)[0][:, 2 + self.slopes.shape[1] :].to(self._data(x)[0])
 
     def kl_error(self, x: Any) -> Float[Tensor, " n"]:
         """Bound the absolute error of the informations: two grids held against each other, and rounding."""

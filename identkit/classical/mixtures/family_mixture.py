@@ -26,6 +26,7 @@ from identkit.model.protocol import Estimate
 
 _EPS = torch.finfo(torch.float64).eps
 _MOST_CELLS = 2**16
+_LEAST = math.log(torch.finfo(torch.float64).tiny)
 _GAUSS = np.polynomial.legendre.leggauss(12)
 
 
@@ -193,10 +194,17 @@ class FamilyMixture(FiniteMixture):
             )
         )
         low = -rate.log() - 45 / shape.clamp(max=1.0)
+        # Shapes near 0 have mass below the least number there is: what it could say is part of the error.
+        below = torch.exp(shape * (rate.log() + _LEAST) - torch.lgamma(shape + 1))
+        below = torch.where(low < _LEAST, below.clamp(max=1.0), 0.0)
+        low = low.clamp(min=_LEAST)
         high = ((shape + 12 * shape.sqrt() + 50) / rate).log()
         steps = torch.linspace(0, 1, 33, dtype=torch.float64, device=low.device)[:, None]
         edges = (low + steps * (high - low)).flatten().unique()
-        return integrated(self, edges, lambda t: (t.exp(), t))
+        found = integrated(self, edges, lambda t: (t.exp(), t))
+        weights = self.weights[self.weights > 0]
+        left_out = -float((weights @ below) * weights.min().log())
+        return Estimate(value=found.value, error=found.error + left_out, method=found.method)
 
     def _set(self, weights: Tensor, parameters: Tensor, member: Member) -> None:
         for name, value in (

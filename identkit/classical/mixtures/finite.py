@@ -112,7 +112,7 @@ class FiniteMixture(Placed, ABC):
         if not bool(valid.all()):
             refused = states[~valid][0].item()
             raise ValueError(f"z should be a state in 0..{len(self.weights) - 1}, got {refused:g}")
-        by_row = states.reshape(-1, len(x)).T.long()
+        by_row = torch.atleast_2d(states).T.long()
         (chosen,) = self._by_blocks(
             x, lambda block, own: (here._log_densities(block.double()).gather(1, own).to(x.dtype),), by_row
         )
