@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from functools import cache
@@ -16,8 +17,9 @@ import torch
 from numpy.testing import assert_allclose
 from scipy.integrate import quad
 from scipy.stats import beta as beta_law, kstest, norm
-from torch.distributions import Laplace, Normal, Uniform
+from torch.distributions import Laplace, Normal, TransformedDistribution, Uniform
 
+from identkit.classical.conjugate import BetaBinomial
 from identkit.classical.mixture_weight import MixtureWeight
 from identkit.posterior.bounds import band
 
@@ -377,3 +379,94 @@ def test_the_demonstration_of_the_paper() -> None:
 
     total = quad(scaled, centre - 10 * sd, centre + 10 * sd, points=[centre], epsabs=0, epsrel=1e-11)[0]
     assert_allclose(overlapping.log_evidence(x).item(), math.log(total) + top, rtol=1e-12)
+
+
+# On average over data, and fitted
+
+
+@pytest.mark.parametrize("shapes", [(5.0, 5.0), (0.5, 0.5), (0.05, 3.0), (1e4, 2e4)])
+def test_one_row_of_components_far_apart_says_what_a_coin_does(shapes: tuple[float, float]) -> None:
+    found = MixtureWeight([(-1e3, 1), (1e3, 2)], shapes).mutual_information()
+    coin = BetaBinomial(1, *shapes).mutual_information()
+    assert found.method == "quadrature"
+    assert abs(found.value - coin.value) <= found.error + coin.error < 1e-9 * coin.value
+
+
+def test_information_is_the_mean_kl_by_quadrature_and_by_simulation() -> None:
+    model = MixtureWeight([(-1, 1), (1, 2)], (2, 3))
+    exact = model.mutual_information()
+    # The same laws by another name: no quadrature over x for them.
+    one, two = (TransformedDistribution(law, []) for law in model.components)
+    drawn = MixtureWeight([one, two], (2, 3)).mutual_information(samples=200)
+    assert drawn.method == "Monte Carlo"
+    assert abs(exact.value - drawn.value) < 5 * drawn.error < 0.4 * exact.value
+    # Far apart, n rows are n trials.
+    apart = MixtureWeight([(-1e3, 1), (1e3, 1)], (2, 3)).mutual_information(5, samples=100)
+    assert abs(apart.value - BetaBinomial(5, 2, 3).mutual_information().value) < 5 * apart.error < 0.3
+
+
+def test_information_is_nil_of_no_row_and_of_equal_components_and_small_of_near_ones() -> None:
+    assert MixtureWeight([(0, 1), (1, 1)]).mutual_information(0).value == 0.0
+    assert MixtureWeight([(0.3, 1), (0.3, 1)]).mutual_information().value == 0.0
+    # ½ Var(α) E c², c ≈ 1e-6 times a standard normal.
+    near = MixtureWeight([(0, 1), (1e-6, 1)], (2, 3)).mutual_information()
+    assert_allclose(near.value, 0.5 * 0.04 * 1e-12, rtol=1e-9)
+
+
+def test_information_of_a_component_of_small_weight_is_not_missed() -> None:
+    # m log(1/m) and more: of 200 data sets none would show the first component, and their spread would say nothing.
+    a, b = 1e-3, 10.0
+    one, two = (TransformedDistribution(Normal(at, 1.0), []) for at in (-1e3, 1e3))
+    found = MixtureWeight([one, two], (a, b)).mutual_information(samples=40)
+    coin = BetaBinomial(1, a, b).mutual_information().value
+    assert abs(found.value - coin) < 1e-6 * coin
+
+
+def test_shapes_below_what_numbers_resolve_are_refused() -> None:
+    with pytest.raises(ValueError, match="got 1e-09"):
+        MixtureWeight([(0, 1), (1, 1)], (1e-9, 3))
+
+
+def test_the_posterior_has_a_covariance_and_one_marginal() -> None:
+    posterior = MixtureWeight([(-1, 1), (1, 1)]).posterior([0.3, 1.2])
+    assert posterior.covariance.shape == (1, 1, 1)
+    assert posterior.covariance.item() == posterior.variance.item()
+    assert posterior.marginal(0) is posterior
+    with pytest.raises(IndexError, match="index should be 0"):
+        posterior.marginal(1)
+
+
+def test_a_fit_climbs_to_where_the_evidence_is_stationary() -> None:
+    x, _ = MixtureWeight([(-2, 1), (2, 0.5)], (4, 7)).sample(60, generator=torch.Generator().manual_seed(3))
+    model = MixtureWeight.fit(x, (4, 7), tolerance=1e-10)
+    assert model.convergence is not None and model.convergence.converged
+    assert (np.diff(model.convergence.history) >= -1e-9).all()
+    best = model.log_evidence(x).item()
+    assert best >= model.convergence.log_likelihood - 1e-9
+    numbers = torch.tensor([[law.loc, law.scale] for law in model.components], dtype=torch.float64)
+    for row, column in itertools.product(range(2), range(2)):
+        heights = []
+        for step in (-1e-3, 1e-3):
+            moved = numbers.clone()
+            moved[row, column] += step
+            heights.append(MixtureWeight(moved.tolist(), (4, 7)).log_evidence(x).item())
+        assert max(heights) < best
+        assert abs(heights[1] - heights[0]) < 0.05 * (2 * best - sum(heights))
+
+
+@pytest.mark.parametrize(
+    ("call", "phrase"),
+    [
+        (lambda: MixtureWeight.fit([1.0]), "at least two rows"),
+        (lambda: MixtureWeight.fit([1.0, 1.0]), "x should vary"),
+        (lambda: MixtureWeight.fit([1.0, 2.0], floor=0), "floor should be positive"),
+        (
+            lambda: MixtureWeight.fit([1.0, 2.0], start=MixtureWeight([Laplace(0.0, 1.0), (0, 1)])),
+            "normal components",
+        ),
+        (lambda: MixtureWeight([(0, 1), (1, 1)]).mutual_information(-1), "n should"),
+    ],
+)
+def test_fits_and_averages_refuse(call: Any, phrase: str) -> None:
+    with pytest.raises(ValueError, match=phrase):
+        call()

@@ -8,29 +8,28 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.integrate import quad_vec
-from scipy.linalg import eigh_tridiagonal
-from scipy.optimize import brentq
 from scipy.special import betaincinv
 from torch import Tensor
 from torch.distributions import Beta, Distribution, Normal, Transform
 
 from identkit.classical.arrays import positive, real, rows, shaped
-from identkit.classical.gaussian_mixture.ratio import Gaussians, ratio_by_difference, ratio_by_segment
+from identkit.classical.em import Convergence
+from identkit.classical.gaussian_mixture.ratio import ratio_by_difference, ratio_by_segment
+from identkit.classical.mixture_weight.fit import climb
+from identkit.classical.mixture_weight.flatness import weight_flatness
+from identkit.classical.mixture_weight.information import draw, gaussians, of_one_row, simulated
 from identkit.classical.mixture_weight.posterior import MixtureWeightPosterior, mixture_weight_posterior
 from identkit.classical.shown import shown
 from identkit.model import families
-from identkit.model.compiled.data import number_of_draws
+from identkit.model.compiled.data import number_of_draws, whole
 from identkit.model.model import Model
-from identkit.model.protocol import Flatness
-from identkit.posterior.bounds import beta_log_sobolev
+from identkit.model.protocol import Estimate, Flatness
 
 _EPS = torch.finfo(torch.float64).eps
 _TINY = 1e-300
-_ORDERS = (96, 144)
+_LEAST_SHAPE = 1e-3
 _CHUNK = 2_000_000
 
 
@@ -46,10 +45,10 @@ class MixtureWeight:
     Args:
         components: the pair (f_1, f_2): each ``(mean, sd)`` of a normal law, or an object with ``log_prob``
             (and ``sample``) such as a torch distribution of real numbers.
-        prior: the shapes (a, b) of the Beta prior.
+        prior: the shapes (a, b) of the Beta prior, at least 1e-3.
 
     Raises:
-        ValueError, TypeError: not two components, a scale or a shape that is not positive.
+        ValueError, TypeError: not two components, a scale that is not positive or a shape below 1e-3.
 
     >>> model = MixtureWeight([(-1, 1), (-1, 1)])
     >>> posterior = model.posterior([0.3, -2.0])
@@ -59,6 +58,8 @@ class MixtureWeight:
 
     components: tuple[Any, Any]
     shapes: tuple[float, float]
+    convergence: Convergence | None
+    """How the fit went; None for a model built by hand."""
 
     __repr__ = shown
 
@@ -67,8 +68,67 @@ class MixtureWeight:
             raise ValueError(f"components should be a pair such as [(-1, 1), (1, 1)], got {components!r:.80}")
         a, b = shaped(prior, "prior", 2).tolist()
         shapes = (positive(a, "prior's a"), positive(b, "prior's b"))
+        if min(shapes) < _LEAST_SHAPE:
+            raise ValueError(
+                f"prior's shapes should be at least {_LEAST_SHAPE:g}, got {min(shapes):g}: most of its mass would lie "
+                "nearer to 0 or 1 than the least number there is"
+            )
         object.__setattr__(self, "components", tuple(_component(c, i) for i, c in enumerate(components)))
         object.__setattr__(self, "shapes", shapes)
+        object.__setattr__(self, "convergence", None)
+
+    @classmethod
+    def fit(
+        cls,
+        x: Any,
+        prior: Any = (5, 5),
+        *,
+        start: MixtureWeight | None = None,
+        restarts: int = 4,
+        generator: torch.Generator | None = None,
+        tolerance: float = 1e-6,
+        iterations: int = 1000,
+        floor: float = 1e-6,
+    ) -> MixtureWeight:
+        """Fit two normal components to one data set by expectation–maximisation, the weight integrated out.
+
+        ``max_{μ, σ} log ∫ ∏_i (α N(x_i; μ_1, σ_1²) + (1 − α) N(x_i; μ_2, σ_2²)) Beta(α; a, b) dα``. The prior stays as
+        it is given: a data set has one weight, which says nothing of how weights vary. A variance never falls below
+        `floor` times that of x, where the likelihood would be unbounded.
+
+        Source: Dempster, Laird & Rubin 1977; starts as Arthur & Vassilvitskii 2007 (k-means++).
+
+        Args:
+            x: the data set, (n,) or (n, 1), n ≥ 2.
+            prior: the shapes (a, b) of the Beta prior.
+            start: a model with normal components to begin from, the only start then; its prior does not matter.
+            restarts: number of random starts.
+            generator: for the starts; None for seed 0.
+            tolerance: stop when an iteration gains less, in nats of all data.
+            iterations: at most so many from each start.
+            floor: of the variances, a share of the variance of x.
+
+        Raises:
+            ValueError: too few rows, rows that are all the same, a start of other laws.
+
+        >>> model = MixtureWeight.fit([-1.1, -1.0, -0.9, 3.8, 4.0, 4.2, 4.0])
+        >>> sorted(round(law.loc.item(), 3) for law in model.components), model.convergence.converged
+        ([-1.0, 4.0], True)
+        """
+        x = rows(x, 1).cpu().to(torch.float64)
+        parameters, convergence = climb(
+            x,
+            lambda normals: cls(normals, prior),
+            None if start is None else start.components,
+            restarts,
+            generator,
+            tolerance,
+            iterations,
+            floor,
+        )
+        model = cls(parameters, prior)
+        object.__setattr__(model, "convergence", convergence)
+        return model
 
     @property
     def prior(self) -> Beta:
@@ -152,12 +212,37 @@ class MixtureWeight:
 
         Source: theory/T4.3 and T4.4; Golub & Welsch 1969 (the rule).
         """
-        return _flatness(*self._ratios(x, ratio_by_segment), *self.shapes)
+        return weight_flatness(*self._ratios(x, ratio_by_segment), *self.shapes)
 
     def posterior_moments(self, x: Any) -> tuple[Float[Tensor, "1 1"], Float[Tensor, "1 1"]]:
         """Give the posterior mean and standard deviation of α."""
         posterior = self.posterior(x)
         return posterior.mean[:, None], posterior.stddev[:, None]
+
+    def mutual_information(
+        self, n: int = 1, samples: int = 1000, generator: torch.Generator | None = None
+    ) -> Estimate:
+        """Evaluate ``I(α; x_1 … x_n) = E KL(p(α | x) ‖ Beta(a, b))`` in nats, of a data set of n rows.
+
+        Of one row and normal components by quadrature over x, else by simulation; exactly 0 of no row.
+
+        Args:
+            n: rows of a data set.
+            samples: simulated data sets, about.
+            generator: for them; None for one with seed 0.
+
+        >>> apart = MixtureWeight([(-100, 1), (100, 1)]).mutual_information()
+        >>> round(apart.value, 6), apart.method
+        (0.047512, 'quadrature')
+        """
+        n, samples = whole(n, "n", 0), whole(samples, "samples", 4)
+        if n == 0:
+            return Estimate(value=0.0, error=_TINY, method="closed form")
+        one, two = self.components
+        if n == 1 and type(one) is Normal and type(two) is Normal:
+            return of_one_row(one, two, *self.shapes)
+        generator = generator or torch.Generator().manual_seed(0)
+        return simulated(self.components, self.shapes, self.kl_to_prior, n, samples, generator)
 
     def sample(
         self, n: int, generator: torch.Generator | None = None
@@ -167,12 +252,7 @@ class MixtureWeight:
         uniform = torch.rand(1, dtype=torch.float64, generator=generator).item()
         alpha = float(betaincinv(*self.shapes, uniform))
         first = torch.rand(n, dtype=torch.float64, generator=generator) < alpha
-        # Distributions draw from torch's global generator: lend it a seed of ours and give it back untouched.
-        seed = int(torch.randint(2**62, (), generator=generator))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            draws = [component.sample((n,)).to(torch.float64) for component in self.components]
-        return torch.where(first, *draws)[:, None], torch.tensor([[alpha]], dtype=torch.float64)
+        return draw(self.components, first, generator), torch.tensor([[alpha]], dtype=torch.float64)
 
     def symbolic(self) -> Model:
         """Give the model of one row in SymPy: ``x ~ Mixture([alpha, 1 − alpha], Normal, Normal)``.
@@ -199,7 +279,7 @@ class MixtureWeight:
         x = rows(x, 1).cpu()
         first, second = self.components
         if type(first) is Normal and type(second) is Normal:
-            ratio, error = formula(_gaussians(second, first), x)
+            ratio, error = formula(gaussians(second, first), x)
             return ratio[:, 1], error[:, 1]
         logs = [_log_density(component, x[:, 0]) for component in self.components]
         impossible = torch.nonzero(torch.isneginf(logs[0]) & torch.isneginf(logs[1]))
@@ -243,120 +323,3 @@ def _log_density(component: Any, x: Tensor) -> Tensor:
     logs = torch.full_like(x, -math.inf)
     logs[possible] = component.log_prob(x[possible]).to(torch.float64)
     return logs
-
-
-def _gaussians(*normals: Normal) -> Gaussians:
-    means, scales = (torch.stack([getattr(n, field) for n in normals])[:, None] for field in ("loc", "scale"))
-    # sd² − sd_0² as a product: squares of nearly equal scales would lose their difference.
-    excess = (scales - scales[0]) * (scales + scales[0])
-    return Gaussians(means, scales.square()[..., None], scales[..., None], excess[..., None])
-
-
-def _flatness(ratios: Tensor, errors: Tensor, a: float, b: float) -> Flatness:
-    likelihood, total_error = _Concave(ratios), errors.sum().item()
-    variances, spread = [], 0.0
-    for order in _ORDERS:
-        nodes, weights = _gauss_jacobi(order, a, b)
-        value, slope = likelihood(nodes)
-        variances.append((weights * (value - (weights * value).sum()).square()).sum().item())
-        wobble = (
-            4 * _EPS * (value.abs() + slope.abs())
-            + (torch.logit(nodes).abs() / 4).clamp(max=1.0) * total_error
-        )
-        spread = (weights * wobble.square()).sum().sqrt().item()
-    variance = variances[-1]
-    change = abs(variance - variances[0])
-
-    peak = _decreasing_root(lambda alpha: likelihood.scalar(alpha)[1])
-    top, low = max(likelihood.scalar(peak)[0], *likelihood.ends), min(likelihood.ends)
-    log_sobolev = beta_log_sobolev(a, b)
-    gradient, shift = (None, None) if log_sobolev is None else _posterior_moments(likelihood, a, b, spread)
-
-    def one(value: float) -> Tensor:
-        return torch.tensor([value], dtype=torch.float64)
-
-    return Flatness(
-        variance=one(variance),
-        variance_error=one(change + 2 * spread * (math.sqrt(variance) + spread) + 1e-13 * variance + _TINY),
-        oscillation=one(top - low + 8 * _EPS * (abs(top) + abs(low)) + total_error),
-        log_sobolev=log_sobolev,
-        gradient_second_moment=None if gradient is None else one(gradient),
-        mean_shift=None if shift is None else one(shift),
-    )
-
-
-class _Concave:
-    """ℓ(α) and ℓ'(α), each datum relative to its likelier component: a constant that moments do not see.
-
-    ``Σ_{t ≤ 0} log1p(α expm1(t)) + Σ_{t > 0} log1p((1 − α) expm1(−t))``: all terms of one sign.
-    """
-
-    def __init__(self, ratios: Tensor) -> None:
-        self._down, self._up = torch.expm1(ratios[ratios <= 0]), torch.expm1(-ratios[ratios > 0])
-        self._block = max(1, _CHUNK // len(ratios))
-        # At the ends themselves log1p(expm1(t)) = t, which −1 + e^t would lose below t = −37.
-        self.ends = (-ratios[ratios > 0].sum().item(), ratios[ratios <= 0].sum().item())
-
-    def __call__(self, alpha: Tensor) -> tuple[Tensor, Tensor]:
-        values, slopes = [], []
-        for weights in alpha[:, None].split(self._block):
-            down, up = weights * self._down, (1 - weights) * self._up
-            values.append(torch.log1p(down).sum(1) + torch.log1p(up).sum(1))
-            slopes.append((self._down / (1 + down)).sum(1) - (self._up / (1 + up)).sum(1))
-        return torch.cat(values), torch.cat(slopes)
-
-    def scalar(self, alpha: float) -> tuple[float, float]:
-        value, slope = self(torch.tensor([alpha], dtype=torch.float64))
-        return value.item(), slope.item()
-
-
-def _posterior_moments(likelihood: _Concave, a: float, b: float, spread: float) -> tuple[float, float]:
-    """``E_Q ℓ'²`` rounded up and ``(E_Q α − E_P α)²`` rounded down, by adaptive Gauss–Kronrod; a, b ≥ 1."""
-
-    def log_density(alpha: float) -> tuple[float, float, float]:
-        value, slope = likelihood.scalar(alpha)
-        prior = (a - 1) * math.log(alpha) + (b - 1) * math.log1p(-alpha)
-        return prior + value, (a - 1) / alpha - (b - 1) / (1 - alpha) + slope, slope
-
-    centre = _decreasing_root(lambda alpha: log_density(alpha)[1])
-    top = log_density(centre)[0]
-    nearby = min(max(1e-4 * centre * (1 - centre), 2 * _EPS), 0.1)
-    sides = [min(max(centre + sign * nearby, _EPS), 1 - _EPS) for sign in (-1, 1)]
-    fall = log_density(sides[0])[1] - log_density(sides[1])[1]
-    width = math.sqrt((sides[1] - sides[0]) / max(fall, _TINY))
-    scale = 1 / width**2
-
-    def integrand(alpha: float) -> np.ndarray:
-        log, _, slope = log_density(min(max(alpha, _EPS), 1 - _EPS))
-        weight = math.exp(min(log - top, 0.0))
-        return np.array([weight, weight * (alpha - centre), weight * slope**2 / scale])
-
-    points = [p for k in (-9, -3, 0, 3, 9) if 0 < (p := centre + k * width) < 1]
-    found, error = quad_vec(integrand, 0.0, 1.0, epsabs=0.0, epsrel=1e-12, norm="max", points=points)[:2]
-    error = 2 * error / found[0]
-    shift = abs(centre + found[1] / found[0] - a / (a + b)) - (error + spread + 1e-12)
-    return found[2] / found[0] * scale * (1 + 1e-9) + error * scale, max(shift, 0.0) ** 2
-
-
-def _decreasing_root(slope: Any) -> float:
-    """Where a decreasing function of α changes sign, or the end of (0, 1) that it points to."""
-    if slope(_EPS) <= 0:
-        return _EPS
-    return 1 - _EPS if slope(1 - _EPS) >= 0 else brentq(slope, _EPS, 1 - _EPS, xtol=1e-15)
-
-
-def _gauss_jacobi(order: int, a: float, b: float) -> tuple[Tensor, Tensor]:
-    """Nodes and masses of the Gauss rule for Beta(a, b), from its Jacobi matrix; sound for any shapes.
-
-    (scipy.special.roots_jacobi overflows for shapes beyond a few hundred.)
-    """
-    k, s = np.arange(1.0, order), a + b - 2
-    diagonal = np.full(order, a / (a + b))
-    diagonal[1:] = 0.5 + ((a - 1) ** 2 - (b - 1) ** 2) / (2 * (2 * k + s) * (2 * k + s + 2))
-    squares = np.full(order - 1, a * b / ((a + b) ** 2 * (a + b + 1)))
-    k = k[1:]
-    squares[1:] = k * (k + a - 1) * (k + b - 1) * (k + s) / ((2 * k + s) ** 2 * ((2 * k + s) ** 2 - 1))
-    nodes, vectors = eigh_tridiagonal(diagonal, np.sqrt(squares))
-    masses = vectors[0] ** 2
-    nodes = nodes.clip(_EPS, 1 - _EPS)
-    return torch.from_numpy(nodes), torch.from_numpy(masses / masses.sum())

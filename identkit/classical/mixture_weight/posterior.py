@@ -79,6 +79,21 @@ class MixtureWeightPosterior:
         """The posterior standard deviation."""
         return self.variance.sqrt()
 
+    @property
+    def covariance(self) -> Float[Tensor, "1 1 1"]:
+        """The covariance matrix of the one latent: its variance."""
+        return self.variance[:, None, None]
+
+    def marginal(self, index: int) -> MixtureWeightPosterior:
+        """Give the law of one latent: of α, the only one, itself.
+
+        Raises:
+            IndexError: another one.
+        """
+        if index != 0:
+            raise IndexError(f"index should be 0: the weight is the only latent, got {index}")
+        return self
+
     def log_prob(self, value: Any) -> Float[Tensor, " ..."]:
         """Evaluate ``log p(α | x)``: Bayes' rule itself, with the quadrature's evidence.
 
@@ -253,6 +268,16 @@ def mixture_weight_posterior(
         a=a,
         b=b,
     )
+
+
+def prior_grid(a: float, b: float) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
+    """Give equidistant offsets from the logit of the prior's mean, twice as fine as needed, and their masses."""
+    centre = _logit_mean(a, b)
+    low, high, width = _support(RelativeLikelihood(torch.zeros(0, dtype=torch.float64), centre), a, b)
+    step = max(min(width / 3, _WIDEST_STEP) / 2, (high - low) / _FINEST)
+    first, last = math.floor((low - centre) / step), math.ceil((high - centre) / step)
+    offset = step * torch.arange(first, last + 1, dtype=torch.float64)
+    return offset, torch.softmax(_log_prior(centre + offset, a, b), 0)
 
 
 @dataclass(frozen=True, eq=False)
