@@ -15,6 +15,7 @@ from scipy.special import expit
 from scipy.stats import norm
 
 import identkit as ik
+from identkit.classical.em import ConvergenceWarning
 from identkit.classical.item_response import ItemResponse
 from identkit.model.protocol import Continuous
 from identkit.posterior.quadrature import integrate
@@ -287,3 +288,27 @@ def test_zoo_cases_have_their_levels():
     for case in CASES:
         verdict = ik.check(case.build())
         assert verdict.level.name == case.level, case.name
+
+
+def test_a_fit_of_steep_items_reaches_the_top_of_the_exact_likelihood() -> None:
+    theta = torch.linspace(-2.5, 2.5, 300, dtype=torch.float64)[:, None]
+    truth = ItemResponse([2.0, 3.0, 5.0, 6.0], difficulties=[-1.0, 0.0, 0.5, 1.0])
+    chance = torch.sigmoid(theta @ truth.slopes.T + truth.intercepts)
+    x = (
+        torch.rand(chance.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) < chance
+    ).double()
+    model = ItemResponse.fit(x)
+    best = model.log_evidence(x).sum().item()
+    assert best == pytest.approx(model.convergence.log_likelihood, abs=1e-4)  # type: ignore[union-attr]
+    for j in range(4):
+        for factor in (0.8, 1.25):
+            slopes = model.slopes[:, 0].clone()
+            slopes[j] *= factor
+            # Turned about where the item is answered by half.
+            intercepts = model.intercepts * slopes / model.slopes[:, 0]
+            assert ItemResponse(slopes, intercepts=intercepts).log_evidence(x).sum().item() < best
+
+
+def test_persons_perfectly_ordered_ask_for_slopes_without_end() -> None:
+    with pytest.warns(ConvergenceWarning, match="without end"):
+        ItemResponse.fit(np.tril(np.ones((5, 4)), -1))

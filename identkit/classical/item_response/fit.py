@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +11,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from identkit.classical.em import Convergence, maximise
+from identkit.classical.em import Convergence, ConvergenceWarning, extrapolated, maximise
 
-_ORDERS = {1: 41, 2: 17, 3: 11}
+_ORDERS = {1: 141, 2: 17, 3: 11}
+_REACH = 7.0
+_RESOLVED = 1e-2
+"""How far, in nats, the log-likelihood may move on a grid twice as fine before the fit says so."""
+_STEEPEST = 15.0
+"""The slope that equal steps of 0.1 resolve."""
 _STARTS = {1: 1, 2: 3, 3: 3}
 _STEPS = 3
 _HALVINGS = 12
@@ -59,7 +65,7 @@ def fitted(
         raise ValueError(
             f"x should have right and wrong answers to every item, got only one kind in column {int(alike[0, 0])}"
         )
-    nodes, weights = Items.rule(_ORDERS[abilities], abilities)
+    nodes, weights = _rule(_ORDERS[abilities], abilities)
     share = (right.sum(0) / (right.sum(0) + wrong.sum(0)) - guesses) / (1 - guesses)
     intercepts = torch.logit(share.clamp(0.02, 0.98))
     starts = []
@@ -70,21 +76,56 @@ def fitted(
         starts.append(Items(slopes, intercepts))
 
     def step(items: Items) -> tuple[Items, float]:
-        log_right, log_wrong = _logs(items, guesses, nodes)
-        hits = torch.zeros(len(nodes), x.shape[1], dtype=torch.float64)
-        misses, height = torch.zeros_like(hits), 0.0
-        for good, bad in zip(right.split(_ROWS_AT_ONCE), wrong.split(_ROWS_AT_ONCE), strict=True):
-            joint = good @ log_right.T + bad @ log_wrong.T + weights.log()
-            evidence = torch.logsumexp(joint, 1)
-            height += float(evidence.sum())
-            posterior = torch.exp(joint - evidence[:, None])
-            hits += posterior.T @ good
-            misses += posterior.T @ bad
+        hits, misses, height = _counted(items, guesses, right, wrong, nodes, weights)
         for _ in range(_STEPS):
             items = _scored(items, guesses, nodes, hits, misses, equal)
         return items, height
 
-    return maximise(starts, step, tolerance, iterations)
+    best, convergence = maximise(starts, step, tolerance, iterations, _leap)
+    rules = (_ORDERS[abilities], 2 * _ORDERS[abilities] - 1)
+    coarse, fine = (_counted(best, guesses, right, wrong, *_rule(order, abilities))[2] for order in rules)
+    steepest = float(best.slopes.abs().max())
+    if abs(fine - coarse) > _RESOLVED or steepest > _STEEPEST:
+        warnings.warn(
+            f"{convergence}, and {fine - coarse:+.2g} on a grid twice as fine; a slope of {steepest:.3g} is more than "
+            "the grid of the fit resolves: the data may ask for one without end",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+    return best, convergence
+
+
+def _leap(one: Items, two: Items, three: Items, stride: float) -> Items:
+    """Where three iterations lead, as `identkit.classical.em.maximise` takes it."""
+    return Items(
+        extrapolated(one.slopes, two.slopes, three.slopes, stride),
+        extrapolated(one.intercepts, two.intercepts, three.intercepts, stride),
+    )
+
+
+def _rule(order: int, k: int) -> tuple[Tensor, Tensor]:
+    """Equal steps for one ability: of steep items Gauss–Hermite's few nodes see cliffs."""
+    if k > 1:
+        return Items.rule(order, k)
+    points = torch.linspace(-_REACH, _REACH, order, dtype=torch.float64)
+    return points[:, None], torch.softmax(-points.square() / 2, 0)
+
+
+def _counted(
+    items: Items, guesses: Tensor, right: Tensor, wrong: Tensor, nodes: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor, float]:
+    """Expected numbers of right and wrong answers at each node, (q, j) each, and the log-likelihood in nats."""
+    log_right, log_wrong = _logs(items, guesses, nodes)
+    hits = torch.zeros(len(nodes), right.shape[1], dtype=torch.float64)
+    misses, height = torch.zeros_like(hits), 0.0
+    for good, bad in zip(right.split(_ROWS_AT_ONCE), wrong.split(_ROWS_AT_ONCE), strict=True):
+        joint = good @ log_right.T + bad @ log_wrong.T + weights.log()
+        evidence = torch.logsumexp(joint, 1)
+        height += float(evidence.sum())
+        posterior = torch.exp(joint - evidence[:, None])
+        hits += posterior.T @ good
+        misses += posterior.T @ bad
+    return hits, misses, height
 
 
 def _logs(items: Items, guesses: Tensor, nodes: Tensor) -> tuple[Tensor, Tensor]:

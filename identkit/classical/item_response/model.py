@@ -121,7 +121,9 @@ class ItemResponse(Placed):
         ``max_{a,d} Σ_i log Σ_q w_q p(x_i | θ_q)``. Guessing is taken as given, and not estimated. Several
         abilities are only known up to a rotation.
 
-        Source: Bock & Aitkin 1981, Psychometrika 46:443.
+        It warns where items are too steep for the rule: persons who are perfectly ordered ask for slopes without end.
+
+        Source: Bock & Aitkin 1981, Psychometrika 46:443; Varadhan & Roland 2008 (the leaps).
 
         Args:
             x: (n, J) of 0, 1 and NaN, every item answered both right and wrong by someone.
