@@ -356,6 +356,19 @@ def test_mutual_information_of_a_sharp_prior_and_of_endless_counts() -> None:
     assert 7 < drawn.value < 10
 
 
+@pytest.mark.parametrize("pooled", [False, True])
+def test_information_of_endless_trials_is_simulated_row_by_row(pooled: bool) -> None:
+    # Of so many trials x/n is p, and its posterior normal: I = h(Beta) − ½ E log(2πe p(1 − p)/n).
+    a, b, n = 2.0, 3.0, 10**9
+    found = BetaBinomial(n, a, b, pooled=pooled).mutual_information()
+    logs = mp.digamma(a) + mp.digamma(b) - 2 * mp.digamma(a + b)
+    exact = stats.beta(a, b).entropy() - float(mp.log(2 * mp.pi * mp.e / n) + logs) / 2
+    assert found.method == "Monte Carlo"
+    assert abs(found.value - exact) < 5 * found.error < 0.02
+    endless = GammaPoisson(2.0, 1.0, 1e8, pooled=pooled).mutual_information()
+    assert 0 < endless.error < 0.02
+
+
 # Normal–inverse-gamma
 
 

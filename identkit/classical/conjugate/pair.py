@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from identkit.classical.arrays import latents, rows, shaped, unfilled
 from identkit.classical.em import Convergence
 from identkit.classical.shown import shown
 from identkit.model.compiled.data import whole
-from identkit.model.protocol import Flatness
+from identkit.model.protocol import Estimate, Flatness
 
 EPS = 32 * torch.finfo(torch.float64).eps
 """What a dozen float64 operations may lose, relative to the size of their terms."""
@@ -22,6 +23,10 @@ TINY = 1e-300
 """Errors are stated as positive numbers, also where nothing was rounded."""
 BLOCK = 1 << 15
 """Rows, or terms of a sum, that are worked on at once."""
+
+MOST_TERMS = 4_000_000
+"""Counts over which an average is summed; beyond, it is simulated."""
+_DRAWS = 200_000
 
 Rule = Callable[[Tensor, float], Tensor]
 """Takes summaries (m, q) and the number of rows behind each, gives one answer a summary."""
@@ -177,6 +182,15 @@ def number_of_trials(value: Any) -> int:
 def gammas(shape: Float[Tensor, "*n"], generator: torch.Generator | None) -> Float[Tensor, "*n"]:
     """Draw from gamma laws of rate 1."""
     return torch._standard_gamma(shape, generator=generator)  # type: ignore[reportPrivateImportUsage]
+
+
+def simulated(model: Any) -> Estimate:
+    """Average the KL of one row over draws with a fixed seed, with its standard error in nats; pooled or not."""
+    alone = copy(model)
+    object.__setattr__(alone, "pooled", False)
+    device = alone.prior.mean.device
+    kl = alone.kl_to_prior(alone.sample(_DRAWS, torch.Generator(device).manual_seed(0))[0])
+    return Estimate(value=kl.mean().item(), error=kl.std().item() / math.sqrt(_DRAWS), method="Monte Carlo")
 
 
 def with_convergence(model: Any, convergence: Convergence | None) -> Any:

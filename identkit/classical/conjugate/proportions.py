@@ -18,7 +18,7 @@ from identkit.classical.conjugate.gamma_divergence import (
     rounded_parts,
     trigamma_rest,
 )
-from identkit.classical.conjugate.pair import BLOCK, EPS, TINY, Conjugate, gammas
+from identkit.classical.conjugate.pair import BLOCK, EPS, MOST_TERMS, TINY, Conjugate, gammas, simulated
 from identkit.classical.em import Convergence
 from identkit.model.compiled.data import number_of_draws
 from identkit.model.compiled.saddle_point import log_multinomial
@@ -62,8 +62,11 @@ class Proportions(Conjugate):
         """Evaluate ``I(p; x)`` of one row in nats: the KL is a sum over categories, each averaged over its own count.
 
         ``I = Σ_i E[KL_i(x_i)] − const``, x_i beta-binomial with shapes (a_i, s − a_i): n + 1 terms a category.
+        Beyond four million trials an average over draws takes its place.
         """
         a, n = self._shapes, float(self.trials)
+        if self.trials > MOST_TERMS:
+            return simulated(self)
         total = a.sum()
         value = -float(gaussian_gain(n / total) / 2 + remainder_divergence(total, total.new_tensor(n)))
         size = -value

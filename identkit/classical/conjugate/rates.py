@@ -24,10 +24,12 @@ from identkit.classical.conjugate.gamma_divergence import (
 from identkit.classical.conjugate.pair import (
     BLOCK,
     EPS,
+    MOST_TERMS,
     TINY,
     Conjugate,
     gammas,
     refuse_counts,
+    simulated,
     with_convergence,
 )
 from identkit.classical.em import Convergence
@@ -37,8 +39,6 @@ from identkit.model.compiled.saddle_point import log_factorial_rest, log_multino
 from identkit.model.model import Model
 from identkit.model.protocol import Estimate, Flatness
 
-_MOST_TERMS = 4_000_000
-_DRAWS = 200_000
 _STARTS = 64
 
 
@@ -250,11 +250,8 @@ class GammaPoisson(_Rate):
         # Past its bulk the law falls at least as fast as (E/(b + E))^x, or as Poisson(mean) for a sharp prior.
         sd = math.sqrt(mean * (1 + ratio))
         last = int(mean + 40 * sd + 60 * (1 + ratio)) + 1
-        if last > _MOST_TERMS:
-            kl = self.kl_to_prior(self.sample(_DRAWS, torch.Generator().manual_seed(0))[0])
-            return Estimate(
-                value=kl.mean().item(), error=kl.std().item() / math.sqrt(_DRAWS), method="Monte Carlo"
-            )
+        if last > MOST_TERMS:
+            return simulated(self)
         value = mass = 0.0
         largest = 0.0
         for first in range(0, last + 1, BLOCK):
