@@ -356,6 +356,19 @@ def test_mutual_information_of_a_sharp_prior_and_of_endless_counts() -> None:
     assert 7 < drawn.value < 10
 
 
+@pytest.mark.parametrize(("n", "a", "b"), [(5, 1e-6, 1e6), (1, 1e-6, 1e-6), (20, 1e-12, 1.0), (7, 1e9, 1e-3)])
+def test_information_of_uneven_shapes_is_within_its_error(n: int, a: float, b: float) -> None:
+    with mp.workdps(40):
+        one, two, exact = mp.mpf(a), mp.mpf(b), mp.mpf(0)
+        for x in range(n + 1):
+            ratio = mp.beta(one + x, two + n - x) / mp.beta(one, two)
+            kl = x * mp.digamma(one + x) + (n - x) * mp.digamma(two + n - x) - n * mp.digamma(one + two + n)
+            exact += mp.binomial(n, x) * ratio * (kl - mp.log(ratio))
+        for model in (BetaBinomial(n, a, b), DirichletMultinomial(n, [a, b])):
+            found = model.mutual_information()
+            assert abs(found.value - exact) <= found.error
+
+
 @pytest.mark.parametrize("pooled", [False, True])
 def test_information_of_endless_trials_is_simulated_row_by_row(pooled: bool) -> None:
     # Of so many trials x/n is p, and its posterior normal: I = h(Beta) − ½ E log(2πe p(1 − p)/n).

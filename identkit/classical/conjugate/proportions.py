@@ -67,6 +67,8 @@ class Proportions(Conjugate):
         a, n = self._shapes, float(self.trials)
         if self.trials > MOST_TERMS:
             return simulated(self)
+        if len(a) == 2:
+            return self._summed()
         total = a.sum()
         value = -float(gaussian_gain(n / total) / 2 + remainder_divergence(total, total.new_tensor(n)))
         size = -value
@@ -81,6 +83,19 @@ class Proportions(Conjugate):
                 part = float((mass * terms).sum())
                 value, size = value + part, size + part
         return Estimate(value=max(value, 0.0), error=4 * EPS * size + TINY, method="closed form")
+
+    def _summed(self) -> Estimate:
+        """The information of one row of two categories: ``Σ_x p(x) KL(x)``, of which nothing cancels."""
+        a, n = self._shapes, self.trials
+        value = error = 0.0
+        for first in range(0, n + 1, BLOCK):
+            x = torch.arange(first, min(first + BLOCK, n + 1), dtype=torch.float64, device=a.device)
+            counts = torch.stack([x, n - x], -1)
+            mass = log_dirichlet_multinomial(a, counts).exp()
+            s = counts[:, : self._columns]
+            value += float(mass @ self._kl(s, 1.0))
+            error += float(mass @ self._error(s, 1.0))
+        return Estimate(value=value, error=error + 4 * EPS * value + TINY, method="closed form")
 
     def _kl(self, s: Tensor, count: float) -> Tensor:
         counts = self._counts(s, count)
