@@ -884,3 +884,13 @@ def test_the_m_step_keeps_the_digits_of_states_far_apart(kind: str) -> None:
             wanted = np.eye(2) * np.diag(wanted).mean()
         assert_allclose(found.means[k], np.asarray(means[k], dtype=np.float64), atol=1e-11)
         assert_allclose(found.covariances[k], wanted, rtol=1e-10, atol=1e-10)
+
+
+def test_information_of_a_rare_beginning_is_not_missed_by_simulation() -> None:
+    weights = torch.tensor([1 - 1e-9, 1e-9], dtype=torch.float64)
+    hmm = HiddenMarkov(weights, torch.eye(2), GaussianEmission([[0.0], [1e3]], [[1.0], [1.0]]), length=2)
+    found = hmm.mutual_information(samples=50)
+    # The data give the path away: the information is the entropy of its beginning.
+    entropy = -(weights * weights.log()).sum().item()
+    assert found.method == "Monte Carlo"
+    assert abs(found.value - entropy) < 1e-7 * entropy  # 1 − 1e-9 is itself rounded

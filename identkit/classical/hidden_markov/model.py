@@ -340,8 +340,15 @@ class HiddenMarkov:
         if samples < 2:
             raise ValueError(f"samples should be at least 2, got {samples}")
         generator = generator or torch.Generator(self.initial.device).manual_seed(0)
-        kl = self.kl_to_prior(self.sample(samples, generator)[0])
-        return Estimate(value=kl.mean().item(), error=(kl.std() / samples**0.5).item(), method="Monte Carlo")
+        # Half of the paths begin in all states alike: draws alone would never show one of probability 1e-12.
+        begin = torch.nonzero(self.initial > 0)[:, 0]
+        share = self.initial[begin] / self.initial[begin].sum()
+        counts = (samples / 2 * (share + 1 / len(begin))).ceil().clamp(min=2).long()
+        x, _ = self._followed(begin.repeat_interleave(counts), length, generator)
+        of_each = self.kl_to_prior(x).split(counts.tolist())
+        mean, variance = (torch.stack([part(kl) for kl in of_each]) for part in (torch.mean, torch.var))
+        error = (share.square() @ (variance / counts)).sqrt()
+        return Estimate(value=(share @ mean).item(), error=error.item(), method="Monte Carlo")
 
     def sample(
         self, n: int, generator: torch.Generator | None = None
@@ -353,10 +360,19 @@ class HiddenMarkov:
         """
         n = number_of_draws(n, generator)
         length = self._declared("sample")
+        law = self.initial.expand(n, -1)
+        first = torch.multinomial(law, 1, generator=generator)[:, 0] if n else law.new_empty(0).long()
+        return self._followed(first, length, generator)
+
+    def _followed(
+        self, first: Tensor, length: int, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """Draw the rest of paths that begin in these states, and their data."""
+        n = len(first)
         z = torch.empty(n, length, dtype=torch.int64, device=self.initial.device)
-        for t in range(length if n else 0):
-            law = self.initial.expand(n, -1) if t == 0 else self.transition[z[:, t - 1]]
-            z[:, t] = torch.multinomial(law, 1, generator=generator)[:, 0]
+        z[:, 0] = first
+        for t in range(1, length if n else 0):
+            z[:, t] = torch.multinomial(self.transition[z[:, t - 1]], 1, generator=generator)[:, 0]
         x = self.emission.draw(z.reshape(-1), generator) if n else z.new_empty(0, self.emission.columns)
         return x.to(torch.float64).reshape(n, length * self.emission.columns), z.to(torch.float64)
 
