@@ -7,11 +7,13 @@ import json
 import math
 
 import pytest
+import torch
 from matplotlib.axes import Axes
 
 import identkit as ik
 from identkit.classical.hierarchical_normal import EIGHT_SCHOOLS
 from identkit.cli import main
+from identkit.cli.inferring import inferred
 
 NAN = math.nan
 
@@ -179,3 +181,25 @@ def test_a_table_without_names_loses_no_datum_in_silence(say, tmp_path, first):
     status, out, err = say("normal-normal", "--data", "bare.csv", "--fit", "sigma=1")
     assert (status, out) == (2, "")
     assert f"bare.csv should start with a line of names, got the numbers {first}" in err
+
+
+def test_moments_that_do_not_exist_are_told_and_drawn_as_such(say, tmp_path):
+    text = "z ~ StudentT(2, 1, 1); y ~ Cauchy(0, 1); v ~ InverseGamma(1/4, 1); observe x ~ Normal(0, sqrt(v))"
+    (tmp_path / "heavy.model").write_text(text)
+    (tmp_path / "x.csv").write_text("x\n1.2\n-0.3\n")
+    asked = ("heavy.model", "--data", "x.csv")
+    status, out, err = say(*asked, "--out", "drawn")
+    assert (status, err) == (0, "")
+    assert "1 ± inf" in out and "no mean" in out and "inf ± inf" in out and " 0 ± " not in out
+    row = json.loads(say(*asked, "--json")[1])["rows"][0]
+    assert (row["mean(y)"], row["sd(z)"], row["mean(v)"]) == (None, None, None)
+
+
+def test_the_priors_band_is_the_prior_of_heavy_tails_too():
+    heavy = ik.parse("t ~ LogNormal(0, 1); z ~ Normal(0, t); observe x ~ Normal(z, 1)")
+    prior = inferred(heavy, [[0.5]], None, False, None).prior
+    assert prior is not None
+    mean, sd = prior
+    exact = [math.exp(0.5), 0.0], [math.sqrt((math.e - 1) * math.e), math.e]
+    torch.testing.assert_close(mean, torch.tensor(exact[0], dtype=torch.float64), atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(sd, torch.tensor(exact[1], dtype=torch.float64), atol=1e-9, rtol=1e-9)

@@ -8,14 +8,14 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from identkit.model.compiled import compiled
+import torch
+
 from identkit.model.model import Model
 from identkit.posterior.information import Collapse, collapse
-from identkit.posterior.prior_rule import prior_rule
-from identkit.posterior.sticks import by_latent, has_shares
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,14 +55,21 @@ class Inferred:
     """The mutual information of latents and data, an `Estimate`; None where the family states none."""
     fit: str = ""
     """How the fit went, in a sentence."""
-    prior: tuple[Tensor, Tensor] | None = None
-    """Mean and standard deviation of each latent under the prior, where they are known."""
     states: Tensor | None = None
     """Chances of every state of every latent, (n, k, K), where the latents of a family are states."""
     estimates: Mapping[str, Any] = field(default_factory=dict)
     """What a fit found: parameters by name, as nested lists of numbers."""
     fitted: str = ""
     """The same in a line, large tables by their shapes."""
+    source: Any = None
+    """The model itself,"""
+    at: Mapping[str, Any] | None = None
+    """and its parameters, if it is a text."""
+
+    @cached_property
+    def prior(self) -> tuple[Tensor, Tensor] | None:
+        """Mean and standard deviation of each latent under the prior, where they are known."""
+        return _prior_moments(self.source, self.at)
 
     @property
     def latents(self) -> list[dict[str, Any]]:
@@ -103,19 +110,20 @@ class Inferred:
     def to_dict(self) -> dict[str, Any]:
         """The object that `--json` prints; all informations in nats."""
         about = self.information
-        return {
+        told = {
             "model": self.model,
             "n": len(self.found.kl),
             "mean_kl": self.found.mean_kl,
             "log_evidence": float(self.found.log_evidence.sum()),
             "mutual_information": None
             if about is None
-            else {"value": about.value, "error": _finite(about.error), "method": about.method},
+            else {"value": about.value, "error": about.error, "method": about.method},
             "fit": self.fit or None,
             "estimates": dict(self.estimates),
             "latents": self.latents,
-            "rows": [{key: _finite(value) for key, value in row.items()} for row in self.rows],
+            "rows": self.rows,
         }
+        return _finite(told)
 
     def to_csv(self) -> str:
         """The rows as a CSV table."""
@@ -148,10 +156,11 @@ def inferred(model: Any, x: Any, at: Mapping[str, Any] | None, pooled: bool, mas
         found,
         None if stated is None else stated(),
         "" if how is None else str(how),
-        _prior_moments(model, at),
         None if isinstance(model, Model) or pooled else _states(model, x, len(found.names)),
         told,
         written,
+        model,
+        at,
     )
 
 
@@ -182,14 +191,12 @@ def _states(model: Any, x: Any, latents: int) -> Tensor | None:
 
 def _prior_moments(model: Any, at: Mapping[str, Any] | None) -> tuple[Tensor, Tensor] | None:
     if isinstance(model, Model):
-
-        def moments(free: Model) -> tuple[Tensor, Tensor]:
-            nodes, weights = prior_rule(compiled(free, at or None), 8)
-            mean = weights @ nodes
-            return mean, (weights @ (nodes - mean).square()).sqrt()
-
-        mean, sd = by_latent(model, moments) if has_shares(model) else moments(model)
-        return mean, sd
+        nothing = torch.ones(1, len(model.observation_symbols), dtype=torch.float64)
+        try:
+            found = collapse(model, nothing, at=at or None, mask=torch.zeros_like(nothing, dtype=torch.bool))
+        except ValueError:  # the data may locate a posterior whose prior is out of reach
+            return None
+        return found.posterior_mean[0], found.posterior_sd[0]
     law = model.prior
     if hasattr(law, "probs") and law.probs.ndim == 1 and not law.event_shape:  # states count by their number
         states = law.enumerate_support().to(law.probs.dtype)
@@ -286,4 +293,9 @@ def _of_kind(name: str, value: Any, kinds: tuple[str, ...]) -> Any:
 
 
 def _finite(value: Any) -> Any:
+    """The same without the numbers that JSON has no word for."""
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
     return value if not isinstance(value, float) or math.isfinite(value) else None

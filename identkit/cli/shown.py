@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from textwrap import dedent
@@ -168,7 +169,11 @@ def _told(answer: Inferred, i: int, j: int) -> str:
 
 
 def _mean_sd(mean: Any, sd: Any) -> str:
-    return f"{float(mean) if abs(mean) > _ROUNDING * sd else 0.0:.4g} ± {float(sd):.3g}"
+    mean, sd = float(mean), float(sd)
+    if math.isnan(mean):
+        return "no mean"
+    rounding = _ROUNDING * (sd if math.isfinite(sd) else 1.0)
+    return f"{mean if abs(mean) > rounding else 0.0:.4g} ± {sd:.3g}"
 
 
 def _beyond(kl: Any, error: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -49,9 +50,12 @@ def intervals(found: Collapse, prior: tuple[Tensor, Tensor] | None = None, title
         left, right = axes[j]
         if prior is not None:
             middle, spread = (float(value[j]) for value in prior)
-            left.axhspan(middle - spread, middle + spread, **_BAND)
-            left.axhline(middle, **_MIDDLE)
-        left.errorbar(places, mean[order], sd[order], **_bars(len(order)))
+            if math.isfinite(spread):
+                left.axhspan(middle - spread, middle + spread, **_BAND)
+            if math.isfinite(middle):
+                label = "" if math.isfinite(spread) else "prior mean, infinite sd"
+                left.axhline(middle, **_MIDDLE, label=label)
+        _bars(left, places, mean[order], sd[order])
         left.set_ylabel(found.names[j])
         _informations(
             right, places, found.kl_conditional[:, j][order], found.kl_conditional_error[:, j][order]
@@ -72,11 +76,12 @@ def _along(found: Collapse, prior: tuple[Tensor, Tensor] | None, title: str) -> 
         middle, spread = (value.cpu().numpy() for value in prior)
         half = 0.5
         edges = np.stack([places - half, places + half], 1).reshape(-1)
+        middle, spread = (np.where(np.isfinite(value), value, np.nan) for value in (middle, spread))
         low, high, line = (np.repeat(value, 2) for value in (middle - spread, middle + spread, middle))
         left.fill_between(edges, low, high, **_BAND)
         left.plot(edges, line, **_MIDDLE)
     mean, sd = found.posterior_mean[0].cpu().numpy(), found.posterior_sd[0].cpu().numpy()
-    left.errorbar(places, mean, sd, **_bars(len(places)))
+    _bars(left, places, mean, sd)
     left.set_ylabel("latent")
     _informations(right, places, found.kl_conditional[0], found.kl_conditional_error[0])
     if len(places) > _MOST:
@@ -96,9 +101,23 @@ def _numbered(left: Axes, right: Axes) -> None:
         ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 
-def _bars(count: int) -> dict[str, Any]:
-    size = max(1.0, min(3.0, 90 / count))
-    return {"fmt": "o", "ms": size, "lw": 0.7, "color": POSTERIOR, "label": "posterior ± sd"}
+def _bars(ax: Axes, places: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> None:
+    """Draw mean ± sd, the mean alone where sd is infinite, and say how many have no finite mean."""
+    size = max(1.0, min(3.0, 90 / len(places)))
+    there, barred = np.isfinite(mean), np.isfinite(mean) & np.isfinite(sd)
+    ax.errorbar(
+        places[barred], mean[barred], sd[barred],
+        fmt="o", ms=size, lw=0.7, color=POSTERIOR, label="posterior ± sd",
+    )  # fmt: skip
+    bare = there & ~barred
+    if bare.any():
+        ax.plot(places[bare], mean[bare], "o", ms=size, mfc="white", color=POSTERIOR, label="infinite sd")
+    if not there.all():
+        text = f"{(~there).sum():,} of {len(places):,} without a finite mean"
+        ax.text(0.99, 1.02, text, transform=ax.transAxes, ha="right", va="bottom", fontsize=7)
+    if not there.any():
+        ax.set_yticks([])
+    ax.set_xlim(places[0] - 0.5, places[-1] + 0.5)
 
 
 def _informations(ax: Axes, places: np.ndarray, kl: Tensor, error: Tensor) -> None:
@@ -113,7 +132,7 @@ def _informations(ax: Axes, places: np.ndarray, kl: Tensor, error: Tensor) -> No
 
 def _finished(figure: Figure, first: Axes, title: str) -> Figure:
     # Above the panel, where no bar can run into it.
-    first.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.2)
+    first.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, borderaxespad=0.2)
     if title:
         figure.suptitle(title, fontsize=9)
     return figure
