@@ -203,3 +203,51 @@ def test_the_priors_band_is_the_prior_of_heavy_tails_too():
     exact = [math.exp(0.5), 0.0], [math.sqrt((math.e - 1) * math.e), math.e]
     torch.testing.assert_close(mean, torch.tensor(exact[0], dtype=torch.float64), atol=1e-9, rtol=1e-9)
     torch.testing.assert_close(sd, torch.tensor(exact[1], dtype=torch.float64), atol=1e-9, rtol=1e-9)
+
+
+_ODD = {
+    "still": [1.0, 1.0, 1.0, 1.0],
+    "single": [1.5],
+    "large": [1e300, -1e300, 3e299, 1e299],
+    "small": [1e-200, 2e-200, 5e-200, 3e-200],
+    "uncounted": [1.23456789e29, 5.0, 7.0, 3.0],
+    "negative": [-1.0, 2.0, 3.0, 1.0],
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "fit", "table", "phrase"),
+    [
+        ("hidden-markov", "start=2", "still", "x should vary in every column, got 1 throughout"),
+        ("hidden-markov", "start=2", "single", "x should vary in every column, got 1.5 throughout"),
+        ("hidden-markov", "start=2", "large", "x should be at most 1e+150 in size"),
+        ("hidden-markov", "start=2", "small", "x should vary by more than 1e-150"),
+        ("hidden-markov", "start=2,emission=categorical", "negative", "symbols 0, 1, … up to"),
+        ("hidden-markov", "start=2,emission=categorical", "uncounted", "got 1.23457e+29"),
+        ("hidden-markov", "start=2,emission=poisson", "uncounted", "got 1.23457e+29"),
+        ("gaussian-mixture", "components=2", "small", "x should vary by more than 1e-150"),
+        ("normal-inverse-gamma", "", "small", "x should vary by more than 1e-150"),
+        ("gamma-poisson", "", "uncounted", "got 1.23457e+29"),
+        ("family-mixture", "components=2,family=poisson", "uncounted", "got 1.23457e+29"),
+        ("dirichlet-multinomial", "", "still", "x should have at least two columns"),
+        ("dirichlet-multinomial", "trials=3", "still", "takes no settings"),
+    ],
+)
+def test_data_that_no_fit_can_take_are_named(say, tmp_path, family, fit, table, phrase):
+    (tmp_path / "odd.csv").write_text("x\n" + "\n".join(map(str, _ODD[table])) + "\n")
+    status, out, err = say(family, "--data", "odd.csv", "--fit", fit)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert phrase in err
+
+
+@pytest.mark.parametrize(("size", "family", "fit"), [
+    (1e300, "bayesian-linear-regression", "design=b"),
+    (1e-200, "bayesian-linear-regression", "design=b"),
+    (1e-200, "hierarchical-normal", "scales=b"),
+    (1e29, "dirichlet-multinomial", ""),
+])  # fmt: skip
+def test_sizes_whose_squares_are_no_doubles_are_refused_in_one_line(say, tmp_path, size, family, fit):
+    (tmp_path / "odd.csv").write_text(f"a,b\n{size},{3 * size}\n{2 * size},{size}\n{size},{size}\n")
+    status, out, err = say(family, "--data", "odd.csv", "--fit", fit)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "x should" in err

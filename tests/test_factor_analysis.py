@@ -96,7 +96,7 @@ def test_a_heywood_case_and_bad_data_are_said_out_loud() -> None:
     for call, message in (
         (
             lambda: FactorAnalysis.fit([[1.0, 2.0], [1.0, 3.0]], 1),
-            "x should vary in every column, got column 0 constant",
+            "x should vary in every column, got 1 throughout column 0",
         ),
         (lambda: FactorAnalysis.fit([[1.0, 2.0]], 1), "x should have at least two rows, got 1"),
         (lambda: FactorAnalysis.fit([[1.0, 2.0], [2.0, 3.0]], 2), r"latent_dim should be in 1\.\.1, got 2"),

@@ -286,7 +286,7 @@ def test_bad_covariances_are_refused(covariances: Any, kind: str, message: str) 
     ("x", "options", "message"),
     [
         ([[0.0], [1.0]], {"components": 3}, r"components should be in 2..2"),
-        ([[0.0, 1.0], [0.0, 2.0]], {}, "x should vary in every column, got 0.0"),
+        ([[0.0, 1.0], [0.0, 2.0]], {}, "x should vary in every column, got 0 throughout column 0"),
         ([[0.0], [1.0]], {"restarts": 0}, "restarts should be a whole number of at least 1, got 0"),
         (
             [[0.0], [1.0]],

@@ -13,6 +13,8 @@ from torch import Tensor
 from identkit.model.compiled.data import unmasked
 
 _LARGEST = 1e150
+_LEAST = 1e-150
+MOST_COUNTED = 2.0**53
 _FOR_THREADS = 2**20
 """Fewer numbers than this are looked at faster by one thread than others are woken."""
 
@@ -76,6 +78,36 @@ def refuse_overflow(x: Float[Tensor, ...]) -> None:
         raise ValueError(
             f"x should be at most {_LARGEST:g} in size, got {x[place].item():g} at index {place}"
         )
+
+
+def refuse_still(x: Float[Tensor, "n d"]) -> None:
+    """Refuse a column that does not vary, or by so little that its variance is no double; n ≥ 1.
+
+    Raises:
+        ValueError: there is one, and it is named.
+
+    >>> refuse_still(torch.tensor([[1e6], [1e6 + 1e-3]], dtype=torch.float64))
+    """
+    spread = x.amax(0) - x.amin(0)
+    still = torch.nonzero(spread < _LEAST)
+    if len(still):
+        column = int(still[0])
+        wanted = (
+            "vary in every column" if spread[column] == 0 else f"vary by more than {_LEAST:g} in every column"
+        )
+        raise ValueError(f"x should {wanted}, got {x[0, column].item():g} throughout column {column}")
+
+
+def no_counts(x: Any) -> Any:
+    """Where an array or a tensor holds no count: negative, a fraction, or beyond 2⁵³, where doubles skip whole numbers.
+
+    >>> no_counts(np.array([3.0, 0.5, -1.0, 1e30]))
+    array([False,  True,  True,  True])
+    """
+    return (x < 0) | (x != x.round()) | (x > MOST_COUNTED)
+
+
+COUNTS = "counts 0, 1, 2, … up to 2⁵³"
 
 
 def _allowed(tensor: Tensor, missing: bool) -> bool:

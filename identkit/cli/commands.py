@@ -352,7 +352,8 @@ def posterior(
     unused = [name for name, value in (("--at", at), ("--pooled", pooled)) if value]
     if fit is not None and unused:
         raise ValueError(f"{', '.join(unused)} should not stand beside --fit, which finds the values itself")
-    with shown.waiting("computing the exact posterior"):
+    # Of what is refused after all, only the reason is told.
+    with warnings.catch_warnings(record=True) as told, shown.waiting("computing the exact posterior"):
         if fit is not None:
             chosen, values, mask = settings(fit, "--fit"), None, None
             table = asked.table_to_fit(data, model, inferring.takes_missing(model))
@@ -372,6 +373,8 @@ def posterior(
 
             written.figure(folder / "posterior.png", plot.intervals(answer.found, answer.prior, answer.model))
             written.json_file(folder / "posterior.json", answer.to_dict())
+    for warning in told:
+        _warned(warning.message)
     if as_csv is not None:
         written.text_file(as_csv, answer.to_csv())
     if as_json:

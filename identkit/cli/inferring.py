@@ -229,7 +229,7 @@ def fitted(
     wanted = [name for name in known if name != "x" and _kinds(known[name])]
     for name in settings:
         if name not in wanted:
-            raise ValueError(f"--fit of {family} takes {', '.join(wanted)}, got {name!r}")
+            raise ValueError(f"--fit of {family} takes {', '.join(wanted) or 'no settings'}, got {name!r}")
     missing = [n for n in wanted if known[n].default is inspect.Parameter.empty and n not in settings]
     if missing:
         example = ",".join(f"{n}={_example(known[n], n == beside)}" for n in missing)

@@ -241,6 +241,9 @@ class DirichletMultinomial(Proportions):
         ([1.628, 1.428, 0.883], True)
         """
         x = shaped(x, "x", None, None)
+        if x.shape[1] < 2:
+            raise ValueError(f"x should have at least two columns, a category each, got {x.shape[1]}")
+        refuse_counts(x)
         trials = float(x[0].sum())
         first = cls(trials, torch.ones(x.shape[1], dtype=torch.float64, device=x.device))
         shapes, convergence = fitted_shapes(first._data(x), first.trials)

@@ -40,6 +40,9 @@ def climb(
         tolerance: stop when a step gains less than this, relative to 1 + the height's size.
         iterations: how many steps at most.
 
+    Raises:
+        ValueError: the height is not finite at the start.
+
     Returns:
         The highest point and how it was reached. It warns with `ConvergenceWarning` where the climb did not end, as
         when the likelihood rises for ever towards a degenerate prior.
@@ -50,6 +53,11 @@ def climb(
     """
     point = start.to(torch.float64)
     value = float(height(point))
+    if not math.isfinite(value):
+        raise ValueError(
+            f"x should have a log-likelihood where a fit starts, got {value}: squares of so large or small numbers "
+            "are no doubles, and another unit may help"
+        )
     history, converged, lost = [value], False, ""
     for _ in range(iterations):
         step, gain = _newton(height, point)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution, InverseGamma, StudentT
 
-from identkit.classical.arrays import positive, refuse_overflow, shaped
+from identkit.classical.arrays import positive, refuse_overflow, refuse_still, shaped
 from identkit.classical.conjugate.empirical_bayes import climb
 from identkit.classical.conjugate.gamma_divergence import (
     gamma_kl,
@@ -166,11 +166,10 @@ class NormalInverseGamma(Conjugate):
         x = cls(0.0, kappa, 1.0, 1.0)._data(x).to(torch.float64)[:, 0]
         if len(x) < 3:
             raise ValueError(f"x should have at least three rows, got {len(x)}")
+        refuse_still(x[:, None])
         centre = x.median()
         unit = (x - centre).abs().median()
         unit = unit if unit > 0 else (x - centre).abs().mean()
-        if not unit > 0:
-            raise ValueError("x should vary, got rows that are all the same")
         t = (x - centre) / unit
         shift = len(x) * math.log(unit.item())
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from identkit.classical.arrays import latents, rows, shaped, unfilled
+from identkit.classical.arrays import COUNTS, MOST_COUNTED, latents, no_counts, rows, shaped, unfilled
 from identkit.classical.em import Convergence
 from identkit.classical.shown import shown
 from identkit.model.compiled.data import whole
@@ -158,11 +158,11 @@ def refuse_counts(x: Tensor, most: float | None = None) -> None:
     Raises:
         ValueError: a negative number, a fraction, or one beyond `most`.
     """
-    wrong = (x < 0) | (x != x.round())
+    wrong = no_counts(x)
     if most is not None:
         wrong |= x > most
     if bool(wrong.any()):
-        where = "counts 0, 1, 2, …" if most is None else f"counts 0 … {most:g}"
+        where = COUNTS if most is None else f"counts 0 … {most:g}"
         raise ValueError(f"x should hold {where}, got {x[wrong][0].item():g}")
 
 
@@ -176,6 +176,8 @@ def number_of_trials(value: Any) -> int:
     3
     """
     number = float(shaped(value, "trials").item())
+    if number > MOST_COUNTED:
+        raise ValueError(f"trials should be at most 2⁵³, got {number:g}")
     return whole(int(number) if number.is_integer() else number, "trials", 0)
 
 

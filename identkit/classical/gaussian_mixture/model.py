@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from identkit.classical.arrays import refuse_overflow, rows, shaped
+from identkit.classical.arrays import refuse_overflow, refuse_still, rows, shaped
 from identkit.classical.em import Convergence, maximise
 from identkit.classical.gaussian_mixture.covariances import (
     Parameters,
@@ -156,11 +156,8 @@ class GaussianMixture(FiniteMixture):
         count, d = whole(components, "components", 2, len(x), ", the rows of x"), x.shape[1]
         if not floor >= 0:
             raise ValueError(f"floor should be at least 0, got {floor}")
+        refuse_still(x)
         variances = x.var(0, correction=0)
-        if not bool((variances > 0).all()):
-            raise ValueError(
-                f"x should vary in every column, got {x[0, int(variances.argmin())].item()} throughout one"
-            )
         if start is not None and (start.covariance_type, *start.means.shape) != (covariance_type, count, d):
             raise ValueError(
                 f"start should have {count} components in {d} dimensions of type {covariance_type!r}, "

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from identkit.classical.arrays import positive, real, shaped
+from identkit.classical.arrays import COUNTS, no_counts, positive, real, shaped
 from identkit.classical.hidden_markov.gaussian import GaussianEmission
 from identkit.classical.hidden_markov.tables import (
     by_steps,
@@ -213,9 +213,9 @@ class PoissonEmission:
         Raises:
             ValueError: naming the value.
         """
-        wrong = x[(x != np.round(x)) | (x < 0)]
+        wrong = x[no_counts(x)]
         if len(wrong):
-            raise ValueError(f"x should be counts 0, 1, 2, …, got {wrong[0]:g}")
+            raise ValueError(f"x should be {COUNTS}, got {wrong[0]:g}")
 
     def stepwise(self, x: Array) -> tuple[Array, Array]:
         """``log b_k`` of (s, N, d) in the layout (s, K, N), less the largest, and that, (s, N)."""

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from identkit.classical.arrays import no_counts, refuse_overflow, refuse_still
 from identkit.classical.em import Convergence, extrapolated, maximise
 from identkit.classical.hidden_markov.band import expected
 from identkit.classical.hidden_markov.data import Sequences
@@ -23,6 +24,7 @@ Array = np.ndarray
 State = tuple[Array, ...]
 """π, A and the parameters of the emission, as its learner knows them."""
 
+_MOST_SYMBOLS = 2**16
 _NEAR = 0.1
 """Leaps begin where an iteration gains less than this many nats: by then the likelihood's hill is chosen."""
 _LITTLE = 2**20
@@ -55,10 +57,15 @@ def first_guess(
         raise ValueError("x should have at least one observed step, got none")
     shape = (states, columns)
     if kind == "gaussian":
+        refuse_overflow(torch.from_numpy(steps))
+        refuse_still(torch.from_numpy(steps))
         emission: Emission = GaussianEmission(np.zeros(shape), np.ones(shape))
     elif kind == "poisson":
         emission = PoissonEmission(np.ones(shape))
     elif kind == "categorical":
+        wrong = steps[no_counts(steps) | (steps > _MOST_SYMBOLS)]
+        if len(wrong):
+            raise ValueError(f"x should be symbols 0, 1, … up to at most {_MOST_SYMBOLS}, got {wrong[0]:g}")
         count = max(int(steps.max()) + 1, 2)
         emission = CategoricalEmission(np.full((states, count), 1 / count))
     else:

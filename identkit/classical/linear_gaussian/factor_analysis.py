@@ -13,7 +13,7 @@ from jaxtyping import Float
 from scipy.optimize import minimize
 from torch import Tensor
 
-from identkit.classical.arrays import real, refuse_overflow, shaped
+from identkit.classical.arrays import real, refuse_overflow, refuse_still, shaped
 from identkit.classical.em import Convergence, ConvergenceWarning
 from identkit.classical.linear_gaussian.model import LinearGaussian, symbolic_rows
 from identkit.classical.linear_gaussian.ppca import attributes, mean_of, signed
@@ -115,6 +115,7 @@ class FactorAnalysis(LinearGaussian):
             raise ValueError(f"x should have at least two columns, got {d}")
         starts, iterations = whole(starts, "starts", 1), whole(iterations, "iterations", 1)
         latent_dim = whole(latent_dim, "latent_dim", 1, d - 1)
+        refuse_still(x)
         mean, covariance = _covariance(x)
         spread = covariance.diagonal().sqrt()
         still = torch.nonzero(~(spread > 1e-14 * (mean.abs() + x[0].abs())))

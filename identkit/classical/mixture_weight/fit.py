@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Normal
 
-from identkit.classical.arrays import positive
+from identkit.classical.arrays import positive, refuse_still
 from identkit.classical.em import Convergence, maximise
 from identkit.classical.mixture_weight.posterior import MixtureWeightPosterior
 from identkit.classical.mixtures.fit import seeded_masses
@@ -51,8 +51,7 @@ def climb(
     """
     if len(x) < 2:
         raise ValueError(f"x should have at least two rows, got {len(x)}")
-    if bool((x == x[0]).all()):
-        raise ValueError(f"x should vary, got {x[0, 0].item():g} throughout")
+    refuse_still(x)
     least = positive(floor, "floor") * float(x.var(correction=0))
 
     def maximised(mass: Tensor) -> Normals:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, distributions
 
+from identkit.classical.arrays import COUNTS, no_counts
 from identkit.model import families
 from identkit.model.compiled.saddle_point import log_binomial, log_gamma, log_poisson
 
@@ -84,10 +85,10 @@ class _Counts(Member):
 
     @property
     def words(self) -> str:
-        return "counts 0, 1, 2, …"
+        return COUNTS
 
     def refused(self, x: Tensor) -> Tensor:
-        return (x < 0) | (x != x.round())
+        return no_counts(x)
 
     def statistics(self, x: Tensor) -> Tensor:
         return torch.stack([x, torch.ones_like(x)], 1)
